@@ -1,0 +1,132 @@
+"""The result format: `results.zarr` in the run folder, one Zarr v3 group `<settings name>/<analysis>` each.
+
+A variable `x` is accompanied by its standard error `x_stderr` (and, where known, `x_n_eff`, the number of effectively
+independent samples behind it), tied by the attribute `ancillary_variables`. Every variable carries `units`,
+`long_name` and `long_name_zh`. Every group carries `analysis`, `analysis_version`, `cache_key`, `run_id`,
+`committed_steps`, `segment`, `settings`, `method`, `reference`, `verdicts`, `thermodl_version` and `created`.
+A verdict is `{"quantity", "status", "code", "en", "zh"}` with status `ok`, `caution` or `untrusted`.
+
+A group is written beside its place and renamed into it, so that a reader never sees half a result.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from thermodl.record.store import UserError, run_folder
+
+FORMAT_VERSION = 1
+STATUSES = ("ok", "caution", "untrusted")
+
+
+class ResultsError(UserError):
+    """Results that cannot be read."""
+
+
+def write_results(run: str | Path, name: str, analysis: str, results: xr.Dataset) -> None:
+    """Write one analysis (already computed) atomically to `results.zarr/<name>/<analysis>`.
+
+    Raises:
+        ValueError: if a variable lacks its attributes, or a verdict is malformed.
+    """
+    check_results(results)
+    place = run_folder(run) / "results.zarr" / name
+    place.mkdir(parents=True, exist_ok=True)
+    for group in (place.parent, place):
+        if not (group / "zarr.json").exists():
+            zarr.create_group(group)
+    beside = place / f".{analysis}.{os.getpid()}.new"
+    old = place / f".{analysis}.{os.getpid()}.old"
+    try:
+        results.to_zarr(beside, consolidated=False, zarr_format=3, mode="w")
+        if (place / analysis).exists():
+            (place / analysis).rename(old)
+        beside.rename(place / analysis)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def check_results(results: xr.Dataset) -> None:
+    """Hold a dataset against the format: attributes, error bars tied to their values, verdicts.
+
+    Raises:
+        ValueError: naming the first defect.
+    """
+    for name, variable in results.data_vars.items():
+        for attribute in ("units", "long_name", "long_name_zh"):
+            if not isinstance(variable.attrs.get(attribute), str):
+                raise ValueError(f"result variable {name!r} has no attribute {attribute!r}")
+        if str(name).endswith("_stderr") and str(name).removesuffix("_stderr") not in results:
+            raise ValueError(f"{name!r} is an error bar without a value")
+    for verdict in json.loads(results.attrs.get("verdicts", "[]")):
+        if set(verdict) != {"quantity", "status", "code", "en", "zh"} or verdict["status"] not in STATUSES:
+            raise ValueError(f"malformed verdict {verdict}")
+
+
+def read_result_attributes(run: str | Path, name: str = "default") -> dict[str, dict[str, Any]]:
+    """The attributes of every analysis stored under a settings name, read without opening arrays; {} if none."""
+    place = run_folder(run) / "results.zarr" / name
+    found: dict[str, dict[str, Any]] = {}
+    if not place.is_dir():
+        return found
+    for entry in sorted(place.iterdir()):
+        if entry.name.startswith(".") or not entry.is_dir():
+            continue
+        try:
+            found[entry.name] = json.loads((entry / "zarr.json").read_bytes())["attributes"]
+        except (OSError, ValueError, KeyError):
+            continue
+    return found
+
+
+def list_settings_names(run: str | Path) -> list[str]:
+    """The names under which results of a run are stored, `default` first."""
+    place = run_folder(run) / "results.zarr"
+    names = [entry.name for entry in place.iterdir() if entry.is_dir()] if place.is_dir() else []
+    return sorted(names, key=lambda name: (name != "default", name))
+
+
+def open_results(run: str | Path, name: str = "default") -> dict[str, xr.Dataset]:
+    """The results of a run, one in-memory dataset per analysis; {} if it was never analyzed.
+
+    Raises:
+        ResultsError: if a stored result cannot be read, or its format is newer than this version.
+    """
+    results = {}
+    for analysis, attributes in read_result_attributes(run, name).items():
+        place = run_folder(run) / "results.zarr" / name / analysis
+        version = attributes.get("format_version", 1)
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise ResultsError(f"{place} has results format {version}, this thermodl reads up to {FORMAT_VERSION}")
+        try:
+            store = zarr.storage.LocalStore(place, read_only=True)
+            results[analysis] = xr.open_zarr(
+                store, consolidated=False, mask_and_scale=False, decode_times=False, chunks=None
+            ).load()
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ResultsError(
+                f"{place} cannot be read ({type(error).__name__}: {error}); run thermodl analyze again with --force"
+            ) from error
+    return results
+
+
+def read_verdicts(results: xr.Dataset) -> list[dict[str, str]]:
+    """The verdicts of one analysis, worst first."""
+    verdicts = json.loads(results.attrs.get("verdicts", "[]"))
+    return sorted(verdicts, key=lambda verdict: -STATUSES.index(verdict["status"]))
+
+
+def encode_attribute(value: Any) -> Any:
+    """A JSON-able form of an attribute value; numpy scalars and arrays become Python ones."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return value

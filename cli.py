@@ -1,0 +1,73 @@
+"""The one command, `thermodl`. A verb lives with its stage, which is imported only when the verb is used."""
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+
+import typer
+
+# verb: module that holds the function of that name, extra that the module needs, what the verb does
+VERBS = {
+    "record": ("thermodl.record.cli", "record", "train a model and record its trajectory"),
+    "analyze": ("thermodl.analyze.cli", None, "turn recorded runs into temperatures, diffusion coefficients, …"),
+    "ls": ("thermodl.analyze.cli", None, "list runs, their state and what was analyzed"),
+    "view": ("thermodl.viewer.cli", "view", "look at runs in the browser (read-only)"),
+    "report": ("thermodl.viewer.cli", "view", "write one self-contained HTML file about a run"),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one verb; exit with 0, 1 (a run or an analysis failed), 2 (a mistake to mend) or 130 (Ctrl-C)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return
+    if arguments[0] == "--version":
+        print(f"thermodl {version('thermodl')}")
+        return
+    verb = arguments[0]
+    if verb not in VERBS:
+        _fail(f"there is no verb {verb!r}; expected one of {', '.join(VERBS)} (see thermodl --help)")
+    module, extra, _ = VERBS[verb]
+    try:
+        function = getattr(import_module(module), verb)
+    except ModuleNotFoundError as error:
+        if extra is None or (error.name or "").startswith("thermodl"):
+            raise
+        _fail(f'thermodl {verb} needs the package {error.name}: pip install "thermodl[{extra}]"')
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(function)
+    try:
+        app(args=arguments[1:], prog_name=f"thermodl {verb}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        from thermodl.record.store import UserError
+
+        if not isinstance(error, UserError):
+            raise
+        _fail(str(error))
+
+
+def _overview() -> str:
+    lines = [f"  {verb:<9}{text}" for verb, (_, _, text) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: thermodl VERB [OPTIONS]",
+            "",
+            "Record the training of a neural network as a physics experiment, analyze it, view it.",
+            "",
+            *lines,
+            "",
+            "thermodl VERB --help explains a verb; thermodl --version prints the version.",
+        ]
+    )
+
+
+def _fail(message: str) -> None:
+    print(f"thermodl: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,375 @@
+"""The run format: one Zarr v3 group per run, written once, readable with plain zarr or xarray.
+
+A run is the folder `runs/<name>/`; its recording is the group `run.zarr` inside. Every array has named dimensions
+with the growing one (`step`, `probe`, `snapshot`, `evaluation`) last, so that a time series is contiguous.
+Missing values are NaN (-1 for integers). The commit protocol:
+
+1. the writer grows the arrays ahead of the data,
+2. a flush writes whole chunks, each replaced atomically by the file system,
+3. then the root attribute `committed` says how many entries of each growing dimension are complete.
+
+Whatever lies beyond `committed` may be half written; `open_run` never shows it. `docs/format.md` is the
+specification, and a test holds it against the table `ARRAYS`. This module knows nothing of torch.
+"""
+
+import json
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec
+
+FORMAT = "thermodl-run"
+FORMAT_VERSION = 1
+GROWING = ("step", "probe", "snapshot", "evaluation")
+SILENT_AFTER_SECONDS = 120.0
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_CHUNK_BYTES = 2**20
+_STEPS_PER_CHUNK = 256
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; the command line prints it without a traceback and exits with 2."""
+
+
+class RunError(UserError):
+    """A run that cannot be read or must not be written."""
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array of the format: its name, named dimensions (the growing one last), type, unit and description."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    units: str
+    long_name: str
+    long_name_zh: str
+
+
+def _per_step(name: str, units: str, en: str, zh: str) -> Array:
+    return Array(name, ("step",), "f8", units, en, zh)
+
+
+def _per_layer(name: str, units: str, en: str, zh: str) -> Array:
+    return Array(name, ("layer", "step"), "f8", units, en, zh)
+
+
+def _hyperparameter(name: str, units: str, en: str, zh: str) -> Array:
+    return Array(name, ("optimizer_group", "step"), "f8", units, en, zh)
+
+
+# θ parameters before the step, g gradient that the optimizer used, v velocity before the step, Δθ the update.
+# Units: `loss` for the loss and `parameter` for θ; a learning rate has parameter²/loss.
+ARRAYS = (
+    Array("step", ("step",), "i8", "step", "optimizer step", "优化步"),
+    _per_step("sgd_time", "parameter2 loss-1", "SGD time Σ η(1−ν)/(1−μ)", "SGD 时间 Σ η(1−ν)/(1−μ)"),
+    Array("epoch", ("step",), "i8", "1", "epoch", "轮次"),
+    _per_step("epoch_position", "1", "position within the epoch", "轮次内位置"),
+    _per_step("wall_time", "s", "wall time since the start of the recording", "自记录开始的时间"),
+    _per_step("loss", "loss", "mini-batch loss", "小批量损失"),
+    _per_step("clip_factor", "1", "factor applied by gradient clipping", "梯度裁剪因子"),
+    _hyperparameter("learning_rate", "parameter2 loss-1", "learning rate η", "学习率 η"),
+    _hyperparameter("momentum", "1", "momentum μ", "动量 μ"),
+    _hyperparameter("dampening", "1", "dampening ν", "阻尼系数 ν"),
+    _hyperparameter("weight_decay", "loss parameter-2", "weight decay", "权重衰减"),
+    _per_layer("gradient_squared", "loss2 parameter-2", "squared gradient norm ‖g‖²", "梯度范数平方 ‖g‖²"),
+    _per_layer("parameter_dot_gradient", "loss", "θ·g", "θ·g"),
+    _per_layer("parameter_squared", "parameter2", "squared parameter norm ‖θ‖²", "参数范数平方 ‖θ‖²"),
+    _per_layer("displacement_squared", "parameter2", "squared displacement ‖θ−θ_ref‖²", "位移平方 ‖θ−θ_ref‖²"),
+    _per_layer("displacement_dot_gradient", "loss", "(θ−θ_ref)·g", "(θ−θ_ref)·g"),
+    _per_layer("velocity_squared", "loss2 parameter-2", "squared velocity ‖v‖² before the step", "步前速度平方 ‖v‖²"),
+    _per_layer("velocity_dot_gradient", "loss2 parameter-2", "v·g, velocity before the step", "v·g(步前速度)"),
+    _per_layer("parameter_dot_velocity", "loss", "θ·v, velocity before the step", "θ·v(步前速度)"),
+    _per_layer("update_squared", "parameter2", "squared update ‖Δθ‖²", "更新量平方 ‖Δθ‖²"),
+    _per_layer("update_dot_gradient", "loss", "Δθ·g", "Δθ·g"),
+    _per_layer("parameter_dot_update", "parameter2", "θ·Δθ", "θ·Δθ"),
+    Array("parameter_sketch", ("group", "sketch", "step"), "f8", "parameter", "P(θ−θ_ref)", "P(θ−θ_ref)"),
+    Array("gradient_sketch", ("group", "sketch", "step"), "f4", "loss parameter-1", "Pg", "Pg"),
+    Array("update_sketch", ("group", "sketch", "step"), "f4", "parameter", "PΔθ", "PΔθ"),
+    Array("probe_step", ("probe",), "i8", "step", "step of the probe", "探针所在步"),
+    Array("probe_loss", ("probe",), "f8", "loss", "loss of the probe batch", "探针批次损失"),
+    Array("noise_trace", ("layer", "probe"), "f8", "loss2 parameter-2", "½‖g−g′‖²", "½‖g−g′‖²"),
+    Array("gradient_dot", ("layer", "probe"), "f8", "loss2 parameter-2", "g·g′", "g·g′"),
+    Array("probe_dot_displacement", ("layer", "probe"), "f8", "loss", "g′·(θ−θ_ref)", "g′·(θ−θ_ref)"),
+    Array("probe_sketch", ("group", "sketch", "probe"), "f4", "loss parameter-1", "Pg′", "Pg′"),
+    Array("snapshot_step", ("snapshot",), "i8", "step", "step of the snapshot", "快照所在步"),
+    Array("parameters", ("parameter", "snapshot"), "f4", "parameter", "parameters θ", "参数 θ"),
+    Array("evaluation_step", ("evaluation",), "i8", "step", "step of the evaluation", "评估所在步"),
+    Array("train_loss", ("evaluation",), "f8", "loss", "training loss", "训练损失"),
+    Array("train_accuracy", ("evaluation",), "f8", "1", "training accuracy", "训练准确率"),
+    Array("test_loss", ("evaluation",), "f8", "loss", "test loss", "测试损失"),
+    Array("test_accuracy", ("evaluation",), "f8", "1", "test accuracy", "测试准确率"),
+    Array("initial_parameters", ("parameter",), "f4", "parameter", "parameters θ_ref at the start", "初始参数 θ_ref"),
+    Array("final_parameters", ("parameter",), "f4", "parameter", "parameters at the end", "最终参数"),
+)
+_BY_NAME = {array.name: array for array in ARRAYS}
+
+
+# --------------------------------------------------------------------------------------------------- writing
+
+
+class RunWriter:
+    """The only writer of a run.
+
+    Args:
+        folder: the run folder; its `run.zarr` is created.
+        sizes: length of each fixed dimension (`layer`, `group`, `sketch`, `parameter`, `optimizer_group`).
+        arrays: names from `ARRAYS` to create; further per-step scalars appear when they are first appended.
+        attributes: JSON-able description of the run (settings, provenance, layer and group names).
+        dtypes: other types than the table's, e.g. `{"gradient_sketch": "f8"}` for a float64 model.
+
+    Raises:
+        RunError: if the folder holds a recording already.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sizes: Mapping[str, int],
+        arrays: list[str],
+        attributes: Mapping[str, Any],
+        dtypes: Mapping[str, str] | None = None,
+    ):
+        path = Path(folder) / "run.zarr"
+        if path.exists():
+            raise RunError(f"{folder} holds a recording already; choose another name, or --overwrite to replace it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._sizes = dict(sizes)
+        self._dtypes = dict(dtypes or {})
+        self._committed = dict.fromkeys(GROWING, 0)
+        self._arrays: dict[str, zarr.Array] = {}
+        self._tails: dict[str, np.ndarray] = {}
+        now = time.time()
+        self._attributes = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            **attributes,
+            "state": "running",
+            "started": now,
+            "last_commit": now,
+            "committed": self._committed,
+        }
+        self._group = zarr.create_group(path, attributes=self._attributes)
+        for name in arrays:
+            self._create(_BY_NAME[name])
+
+    @property
+    def committed(self) -> dict[str, int]:
+        """Entries that are safe on disk, by growing dimension."""
+        return dict(self._committed)
+
+    def write_fixed(self, name: str, values: np.ndarray) -> None:
+        """Write an array without a growing dimension, such as `initial_parameters`."""
+        if name not in self._arrays:
+            self._create(_BY_NAME[name])
+        self._arrays[name][...] = values
+
+    def append(self, dim: str, block: Mapping[str, np.ndarray]) -> None:
+        """Append entries along one growing dimension and commit them.
+
+        Args:
+            dim: one of `GROWING`.
+            block: for each array its new entries, shape (..., n) with the growing dimension last and the same n.
+                An array of `dim` that is left out gets its fill value; an unknown name becomes a per-step scalar.
+
+        Raises:
+            OSError: if the store cannot be written. What was committed before stays valid.
+        """
+        count = next(iter(block.values())).shape[-1]
+        start = self._committed[dim]
+        for name in block:
+            if name not in self._arrays:
+                self._create(Array(name, (dim,), "f8", "1", name, name))
+        for name, array in self._arrays.items():
+            if _growing_dim(array) == dim:
+                missing = np.full((*array.shape[:-1], count), array.fill_value, array.dtype)
+                self._append_array(name, start, block.get(name, missing))
+        self._committed[dim] = start + count
+        self._commit()
+
+    def close(self, state: str) -> None:
+        """Trim the arrays to what was committed and mark the run as `finished`, `stopped` or `failed`."""
+        for array in self._arrays.values():
+            dim = _growing_dim(array)
+            if dim and array.shape[-1] != self._committed[dim]:
+                array.resize((*array.shape[:-1], self._committed[dim]))
+        self._attributes["state"] = state
+        self._commit()
+
+    def _commit(self) -> None:
+        self._attributes["last_commit"] = time.time()
+        self._group.attrs.put(self._attributes)
+
+    def _create(self, spec: Array) -> None:
+        dtype = np.dtype(self._dtypes.get(spec.name, spec.dtype))
+        growing = spec.dims[-1] in GROWING
+        fixed = tuple(self._sizes[dim] for dim in (spec.dims[:-1] if growing else spec.dims))
+        chunks = _chunk_shape(fixed, growing, dtype.itemsize, spec.dims)
+        shape = (*fixed, chunks[-1]) if growing else fixed
+        self._arrays[spec.name] = self._group.create_array(
+            spec.name,
+            shape=shape,
+            chunks=chunks,
+            dtype=dtype,
+            fill_value=-1 if dtype.kind == "i" else np.nan,
+            dimension_names=spec.dims,
+            compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=dtype.itemsize)],
+            attributes={"units": spec.units, "long_name": spec.long_name, "long_name_zh": spec.long_name_zh},
+        )
+
+    def _append_array(self, name: str, start: int, values: np.ndarray) -> None:
+        """Write the chunks that `values` touches, whole, with the entries that the first of them holds already."""
+        array = self._arrays[name]
+        width = array.chunks[-1]
+        tail = self._tails.get(name)
+        begin = start - start % width
+        if tail is None or tail.shape[-1] != start - begin:
+            tail = np.full((*values.shape[:-1], start - begin), array.fill_value, array.dtype)
+        filled = np.concatenate([tail, values.astype(array.dtype, copy=False)], axis=-1)
+        end = begin + filled.shape[-1]
+        whole = -(-end // width) * width
+        if array.shape[-1] < whole:
+            array.resize((*array.shape[:-1], max(whole, 2 * array.shape[-1])))
+        padding = np.full((*filled.shape[:-1], whole - end), array.fill_value, array.dtype)
+        array[..., begin:whole] = np.concatenate([filled, padding], axis=-1)
+        self._tails[name] = filled[..., filled.shape[-1] - end % width :] if end % width else filled[..., :0]
+
+
+def _chunk_shape(fixed: tuple[int, ...], growing: bool, itemsize: int, dims: tuple[str, ...]) -> tuple[int, ...]:
+    """About 1 MiB per chunk, whole series of a block of features together, at most 64 MiB for one row of chunks."""
+    if not growing:
+        return tuple(max(1, min(size, _CHUNK_BYTES // itemsize)) for size in fixed)
+    row = max(1, int(np.prod(fixed))) * itemsize
+    width = _STEPS_PER_CHUNK if dims[-1] == "step" else int(np.clip(2**26 // row, 1, 64))
+    if not fixed:
+        return (4 * width,)
+    block = max(1, _CHUNK_BYTES // (itemsize * width))
+    leading = tuple(1 for _ in fixed[:-1]) if len(fixed) > 1 else ()
+    return (*leading, max(1, min(fixed[-1], block)), width)
+
+
+def _growing_dim(array: zarr.Array) -> str | None:
+    names = getattr(array.metadata, "dimension_names", None) or ()
+    return names[-1] if names and names[-1] in GROWING else None
+
+
+def remove_recording(folder: Path) -> None:
+    """Delete what thermodl wrote into a run folder (recording, results, model), and nothing else."""
+    for name in ("run.zarr", "results.zarr", "checkpoint"):
+        shutil.rmtree(Path(folder) / name, ignore_errors=True)
+    (Path(folder) / "model.safetensors").unlink(missing_ok=True)
+
+
+# --------------------------------------------------------------------------------------------------- reading
+
+
+def run_folder(path: str | Path) -> Path:
+    """The run folder of `path`, which may name the folder or the `run.zarr` inside."""
+    path = Path(path)
+    return path.parent if path.name == "run.zarr" else path
+
+
+def read_attributes(path: str | Path) -> dict[str, Any]:
+    """The root attributes of a run, read and checked without opening its arrays.
+
+    Raises:
+        RunError: if there is no run, its metadata cannot be read, or its format is newer than this version.
+    """
+    folder = run_folder(path)
+    metadata = folder / "run.zarr" / "zarr.json"
+    if not folder.is_dir():
+        raise RunError(f"there is no run at {folder}: no such folder; `thermodl ls` lists the runs")
+    try:
+        attributes = json.loads(metadata.read_bytes())["attributes"]
+    except FileNotFoundError:
+        raise RunError(f"{folder} holds no recording (run.zarr is missing); `thermodl ls` lists the runs") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"the metadata of {folder} cannot be read ({type(error).__name__}: {error})") from error
+    if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
+        raise RunError(f"{folder / 'run.zarr'} is not a ThermoDL run (its attribute format is not {FORMAT!r})")
+    version = attributes.get("format_version")
+    if not isinstance(version, int):
+        raise RunError(f"{folder} states no format version; expected {FORMAT_VERSION}")
+    if version > FORMAT_VERSION:
+        raise RunError(
+            f"{folder} has format version {version}, this thermodl reads up to {FORMAT_VERSION}; "
+            "upgrade with pip install --upgrade thermodl"
+        )
+    committed = attributes.get("committed")
+    if not isinstance(committed, dict) or not all(isinstance(committed.get(dim), int) for dim in GROWING):
+        raise RunError(f"{folder} has no valid commit record; the recording was cut off before its first flush")
+    return attributes
+
+
+def run_state(attributes: Mapping[str, Any], now: float | None = None) -> str:
+    """`running`, `finished`, `stopped`, `failed`, or `silent`: said to run, but without a sign of life."""
+    state = str(attributes.get("state", "running"))
+    now = time.time() if now is None else now
+    if state == "running" and now - float(attributes.get("last_commit", 0.0)) > SILENT_AFTER_SECONDS:
+        return "silent"
+    return state
+
+
+def open_run(path: str | Path) -> xr.Dataset:
+    """Open a recording lazily, clipped to what was committed.
+
+    Args:
+        path: the run folder or its `run.zarr`.
+
+    Returns:
+        A dataset of dask arrays with dimensions `step`, `layer`, `group`, `sketch`, `probe`, `snapshot`,
+        `evaluation`, `parameter`, `optimizer_group`; growing dimensions are one chunk, so that a time series is
+        never cut. Coordinates `layer` and `group` carry names; `layer_group` gives each layer's group.
+
+    Raises:
+        RunError: as `read_attributes`, or if an array is missing or unreadable.
+    """
+    folder = run_folder(path)
+    attributes = read_attributes(folder)
+    try:
+        with warnings.catch_warnings():
+            # The chunks follow whole series on purpose, whatever the chunks on disk are.
+            warnings.filterwarnings("ignore", "The specified chunks separate the stored chunks", UserWarning)
+            store = zarr.storage.LocalStore(folder / "run.zarr", read_only=True)
+            run = xr.open_zarr(
+                store, consolidated=False, mask_and_scale=False, chunks=dict.fromkeys(GROWING, -1), decode_times=False
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"the arrays of {folder} cannot be opened ({type(error).__name__}: {error})") from error
+    run = run.isel({dim: slice(0, attributes["committed"][dim]) for dim in GROWING if dim in run.dims})
+    if "step" not in run.variables:
+        raise RunError(f"{folder} has no array 'step'; the recording is damaged")
+    layers = attributes["layers"]
+    return run.assign_coords(
+        layer=[layer["name"] for layer in layers],
+        layer_group=("layer", [layer["group"] for layer in layers]),
+        layer_size=("layer", [layer["size"] for layer in layers]),
+        layer_optimizer_group=("layer", [layer["optimizer_group"] for layer in layers]),
+        group=attributes["groups"],
+    )
+
+
+def list_runs(root: str | Path) -> list[Path]:
+    """The run folders directly below `root`, by name; a folder counts as a run if it holds `run.zarr`.
+
+    Raises:
+        RunError: if `root` is no folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise RunError(f"there is no folder {root}; record a run first, or name the folder that holds the runs")
+    return sorted(
+        entry
+        for entry in root.iterdir()
+        if NAME.fullmatch(entry.name) and not entry.is_symlink() and (entry / "run.zarr").is_dir()
+    )
