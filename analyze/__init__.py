@@ -2,7 +2,7 @@
 
 from thermodl.record.store import open_run
 
-
+from .pipeline import AnalysisSettings, analyze
 from .results import open_results
 
-__all__ = ["open_results", "open_run"]
+__all__ = ["AnalysisSettings", "analyze", "open_results", "open_run"]
