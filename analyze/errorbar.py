@@ -44,15 +44,15 @@ def scale(estimate: Estimate, factor: Any) -> Estimate:
 
 def combine(left: Estimate, right: Estimate, sign: float) -> Estimate:
     """left + sign·right of independent estimates: errors add in squares, the smaller number of samples counts."""
-    value, error = left[0] + sign * right[0], np.sqrt(left[1] ** 2 + right[1] ** 2)
-    return value, error, np.minimum(left[2], right[2])
+    value, error = left[0] + sign * right[0], (left[1] ** 2 + right[1] ** 2) ** 0.5
+    return value, error, left[2].where(left[2] < right[2], right[2])
 
 
 def quotient(left: Estimate, right: Estimate) -> Estimate:
     """left/right of independent estimates, errors to first order."""
     value = left[0] / right[0]
-    error = np.sqrt((left[1] / right[0]) ** 2 + (value * right[1] / right[0]) ** 2)
-    return value, error, np.minimum(left[2], right[2])
+    error = ((left[1] / right[0]) ** 2 + (value * right[1] / right[0]) ** 2) ** 0.5
+    return value, error, left[2].where(left[2] < right[2], right[2])
 
 
 def named(

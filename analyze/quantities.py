@@ -144,9 +144,9 @@ def window_coordinates(run: xr.Dataset, bounds: list[tuple[int, int]]) -> dict[s
 
 def constant_stretches(run: xr.Dataset) -> list[tuple[int, int]]:
     """Stretches [start, stop) of steps without a change of any hyper-parameter."""
-    names = [name for name in ("learning_rate", "momentum", "dampening", "weight_decay") if name in run]
-    values = np.concatenate([np.atleast_2d(run[name].values) for name in names])
-    changed = np.any((np.diff(values, axis=-1) != 0) & ~np.isnan(np.diff(values, axis=-1)), axis=0)
+    names = ("learning_rate", "momentum", "dampening", "weight_decay")
+    steps = np.diff(np.concatenate([np.atleast_2d(run[name].values) for name in names]), axis=-1)
+    changed = np.any((steps != 0) & ~np.isnan(steps), axis=0)
     edges = [0, *(np.flatnonzero(changed) + 1).tolist(), run.sizes["step"]]
     return list(pairwise(edges))
 
@@ -186,25 +186,36 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
 
 def _judge(run: xr.Dataset, start: int, stop: int) -> Segment:
     part = run.isel(step=slice(start, stop))
-    loss_z = _split_half(part["loss"]) if "loss" in part else float("nan")
-    displacement_z = _split_half(part["displacement_squared"].sum("layer"))
-    if len({tuple(bounds) for bounds in constant_stretches(part)}) > 1:
-        text = ("a hyper-parameter changes within the segment", "区间内有超参数变化")
-        return Segment(start, stop, False, *text, loss_z, displacement_z)
-    moved = [
-        (en, zh)
-        for z, en, zh in ((loss_z, "loss", "损失"), (displacement_z, "displacement", "位移"))
-        if not abs(z) < 3 and not (en == "loss" and np.isnan(z))
-    ]
-    if moved:
-        names, names_zh = " and ".join(en for en, _ in moved), "与".join(zh for _, zh in moved)
-        text = (f"the two halves differ in {names}", f"前后两半的{names_zh}不一致")
-        return Segment(start, stop, False, *text, loss_z, displacement_z)
-    return Segment(start, stop, True, "both halves agree", "前后两半一致", loss_z, displacement_z)
+    scores = {"loss": float("nan"), "displacement": _split_half(part["displacement_squared"].sum("layer"))}
+    if "loss" in part and bool(np.isfinite(part["loss"]).any()):
+        scores["loss"] = _split_half(part["loss"])
+    tested = scores if "loss" in part else {"displacement": scores["displacement"]}
+    moved = [name for name, z in tested.items() if abs(z) >= 3]
+    open_ = [name for name, z in tested.items() if np.isnan(z)]
+    if len(constant_stretches(part)) > 1:
+        reason = ("a hyper-parameter changes within the segment", "区间内有超参数变化")
+    elif moved:
+        reason = (f"the two halves differ in {_list(moved)}", f"前后两半的{_list_zh(moved)}不一致")
+    elif open_:
+        reason = (
+            f"too short to tell, a half holds fewer than ten correlation times of {_list(open_)}",
+            f"太短而无法判断,每半不足十个{_list_zh(open_)}的相关时间",
+        )
+    else:
+        return Segment(start, stop, True, "both halves agree", "前后两半一致", scores["loss"], scores["displacement"])
+    return Segment(start, stop, False, *reason, scores["loss"], scores["displacement"])
+
+
+def _list(names: list[str]) -> str:
+    return " and ".join(f"the {name}" for name in names)
+
+
+def _list_zh(names: list[str]) -> str:
+    return "与".join({"loss": "损失", "displacement": "位移"}[name] for name in names)
 
 
 def _split_half(data: xr.DataArray) -> float:
-    """Difference of the halves' means in standard errors; infinite where a half has under ten effective samples."""
+    """Difference of the halves' means in standard errors; NaN where a half has under ten effective samples."""
     values = np.asarray(data.values, dtype=float)
     values = values[np.isfinite(values)]
     half = len(values) // 2
@@ -212,7 +223,7 @@ def _split_half(data: xr.DataArray) -> float:
         series.mean_and_error(part) for part in (values[:half], values[half:])
     )
     if min(early_n, late_n) < 10:
-        return float("inf")
+        return float("nan")
     spread = float(np.hypot(early_error, late_error))
     return float((late - early) / spread) if spread > 0 else 0.0
 
@@ -224,10 +235,19 @@ def verdict(quantity: str, status: str, code: str, en: str, zh: str) -> dict[str
 
 def segment_verdict(segment: Segment, quantity: str) -> dict[str, str]:
     """Whether the segment behind an estimate is stationary."""
-    where = f"steps {segment.start}–{segment.stop}"
-    where_zh = f"第 {segment.start}–{segment.stop} 步"
+    where, where_zh = f"steps {segment.start}–{segment.stop}", f"第 {segment.start}–{segment.stop} 步"
     if segment.stationary:
-        return verdict(quantity, "ok", "stationary", f"Stationary in {where}: {segment.reason}.",
-                       f"{where_zh}内平稳:{segment.reason_zh}。")
-    return verdict(quantity, "caution", "not-stationary", f"Not stationary in {where}: {segment.reason}.",
-                   f"{where_zh}内不平稳:{segment.reason_zh}。")
+        return verdict(
+            quantity,
+            "ok",
+            "stationary",
+            f"Stationary in {where}: {segment.reason}.",
+            f"{where_zh}内平稳:{segment.reason_zh}。",
+        )
+    return verdict(
+        quantity,
+        "caution",
+        "not-stationary",
+        f"Not shown to be stationary in {where}: {segment.reason}.",
+        f"{where_zh}内未显示平稳:{segment.reason_zh}。",
+    )

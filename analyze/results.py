@@ -18,6 +18,7 @@ from typing import Any
 
 import xarray as xr
 import zarr
+from zarr.storage import LocalStore
 
 from thermodl.record.store import UserError, run_folder
 
@@ -106,7 +107,7 @@ def open_results(run: str | Path, name: str = "default") -> dict[str, xr.Dataset
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise ResultsError(f"{place} has results format {version}, this thermodl reads up to {FORMAT_VERSION}")
         try:
-            store = zarr.storage.LocalStore(place, read_only=True)
+            store = LocalStore(place, read_only=True)
             stored = xr.open_zarr(store, consolidated=False, mask_and_scale=False, decode_times=False, chunks=None)
             results[analysis] = _names_from_attributes(stored.load())
         except (OSError, ValueError, KeyError, RuntimeError) as error:

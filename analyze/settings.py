@@ -17,16 +17,20 @@ class AnalysisSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     segment: str = Field(
-        "auto",
+        default="auto",
         pattern=r"^(auto|\d+:\d+)$",
         description="steps to use, start:stop, or auto: the longest stationary end of the run",
     )
-    windows: Annotated[int, Field(ge=2, le=400)] = Field(32, description="windows of the curves over time, at most")
-    lags_per_decade: Annotated[int, Field(ge=2, le=100)] = Field(10, description="lags in each factor of ten")
-    diffusion_lag: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="lag ℓ at which D is taken from MSD(2ℓ) − MSD(ℓ); default 5/(1−μ)"
+    windows: Annotated[int, Field(ge=2, le=400)] = Field(
+        default=32, description="windows of the curves over time, at most"
     )
-    waiting_times: Annotated[int, Field(ge=1, le=64)] = Field(6, description="origins of the two-time displacement")
+    lags_per_decade: Annotated[int, Field(ge=2, le=100)] = Field(default=10, description="lags in each factor of ten")
+    diffusion_lag: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="lag ℓ at which D is taken from MSD(2ℓ) − MSD(ℓ); default 5/(1−μ)"
+    )
+    waiting_times: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=6, description="origins of the two-time displacement"
+    )
 
 
 def make_settings(**values: object) -> AnalysisSettings:

@@ -63,9 +63,7 @@ class StepBuffer:
     def put_scalar(self, name: str, value: float | Tensor) -> None:
         """Attach a scalar to the last complete row."""
         if name not in self._scalars:
-            self._scalars[name] = torch.full(
-                (self.capacity,), torch.nan, dtype=self._rows.dtype, device=self._device
-            )
+            self._scalars[name] = torch.full((self.capacity,), torch.nan, dtype=self._rows.dtype, device=self._device)
         self._scalars[name][self.count - 1] = value.detach() if isinstance(value, Tensor) else value
 
     def take(self) -> dict[str, np.ndarray]:
@@ -73,9 +71,7 @@ class StepBuffer:
         n = self.count
         host = self._rows[:n].to("cpu", copy=True).double().numpy()
         layers, groups, size = self._shape
-        before, after, sketches = np.split(
-            host, np.cumsum([layers * len(BEFORE), layers * len(AFTER)]), axis=1
-        )
+        before, after, sketches = np.split(host, np.cumsum([layers * len(BEFORE), layers * len(AFTER)]), axis=1)
         block = dict(zip(CLOCKS, np.array(self._clocks[:n], dtype=float).reshape(n, len(CLOCKS)).T, strict=True))
         hyper = np.array(self._hyperparameters[:n], dtype=float).transpose(2, 1, 0)
         block |= dict(zip(HYPERPARAMETERS, hyper, strict=True))

@@ -41,7 +41,9 @@ def record(
     batch_size: Annotated[int | None, typer.Option(help="Examples per step. [default: 64]")] = None,
     sampling: Annotated[
         str | None,
-        typer.Option(help="shuffle (every example once per epoch) or replacement (independent). It changes the physics."),
+        typer.Option(
+            help="shuffle (every example once per epoch) or replacement (independent). It changes the physics."
+        ),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="A class of torch.optim. [default: SGD]")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate η. [default: 0.05]")] = None,

@@ -33,7 +33,17 @@ _FASTMATH = {"reassoc", "contract", "nsz"}
 
 @numba.njit(cache=True, fastmath=_FASTMATH, nogil=True)
 def _before_step_compiled(
-    gradient, sign, weight_decay, parameter, reference, velocity, signs, offset, out, gradient_sketch, displacement_sketch
+    gradient,
+    sign,
+    weight_decay,
+    parameter,
+    reference,
+    velocity,
+    signs,
+    offset,
+    out,
+    gradient_sketch,
+    displacement_sketch,
 ):
     out[:] = 0.0
     size = gradient_sketch.size
@@ -66,9 +76,7 @@ def _before_step_compiled(
 
 
 @numba.njit(cache=True, fastmath=_FASTMATH, nogil=True)
-def _after_step_compiled(
-    gradient, sign, weight_decay, parameter, previous, signs, offset, out, update_sketch
-):
+def _after_step_compiled(gradient, sign, weight_decay, parameter, previous, signs, offset, out, update_sketch):
     out[:] = 0.0
     size = update_sketch.size
     column, start = offset % size, 0

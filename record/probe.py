@@ -34,7 +34,7 @@ def probe_gradient(
         torch.manual_seed(seed)
         value = loss()
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
-            raise ValueError(f"probe must return the loss of a mini-batch, a scalar tensor with a gradient; got {value!r}")
+            raise ValueError(f"probe must return a mini-batch loss, a scalar tensor with a gradient; got {value!r}")
         return value.detach(), list(torch.autograd.grad(value.reshape(()), list(parameters), allow_unused=True))
 
 

@@ -325,8 +325,11 @@ class Recorder:
                     for layer in self._layers
                 ],
                 "groups": self._groups,
-                "optimizer": {"class": type(self._optimizer).__name__, "weight_decay_kind": self._decay,
-                              "nesterov": any(g.get("nesterov", False) for g in self._optimizer.param_groups)},
+                "optimizer": {
+                    "class": type(self._optimizer).__name__,
+                    "weight_decay_kind": self._decay,
+                    "nesterov": any(g.get("nesterov", False) for g in self._optimizer.param_groups),
+                },
                 "recorder": self.settings.model_dump(),
                 "parameter_dtype": str(self._layers[0].parameter.dtype).removeprefix("torch."),
                 "not_recorded": not_recorded,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,14 +28,16 @@ class RecorderSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    probe_every: CountOrOff = Field(50, description="steps between independent-batch probes")
-    sketch_size: CountOrOff = Field(256, description="numbers kept of each group's displacement, gradient and update")
-    sketch_seed: CountOrOff = Field(0, description="seed of the sketch's random signs")
-    snapshot_every: CountOrOff = Field(200, description="steps between full parameter snapshots")
-    snapshot_spacing: Literal["linear", "logarithmic"] = Field(
-        "linear", description="logarithmic: at 0, 1, 2, 4, 8, … steps, then every snapshot_every"
+    probe_every: CountOrOff = Field(default=50, description="steps between independent-batch probes")
+    sketch_size: CountOrOff = Field(
+        default=256, description="numbers kept of each group's displacement, gradient and update"
     )
-    flush_seconds: Positive = Field(5.0, description="longest time that a step waits in memory")
+    sketch_seed: CountOrOff = Field(default=0, description="seed of the sketch's random signs")
+    snapshot_every: CountOrOff = Field(default=200, description="steps between full parameter snapshots")
+    snapshot_spacing: Literal["linear", "logarithmic"] = Field(
+        default="linear", description="logarithmic: at 0, 1, 2, 4, 8, … steps, then every snapshot_every"
+    )
+    flush_seconds: Positive = Field(default=5.0, description="longest time that a step waits in memory")
 
 
 class RunSettings(BaseModel):
@@ -42,29 +45,33 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field("cnn", description="cnn, mlp, a torchvision name, or package.module:function")
+    model: str = Field(default="cnn", description="cnn, mlp, a torchvision name, or package.module:function")
     data: str = Field(
-        "fashion-mnist-10k",
-        description="fashion-mnist-10k, mnist, fashion-mnist, cifar10, cifar100, a .npz file, or package.module:function",
+        default="fashion-mnist-10k",
+        description="fashion-mnist-10k, mnist, fashion-mnist, cifar10, cifar100, a .npz file, or a module:function",
     )
-    data_root: str | None = Field(None, description="folder that holds the data set's files, or receives the download")
-    steps: Count = Field(3000, description="optimizer steps")
-    batch_size: Count = Field(64, description="examples per step")
+    data_root: str | None = Field(
+        default=None, description="folder that holds the data set's files, or receives the download"
+    )
+    steps: Count = Field(default=3000, description="optimizer steps")
+    batch_size: Count = Field(default=64, description="examples per step")
     sampling: Literal["shuffle", "replacement"] = Field(
-        "shuffle", description="shuffle: every example once per epoch; replacement: independent draws"
+        default="shuffle", description="shuffle: every example once per epoch; replacement: independent draws"
     )
-    optimizer: str = Field("SGD", description="a class of torch.optim, such as SGD, Adam or AdamW")
-    learning_rate: Positive = Field(0.05, description="learning rate η")
-    momentum: Fraction = Field(0.9, description="momentum μ (SGD only)")
-    dampening: Fraction = Field(0.0, description="dampening ν (SGD only)")
-    nesterov: bool = Field(False, description="Nesterov momentum (SGD only)")
-    weight_decay: NonNegative = Field(0.005, description="L2 penalty; for AdamW decoupled")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate over the run")
-    clip_norm: Positive | None = Field(None, description="clip the gradient to this norm")
-    seed: CountOrOff = Field(0, description="seed of weights, batches and probes")
-    device: str = Field("auto", description="auto, cpu, cuda or mps")
-    evaluate_every: CountOrOff = Field(200, description="steps between evaluations on train and test data; 0 is never")
-    recorder: RecorderSettings = RecorderSettings()
+    optimizer: str = Field(default="SGD", description="a class of torch.optim, such as SGD, Adam or AdamW")
+    learning_rate: Positive = Field(default=0.05, description="learning rate η")
+    momentum: Fraction = Field(default=0.9, description="momentum μ (SGD only)")
+    dampening: Fraction = Field(default=0.0, description="dampening ν (SGD only)")
+    nesterov: bool = Field(default=False, description="Nesterov momentum (SGD only)")
+    weight_decay: NonNegative = Field(default=0.005, description="L2 penalty; for AdamW decoupled")
+    schedule: Literal["constant", "cosine"] = Field(default="constant", description="learning rate over the run")
+    clip_norm: Positive | None = Field(default=None, description="clip the gradient to this norm")
+    seed: CountOrOff = Field(default=0, description="seed of weights, batches and probes")
+    device: str = Field(default="auto", description="auto, cpu, cuda or mps")
+    evaluate_every: CountOrOff = Field(
+        default=200, description="steps between evaluations on train and test data; 0 is never"
+    )
+    recorder: RecorderSettings = RecorderSettings.model_validate({})
 
     def run_id(self) -> str:
         """Hash of the sorted settings: equal settings give equal ids, whatever order or file they came from."""
@@ -141,8 +148,6 @@ def _explain(item: Any) -> str:
 
 
 def _suggest(key: str, model: type[BaseModel]) -> str:
-    from difflib import get_close_matches
-
     names = list(model.model_fields)
     close = get_close_matches(key, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; expected one of {', '.join(names)}"

@@ -26,6 +26,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec
+from zarr.storage import LocalStore
 
 FORMAT = "thermodl-run"
 FORMAT_VERSION = 1
@@ -146,7 +147,7 @@ class RunWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._sizes = dict(sizes)
         self._dtypes = dict(dtypes or {})
-        self._committed = dict.fromkeys(GROWING, 0)
+        self._committed: dict[str, int] = {dim: 0 for dim in GROWING}
         self._arrays: dict[str, zarr.Array] = {}
         self._tails: dict[str, np.ndarray] = {}
         now = time.time()
@@ -246,21 +247,24 @@ class RunWriter:
 
 
 def _chunk_shape(fixed: tuple[int, ...], growing: bool, itemsize: int, dims: tuple[str, ...]) -> tuple[int, ...]:
-    """About 1 MiB per chunk, whole series of a block of features together, at most 64 MiB for one row of chunks."""
+    """About 1 MiB per chunk, whole series of a block of features together, at most 16 MiB for one row of chunks.
+
+    A row of chunks of snapshots is rewritten whenever a flush finds it half full, so it must stay small.
+    """
     if not growing:
         return tuple(max(1, min(size, _CHUNK_BYTES // itemsize)) for size in fixed)
     row = max(1, int(np.prod(fixed))) * itemsize
-    width = _STEPS_PER_CHUNK if dims[-1] == "step" else int(np.clip(2**26 // row, 1, 64))
+    width = _STEPS_PER_CHUNK if dims[-1] == "step" else int(np.clip(2**24 // row, 1, 16))
     if not fixed:
         return (4 * width,)
+    *leading, last = fixed
     block = max(1, _CHUNK_BYTES // (itemsize * width))
-    leading = tuple(1 for _ in fixed[:-1]) if len(fixed) > 1 else ()
-    return (*leading, max(1, min(fixed[-1], block)), width)
+    return (*(1 for _ in leading), max(1, min(last, block)), width)
 
 
 def _growing_dim(array: zarr.Array) -> str | None:
-    names = getattr(array.metadata, "dimension_names", None) or ()
-    return names[-1] if names and names[-1] in GROWING else None
+    names: tuple[str, ...] = getattr(array.metadata, "dimension_names", None) or ("",)
+    return names[-1] if names[-1] in GROWING else None
 
 
 def remove_recording(folder: Path) -> None:
@@ -340,7 +344,7 @@ def open_run(path: str | Path) -> xr.Dataset:
         with warnings.catch_warnings():
             # The chunks follow whole series on purpose, whatever the chunks on disk are.
             warnings.filterwarnings("ignore", "The specified chunks separate the stored chunks", UserWarning)
-            store = zarr.storage.LocalStore(folder / "run.zarr", read_only=True)
+            store = LocalStore(folder / "run.zarr", read_only=True)
             run = xr.open_zarr(
                 store, consolidated=False, mask_and_scale=False, chunks=dict.fromkeys(GROWING, -1), decode_times=False
             )

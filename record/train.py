@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,8 @@ def train(
             loss.backward()
             clip_factor = clip(model, settings.clip_norm)
             optimizer.step()
-            recorder.log(loss=loss, epoch=step // steps_per_epoch, epoch_position=step % steps_per_epoch / steps_per_epoch)
+            epoch, position = divmod(step, steps_per_epoch)
+            recorder.log(loss=loss, epoch=epoch, epoch_position=position / steps_per_epoch)
             if settings.clip_norm:
                 recorder.log(clip_factor=clip_factor)
             done = step + 1
@@ -105,8 +107,8 @@ def make_optimizer(model: nn.Module, settings: RunSettings) -> torch.optim.Optim
     """
     kind = getattr(torch.optim, settings.optimizer, None)
     if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
-        raise SettingsError(f"optimizer = {settings.optimizer!r}: expected a class of torch.optim, such as SGD or AdamW")
-    options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+        raise SettingsError(f"optimizer = {settings.optimizer!r}: expected a class of torch.optim such as SGD or AdamW")
+    options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if kind is torch.optim.SGD:
         options |= {"momentum": settings.momentum, "dampening": settings.dampening, "nesterov": settings.nesterov}
     try:

@@ -28,20 +28,23 @@ VERSION = 1
 USES = ("segment", "lags_per_decade")
 TITLE = "Correlation"
 TITLE_ZH = "相关"
-FORMULA = r"\rho(\tau)=\frac{\langle\delta x_t\cdot\delta x_{t+\tau}\rangle}{\langle\|\delta x\|^2\rangle}\qquad\tau_\mathrm{int}=\tfrac12+\sum_{\tau\ge1}\rho(\tau)"
+FORMULA = (
+    r"\rho(\tau)=\frac{\langle\delta x_t\cdot\delta x_{t+\tau}\rangle}{\langle\|\delta x\|^2\rangle}"
+    r"\qquad\tau_\mathrm{int}=\tfrac12+\sum_{\tau\ge1}\rho(\tau)"
+)
 EXPLANATION = (
     "How long the loss, the parameters and the gradients remember themselves, as normalized autocorrelations over the "
     "segment with their integrated times. "
-    "Do not trust a time of which the segment holds fewer than fifty, and read a slow drift as non-stationarity, not as "
-    "a correlation time."
+    "Do not trust a time of which the segment holds fewer than fifty, and read a slow drift as non-stationarity, not "
+    "as a correlation time."
 )
 EXPLANATION_ZH = (
     "损失、参数和梯度对自身的记忆时间:区间内的归一化自相关及其积分自相关时间。"
     "区间长度不足五十个积分时间时不要相信该时间;缓慢漂移应视为不平稳,而不是相关时间。"
 )
 METHOD = (
-    "Averages over all origins with the error of the joint fluctuation of numerator and denominator (Γ-method); integrated "
-    "time with Wolff's automatic window."
+    "Averages over all origins with the error of the joint fluctuation of numerator and denominator (Γ-method); "
+    "integrated time with Wolff's automatic window."
 )
 REFERENCE = "Wolff 2004, hep-lat/0306017; Sokal 1997."
 _NAMES = {
@@ -127,9 +130,7 @@ def _times(covariance: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     )
 
 
-def _correlate(
-    products: xr.DataArray, covariance: xr.DataArray, lags: np.ndarray
-) -> tuple[xr.DataArray, xr.DataArray]:
+def _correlate(products: xr.DataArray, covariance: xr.DataArray, lags: np.ndarray) -> tuple[xr.DataArray, xr.DataArray]:
     def over_groups(values: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = []
         for collective, one in zip(values, covariances, strict=True):
@@ -155,7 +156,12 @@ def _named(
 ) -> dict[str, xr.DataArray]:
     en, zh = _NAMES[name]
     results = errorbar.named(
-        f"{name}_autocorrelation", (*correlation, correlation[0]), "1", f"{en} autocorrelation", f"{zh}自相关", samples=False
+        f"{name}_autocorrelation",
+        (*correlation, correlation[0]),
+        "1",
+        f"{en} autocorrelation",
+        f"{zh}自相关",
+        samples=False,
     )
     return results | errorbar.named(
         f"{name}_integrated_time",
@@ -175,11 +181,23 @@ def _verdicts(results: xr.Dataset, steps: int) -> list[dict[str, str]]:
         time = results[f"{name}_integrated_time"]
         longest = float(time.sel(group="all") if "group" in time.dims else time)
         if steps < 50 * longest:
-            found.append(verdict(f"{name}_integrated_time", "untrusted" if steps < 10 * longest else "caution", "too-short",
-                                 f"The segment holds {steps / longest:.0f} integrated times of the {en}; fifty are needed.",
-                                 f"区间只包含 {steps / longest:.0f} 个{zh}积分自相关时间,至少需要五十个。"))
+            found.append(
+                verdict(
+                    f"{name}_integrated_time",
+                    "untrusted" if steps < 10 * longest else "caution",
+                    "too-short",
+                    f"The segment holds {steps / longest:.0f} integrated times of the {en}; fifty are needed.",
+                    f"区间只包含 {steps / longest:.0f} 个{zh}积分自相关时间,至少需要五十个。",
+                )
+            )
         else:
-            found.append(verdict(f"{name}_integrated_time", "ok", "long-enough",
-                                 f"The segment holds {steps / longest:.0f} integrated times of the {en}.",
-                                 f"区间包含 {steps / longest:.0f} 个{zh}积分自相关时间。"))
+            found.append(
+                verdict(
+                    f"{name}_integrated_time",
+                    "ok",
+                    "long-enough",
+                    f"The segment holds {steps / longest:.0f} integrated times of the {en}.",
+                    f"区间包含 {steps / longest:.0f} 个{zh}积分自相关时间。",
+                )
+            )
     return found

@@ -45,7 +45,10 @@ VERSION = 1
 USES = ("segment", "lags_per_decade", "diffusion_lag", "waiting_times")
 TITLE = "Diffusion"
 TITLE_ZH = "扩散"
-FORMULA = r"\mathrm{MSD}(\tau)=\frac1P\langle\|\theta_{t+\tau}-\theta_t\|^2\rangle\qquad D=\frac{\mathrm{MSD}(2\ell)-\mathrm{MSD}(\ell)}{2\ell}"
+FORMULA = (
+    r"\mathrm{MSD}(\tau)=\frac1P\langle\|\theta_{t+\tau}-\theta_t\|^2\rangle"
+    r"\qquad D=\frac{\mathrm{MSD}(2\ell)-\mathrm{MSD}(\ell)}{2\ell}"
+)
 EXPLANATION = (
     "How far the parameters travel in a time lag, averaged over the segment, and the diffusion coefficient from its "
     "slope beside the one that the gradient noise predicts for free motion. "
@@ -57,7 +60,7 @@ EXPLANATION_ZH = (
     "区间不平稳,或间隔超过打乱采样的一个轮次(其噪声相互抵消)时,不要拟合指数:判定会指出。"
 )
 METHOD = (
-    "Time average by FFT over the sketch; errors by the Γ-method on the collective squared displacement of each origin, "
+    "Time average by FFT over the sketch; errors by the Γ-method from the squared displacement of each origin, "
     "in squares with the sketch's error. D from lags ℓ and 2ℓ after the drift is removed."
 )
 REFERENCE = (
@@ -174,7 +177,12 @@ def _time_averages(
     # Without drift the factor 1/(1−τ/T) adds its own slope.
     slope = xr.DataArray((lags / total) / (1 - lags / total), dims="lag")
     return results | errorbar.named(
-        "local_exponent", (exponent + slope, exponent_error, n_eff), "1", "local exponent α", "局部指数 α", samples=False
+        "local_exponent",
+        (exponent + slope, exponent_error, n_eff),
+        "1",
+        "local exponent α",
+        "局部指数 α",
+        samples=False,
     )
 
 
@@ -214,7 +222,9 @@ def _two_time(
 ) -> dict[str, xr.DataArray]:
     """Δ(t_w, t_w+τ), averaged over origins within 1/64 of the run, from waiting times 0 to half the run."""
     steps = run.sizes["step"]
-    waiting = np.unique(np.concatenate([[0], np.geomspace(max(1, steps // 32), steps // 2, max(1, count - 1))]).astype(int))
+    waiting = np.unique(
+        np.concatenate([[0], np.geomspace(max(1, steps // 32), steps // 2, max(1, count - 1))]).astype(int)
+    )
     width = max(1, steps // 64)
     positions = run["parameter_sketch"]
     found = [_from_origins(positions.isel(step=slice(start, None)), lags, width) for start in waiting]
@@ -237,17 +247,17 @@ def _two_time(
 
 def _from_origins(positions: xr.DataArray, lags: np.ndarray, width: int) -> xr.DataArray:
     """Displacement from the first `width` origins, (group, lag); NaN for lags past the end."""
+    positions = positions.drop_vars("step")
     steps = positions.sizes["step"]
-    parts = []
-    for lag in lags:
-        origins = min(width, steps - int(lag))
+    parts: list[xr.DataArray] = []
+    for lag in lags.tolist():
+        origins = min(width, steps - lag)
         if origins < 1:
             parts.append(positions.isel(step=0, sketch=0) * np.nan)
             continue
-        early = positions.isel(step=slice(0, origins)).drop_vars("step", errors="ignore")
-        late = positions.isel(step=slice(int(lag), int(lag) + origins)).drop_vars("step", errors="ignore")
+        early, late = positions.isel(step=slice(0, origins)), positions.isel(step=slice(lag, lag + origins))
         parts.append(((late - early) ** 2).sum("sketch").mean("step"))
-    return xr.concat([part.drop_vars("step", errors="ignore") for part in parts], "lag")
+    return xr.concat(parts, "lag")
 
 
 def _without_drift(positions: xr.DataArray) -> xr.DataArray:
@@ -316,27 +326,51 @@ def _single_displacement_error(relative: xr.DataArray, run: xr.Dataset) -> xr.Da
 
 
 def _with_sketch(value: xr.DataArray, error: xr.DataArray, relative: xr.DataArray) -> xr.DataArray:
-    return np.sqrt(error**2 + (value * relative) ** 2)
+    return (error**2 + (value * relative) ** 2) ** 0.5
 
 
 def _verdicts(run: xr.Dataset, results: xr.Dataset, lag: int, epoch: int | None) -> list[dict[str, str]]:
     found = []
     if float(results["diffusion_coefficient_n_eff"].sel(group="all")) < 10:
-        found.append(verdict("diffusion_coefficient", "untrusted", "unresolved",
-                             f"Unresolved: fewer than ten independent displacements at lag {lag}.",
-                             f"未分辨:间隔 {lag} 步的独立位移少于十个。"))
+        found.append(
+            verdict(
+                "diffusion_coefficient",
+                "untrusted",
+                "unresolved",
+                f"Unresolved: fewer than ten independent displacements at lag {lag}.",
+                f"未分辨:间隔 {lag} 步的独立位移少于十个。",
+            )
+        )
     if epoch:
-        found.append(verdict("diffusion_coefficient", "caution", "sampler-limited",
-                             f"Sampler-limited: shuffled epochs of {epoch} steps cancel their noise, and free diffusion "
-                             f"would stop after one; D is taken at lags {lag}–{2 * lag}.",
-                             f"受采样限制:每轮 {epoch} 步的打乱采样使噪声相互抵消,自由扩散会在一轮后停止;"
-                             f"D 取自间隔 {lag}–{2 * lag} 步。"))
+        found.append(
+            verdict(
+                "diffusion_coefficient",
+                "caution",
+                "sampler-limited",
+                f"Sampler-limited: shuffled epochs of {epoch} steps cancel their noise, and free diffusion "
+                f"would stop after one; D is taken at lags {lag}–{2 * lag}.",
+                f"受采样限制:每轮 {epoch} 步的打乱采样使噪声相互抵消,自由扩散会在一轮后停止;"
+                f"D 取自间隔 {lag}–{2 * lag} 步。",
+            )
+        )
     elif run.attrs.get("sampling") != "replacement":
-        found.append(verdict("diffusion_coefficient", "caution", "sampler-unknown",
-                             "The sampling scheme was not recorded; shuffled epochs would limit D.",
-                             "未记录采样方式;按轮次打乱采样会限制 D。"))
+        found.append(
+            verdict(
+                "diffusion_coefficient",
+                "caution",
+                "sampler-unknown",
+                "The sampling scheme was not recorded; shuffled epochs would limit D.",
+                "未记录采样方式;按轮次打乱采样会限制 D。",
+            )
+        )
     if "predicted_mean_squared_displacement" in results:
-        found.append(verdict("diffusion_coefficient_predicted", "caution", "free-motion",
-                             "The prediction is that of free motion; in directions with curvature the motion is confined.",
-                             "预测针对自由运动;在有曲率的方向上运动受限。"))
+        found.append(
+            verdict(
+                "diffusion_coefficient_predicted",
+                "caution",
+                "free-motion",
+                "The prediction is that of free motion; in directions with curvature the motion is confined.",
+                "预测针对自由运动;在有曲率的方向上运动受限。",
+            )
+        )
     return found

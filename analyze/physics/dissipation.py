@@ -30,9 +30,12 @@ VERSION = 1
 USES = ("segment", "windows")
 TITLE = "Dissipation"
 TITLE_ZH = "耗散"
-FORMULA = r"\langle\eta\|g\|^2\rangle=\underbrace{\eta\,\|\nabla L\|^2}_{\text{descent}}+\underbrace{\eta\,\mathrm{tr}\,C}_{\text{noise}}"
+FORMULA = (
+    r"\langle\eta\|g\|^2\rangle="
+    r"\underbrace{\eta\,\|\nabla L\|^2}_{\text{descent}}+\underbrace{\eta\,\mathrm{tr}\,C}_{\text{noise}}"
+)
 EXPLANATION = (
-    "The power that each step turns over, the seed's η‖g‖², and its two parts: what goes into descending the full loss, "
+    "The power that a step turns over, the seed's η‖g‖², and its two parts: what goes into descending the full loss, "
     "and what the mini-batch noise only stirs; both parts come from pairs of independent batches. "
     "Do not read η‖g‖² as progress: at stationarity it is all noise, and where the descent power is smaller than its "
     "error bar it is not resolved."
@@ -42,7 +45,9 @@ EXPLANATION_ZH = (
     "两部分都由成对的独立批次估计。不要把 η‖g‖² 当作进展:平稳时它全是噪声;下降功率小于其误差时,即为未分辨。"
 )
 METHOD = "Means over the segment with Γ-method errors; ratio of means for the descent fraction."
-REFERENCE = "Sekimoto 1998, Prog. Theor. Phys. Suppl. 130; McCandlish et al. 2018, arXiv 1812.06162, App. A; Wolff 2004."
+REFERENCE = (
+    "Sekimoto 1998, Prog. Theor. Phys. Suppl. 130; McCandlish et al. 2018, arXiv 1812.06162, App. A; Wolff 2004."
+)
 NAMES = {
     "seed_dissipation": ("seed's dissipation η‖g‖²", "种子公式耗散率 η‖g‖²"),
     "descent_power": ("descent power η‖∇L‖²", "下降功率 η‖∇L‖²"),
@@ -75,9 +80,15 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         results |= errorbar.named("descent_fraction", ratio, "1", "fraction that descends", "用于下降的比例")
         verdicts += _resolution(results)
     else:
-        verdicts.append(verdict("descent_power", "untrusted", "no-probe",
-                                "The split is missing: the run was recorded without a probe.",
-                                "缺少拆分:记录时没有使用探针。"))
+        verdicts.append(
+            verdict(
+                "descent_power",
+                "untrusted",
+                "no-probe",
+                "The split is missing: the run was recorded without a probe.",
+                "缺少拆分:记录时没有使用探针。",
+            )
+        )
     curves, coordinates = _over_time(run, settings.windows)
     return xr.Dataset(results | curves, coords=coordinates).assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
@@ -114,6 +125,13 @@ def _resolution(results: dict[str, xr.DataArray]) -> list[dict[str, str]]:
     value = float(results["descent_power"].sel(group="all"))
     error = float(results["descent_power_stderr"].sel(group="all"))
     if abs(value) < 1.96 * error:
-        return [verdict("descent_power", "caution", "unresolved",
-                        "Unresolved: the descent power's interval contains 0.", "未分辨:下降功率的置信区间包含 0。")]
+        return [
+            verdict(
+                "descent_power",
+                "caution",
+                "unresolved",
+                "Unresolved: the descent power's interval contains 0.",
+                "未分辨:下降功率的置信区间包含 0。",
+            )
+        ]
     return [verdict("descent_power", "ok", "resolved", "The descent power is resolved.", "下降功率已分辨。")]

@@ -134,7 +134,9 @@ def _centred_over_time(run: xr.Dataset, windows: list[tuple[int, int]]) -> error
     for start, stop in windows:
         left, right = _centred_sides(run.isel(step=slice(start, stop)))
         parts.append(errorbar.ratio_with_error(left, right, "step"))
-    value, error, n_eff = (xr.concat(column, "window").transpose("group", "window") for column in zip(*parts, strict=True))
+    value, error, n_eff = (
+        xr.concat(column, "window").transpose("group", "window") for column in zip(*parts, strict=True)
+    )
     return value, error, n_eff
 
 
@@ -155,13 +157,16 @@ def identity(span: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     right = eta * (1 + mu) / (2 * (1 - nu)) * next_squared.mean("step")
     telescoped = (-(1 - mu) * gain / (2 * eta) + mu * turn) / steps
     residual = (1 - nu) * (left - right) - telescoped
-    unit = float(np.finfo(span.attrs["parameter_dtype"] if span.attrs["parameter_dtype"] == "float64" else "float32").eps) / 2
-    theta, velocity = np.sqrt(rows["parameter_squared"]), np.sqrt(np.abs(next_squared))
+    unit = (
+        float(np.finfo(span.attrs["parameter_dtype"] if span.attrs["parameter_dtype"] == "float64" else "float32").eps)
+        / 2
+    )
+    theta, velocity = rows["parameter_squared"] ** 0.5, abs(next_squared) ** 0.5
     rounding = unit * (2 * (1 - mu) * (theta**2).mean("step") / eta + 4 * (theta * velocity).mean("step"))
     # The stored sums are float64: a few roundoffs of their largest terms.
-    rounding = rounding + 8 * np.finfo(float).eps * (np.abs(left) + np.abs(right) + (theta**2).max("step") / eta / steps)
-    scale = group_sum(np.abs(right), span)
-    return np.abs(group_sum(residual, span)) / scale, group_sum(rounding, span) / scale
+    rounding = rounding + 8 * np.finfo(float).eps * (abs(left) + abs(right) + (theta**2).max("step") / eta / steps)
+    scale = group_sum(abs(right), span)
+    return abs(group_sum(residual, span)) / scale, group_sum(rounding, span) / scale
 
 
 def _segments(run: xr.Dataset, chosen: Segment) -> tuple[dict[str, xr.DataArray], dict]:
@@ -179,7 +184,11 @@ def _segments(run: xr.Dataset, chosen: Segment) -> tuple[dict[str, xr.DataArray]
             "split-half z score of the squared displacement",
             "位移平方的前后半 z 值",
         ),
-        "segment_stationary_flag": ([float(s.stationary) for s in segments], "stationary (1) or not (0)", "平稳(1)或否(0)"),
+        "segment_stationary_flag": (
+            [float(s.stationary) for s in segments],
+            "stationary (1) or not (0)",
+            "平稳(1)或否(0)",
+        ),
     }
     variables = {
         name: xr.DataArray(column, dims="segment", attrs={"units": "1", "long_name": en, "long_name_zh": zh})
@@ -196,26 +205,58 @@ def _verdicts(results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
     found = [segment_verdict(segment, "segment")]
     value, error = (float(results[name].sel(group="all")) for name in ("fdr1_centred", "fdr1_centred_stderr"))
     if float(results["fdr1_centred_n_eff"].sel(group="all")) < 10:
-        found.append(verdict("fdr1_centred", "untrusted", "unresolved",
-                             "Unresolved: fewer than ten effective samples in the segment.", "未分辨:区间内有效样本少于十个。"))
+        found.append(
+            verdict(
+                "fdr1_centred",
+                "untrusted",
+                "unresolved",
+                "Unresolved: fewer than ten effective samples in the segment.",
+                "未分辨:区间内有效样本少于十个。",
+            )
+        )
     elif abs(value - 1) < 3 * error:
-        found.append(verdict("fdr1_centred", "ok", "holds", "Centred FDR1 holds within three standard errors.",
-                             "中心化 FDR1 在三倍标准误差内成立。"))
+        found.append(
+            verdict(
+                "fdr1_centred",
+                "ok",
+                "holds",
+                "Centred FDR1 holds within three standard errors.",
+                "中心化 FDR1 在三倍标准误差内成立。",
+            )
+        )
     else:
-        found.append(verdict("fdr1_centred", "caution", "transient",
-                             f"Transient: centred FDR1 is {value:.3f} ± {error:.3f} instead of 1.",
-                             f"暂态:中心化 FDR1 为 {value:.3f} ± {error:.3f},而不是 1。"))
+        found.append(
+            verdict(
+                "fdr1_centred",
+                "caution",
+                "transient",
+                f"Transient: centred FDR1 is {value:.3f} ± {error:.3f} instead of 1.",
+                f"暂态:中心化 FDR1 为 {value:.3f} ± {error:.3f},而不是 1。",
+            )
+        )
     residual, floor = (float(results[name].sel(group="all")) for name in ("identity_residual", "identity_floor"))
     if segment.reason.startswith("a hyper-parameter"):
         return found
     if residual <= floor:
-        found.append(verdict("identity_residual", "ok", "closes",
-                             f"The recording closes the FDR1 identity to {residual:.1e}; rounding allows {floor:.1e}.",
-                             f"记录满足 FDR1 恒等式,残差 {residual:.1e};舍入允许 {floor:.1e}。"))
+        found.append(
+            verdict(
+                "identity_residual",
+                "ok",
+                "closes",
+                f"The recording closes the FDR1 identity to {residual:.1e}; rounding allows {floor:.1e}.",
+                f"记录满足 FDR1 恒等式,残差 {residual:.1e};舍入允许 {floor:.1e}。",
+            )
+        )
     else:
-        found.append(verdict("identity_residual", "untrusted", "open",
-                             f"The recording misses the FDR1 identity by {residual:.1e}, more than rounding ({floor:.1e}) "
-                             "explains: parameters were changed outside the optimizer, or the store is damaged.",
-                             f"记录不满足 FDR1 恒等式:残差 {residual:.1e} 超过舍入误差 {floor:.1e};"
-                             "参数在优化器之外被改动,或存储已损坏。"))
+        found.append(
+            verdict(
+                "identity_residual",
+                "untrusted",
+                "open",
+                f"The recording misses the FDR1 identity by {residual:.1e}, more than rounding ({floor:.1e}) "
+                "explains: parameters were changed outside the optimizer, or the store is damaged.",
+                f"记录不满足 FDR1 恒等式:残差 {residual:.1e} 超过舍入误差 {floor:.1e};"
+                "参数在优化器之外被改动,或存储已损坏。",
+            )
+        )
     return found

@@ -30,8 +30,8 @@ from ..quantities import (
     hyperparameters,
     is_nesterov,
     is_sgd,
-    next_velocity_squared,
     matching_windows,
+    next_velocity_squared,
     segment_verdict,
     verdict,
     window_coordinates,
@@ -44,7 +44,10 @@ VERSION = 1
 USES = ("segment", "windows")
 TITLE = "Effective temperature"
 TITLE_ZH = "有效温度"
-FORMULA = r"T=\frac{\eta(1-\nu)}{2(1-\mu)}\,\frac{\mathrm{tr}\,C}{P}\qquad T_\mathrm{kin}=\frac{\eta\,\langle\|v_\mathrm{mid}\|^2\rangle}{(1-\nu)\,P}"
+FORMULA = (
+    r"T=\frac{\eta(1-\nu)}{2(1-\mu)}\,\frac{\mathrm{tr}\,C}{P}"
+    r"\qquad T_\mathrm{kin}=\frac{\eta\,\langle\|v_\mathrm{mid}\|^2\rangle}{(1-\nu)\,P}"
+)
 EXPLANATION = (
     "The temperature of the mini-batch noise, once from the variance of the gradient at fixed parameters (noise) and "
     "once from the squared mid-step velocity (kinetic); where both agree, the fluctuations are thermal. "
@@ -57,8 +60,8 @@ EXPLANATION_ZH = (
     "远离平台期或按轮次打乱采样时,两种温度计会分离,原因见判定。"
 )
 METHOD = (
-    "Mean over the segment with Γ-method errors. tr C: half the squared difference of the step's gradient and that of an "
-    "independent mini-batch. Kinetic: exact inner products of every step."
+    "Mean over the segment with Γ-method errors. tr C: half the squared difference of the step's gradient and that of "
+    "an independent mini-batch. Kinetic: exact inner products of every step."
 )
 REFERENCE = (
     "Mandt, Hoffman & Blei 2017, JMLR 18(134); Jastrzębski et al. 2017, arXiv 1711.04623; "
@@ -103,7 +106,12 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     if part.sizes.get("probe"):
         for name, source, en, zh in (
             ("noise_trace", "noise_trace", "trace of the gradient noise covariance tr C", "梯度噪声协方差的迹 tr C"),
-            ("gradient_norm_squared", "gradient_dot", "squared norm of the mean gradient ‖∇L‖²", "平均梯度范数平方 ‖∇L‖²"),
+            (
+                "gradient_norm_squared",
+                "gradient_dot",
+                "squared norm of the mean gradient ‖∇L‖²",
+                "平均梯度范数平方 ‖∇L‖²",
+            ),
         ):
             found = errorbar.mean_with_error(group_sum(part[source], run), "probe")
             results |= errorbar.named(name, found, "loss2 parameter-2", en, zh)
@@ -177,34 +185,77 @@ def _verdicts(run: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[st
     found = []
     if not is_sgd(run):
         kind = run.attrs["optimizer"]["class"]
-        found.append(verdict("temperature_noise", "untrusted", "not-defined",
-                             f"Not defined for {kind}: its temperature depends on the preconditioner of each parameter.",
-                             f"对 {kind} 没有定义:其温度取决于每个参数的预条件因子。"))
+        found.append(
+            verdict(
+                "temperature_noise",
+                "untrusted",
+                "not-defined",
+                f"Not defined for {kind}: its temperature depends on the preconditioner of each parameter.",
+                f"对 {kind} 没有定义:其温度取决于每个参数的预条件因子。",
+            )
+        )
     elif is_nesterov(run):
-        found.append(verdict("temperature_kinetic", "untrusted", "not-defined",
-                             "The kinetic temperature is not defined for Nesterov momentum: it depends on frequency.",
-                             "Nesterov 动量没有定义动能温度:它随频率变化。"))
+        found.append(
+            verdict(
+                "temperature_kinetic",
+                "untrusted",
+                "not-defined",
+                "The kinetic temperature is not defined for Nesterov momentum: it depends on frequency.",
+                "Nesterov 动量没有定义动能温度:它随频率变化。",
+            )
+        )
     if "noise_trace" not in run:
-        found.append(verdict("temperature_noise", "untrusted", "no-probe",
-                             "There is no noise temperature: the run was recorded without a probe.",
-                             "没有噪声温度:记录时没有使用探针。"))
+        found.append(
+            verdict(
+                "temperature_noise",
+                "untrusted",
+                "no-probe",
+                "There is no noise temperature: the run was recorded without a probe.",
+                "没有噪声温度:记录时没有使用探针。",
+            )
+        )
     elif "temperature_noise_n_eff" in results and float(results["temperature_noise_n_eff"].min()) < 10:
-        found.append(verdict("temperature_noise", "untrusted", "unresolved",
-                             "Unresolved: fewer than ten effective probes in the segment; record with a smaller probe_every.",
-                             "未分辨:区间内有效探针少于十个;请减小 probe_every 重新记录。"))
+        found.append(
+            verdict(
+                "temperature_noise",
+                "untrusted",
+                "unresolved",
+                "Unresolved: fewer than ten effective probes in the segment; record with a smaller probe_every.",
+                "未分辨:区间内有效探针少于十个;请减小 probe_every 重新记录。",
+            )
+        )
     if run.attrs.get("clipped") or "clip_factor" in run:
-        found.append(verdict("temperature_noise", "caution", "clipped",
-                             "Gradients were clipped: the noise covariance is that of the clipped gradient only in part.",
-                             "梯度经过裁剪:噪声协方差只部分对应裁剪后的梯度。"))
+        found.append(
+            verdict(
+                "temperature_noise",
+                "caution",
+                "clipped",
+                "Gradients were clipped: the noise covariance is that of the clipped gradient only in part.",
+                "梯度经过裁剪:噪声协方差只部分对应裁剪后的梯度。",
+            )
+        )
     if "kinetic_over_noise" in results:
         value = float(results["kinetic_over_noise"].sel(group="all"))
         error = float(results["kinetic_over_noise_stderr"].sel(group="all"))
         if np.isfinite(value) and abs(value - 1) <= 3 * error:
-            found.append(verdict("kinetic_over_noise", "ok", "agree",
-                                 "The thermometers agree within three standard errors.", "两种温度计在三倍标准误差内一致。"))
+            found.append(
+                verdict(
+                    "kinetic_over_noise",
+                    "ok",
+                    "agree",
+                    "The thermometers agree within three standard errors.",
+                    "两种温度计在三倍标准误差内一致。",
+                )
+            )
         elif np.isfinite(value):
-            found.append(verdict("kinetic_over_noise", "caution", "disagree",
-                                 f"The thermometers differ: kinetic/noise = {value:.3f} ± {error:.3f} (drift, curvature "
-                                 "beyond the quadratic, or coloured noise).",
-                                 f"两种温度计不一致:动能/噪声 = {value:.3f} ± {error:.3f}(漂移、非二次曲率或有色噪声)。"))
+            found.append(
+                verdict(
+                    "kinetic_over_noise",
+                    "caution",
+                    "disagree",
+                    f"The thermometers differ: kinetic/noise = {value:.3f} ± {error:.3f} (drift, curvature "
+                    "beyond the quadratic, or coloured noise).",
+                    f"两种温度计不一致:动能/噪声 = {value:.3f} ± {error:.3f}(漂移、非二次曲率或有色噪声)。",
+                )
+            )
     return found

@@ -1,0 +1,149 @@
+"""The kernels: bias and coverage against exact processes, fast against slow, and degenerate input."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thermodl.analyze import series
+
+import truth
+
+# 2,000 replicates: the binomial spread of a coverage of 0.95 is 0.5 %, so the window 93–97 % is ±4 of it.
+REPLICATES = 2000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("steps", "correlation_time", "lowest"),
+    [(4096, 10.0, 0.93), (4096, 25.0, 0.93), (1000, 50.0, 0.90)],
+)
+def test_mean_covers_on_ornstein_uhlenbeck(steps: int, correlation_time: float, lowest: float) -> None:
+    """93–97 % from 40 effective samples on; at ten at least 90 %."""
+    x = truth.ornstein_uhlenbeck(np.random.default_rng(1), (REPLICATES, steps), correlation_time)
+    mean, error, n_eff = series.mean_and_error(x)
+    covered = np.mean(np.abs(mean) <= 1.959964 * error)
+    expected = steps / (2 * truth.ornstein_uhlenbeck_integrated_time(correlation_time))
+    # So short a series hides part of its own memory: the count is then some tens of per cent too high.
+    assert np.median(n_eff) == pytest.approx(expected, rel=0.2 if expected > 40 else 0.4)
+    assert lowest <= covered <= 0.97
+    assert abs(mean.mean()) < 3 * mean.std() / np.sqrt(REPLICATES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("phi1", "phi2"), [(1.2, -0.4), (1.6, -0.8), (0.4, 0.3)])
+def test_mean_covers_on_ar2(phi1: float, phi2: float) -> None:
+    """The same on AR(2), also where the correlation oscillates."""
+    x = truth.ar2(np.random.default_rng(2), (REPLICATES, 4096), phi1, phi2)
+    mean, error, _ = series.mean_and_error(x)
+    assert 0.93 <= np.mean(np.abs(mean) <= 1.959964 * error) <= 0.97
+
+
+@pytest.mark.slow
+def test_ratio_covers_and_is_unbiased() -> None:
+    """Ratio of means of two series that share their slow part."""
+    rng = np.random.default_rng(3)
+    shared = truth.ornstein_uhlenbeck(rng, (REPLICATES, 4096), 10.0)
+    a = 2 + shared + 0.5 * truth.ornstein_uhlenbeck(rng, (REPLICATES, 4096), 5.0)
+    b = 4 + 0.7 * shared + 0.5 * rng.standard_normal((REPLICATES, 4096))
+    ratio, error, _ = series.ratio_and_error(a, b)
+    assert 0.93 <= np.mean(np.abs(ratio - 0.5) <= 1.959964 * error) <= 0.97
+    assert abs(ratio.mean() - 0.5) < 4 * ratio.std() / np.sqrt(REPLICATES)
+
+
+@pytest.mark.slow
+def test_autocorrelation_covers_in_many_dimensions() -> None:
+    """ρ(τ) of a trace over coordinates, at three lags."""
+    rng = np.random.default_rng(4)
+    lags = np.array([2, 10, 30])
+    exact = np.exp(-lags / 10.0)
+    hits, values = [], []
+    for _ in range(1000):
+        x = truth.ornstein_uhlenbeck(rng, (4, 3000), 10.0)
+        x -= x.mean(-1, keepdims=True)
+        covariance = series.autocovariance(x).sum(0)
+        tau, _ = series.integrated_time(covariance)
+        products = series.lagged_products(x, np.concatenate([[0], lags]))
+        rho, error = series.autocorrelation(products, lags, 2 * float(tau) * covariance[0] / 3000)
+        hits.append(np.abs(rho - exact) <= 1.959964 * error)
+        values.append(rho)
+    covered, values = np.mean(hits, axis=0), np.array(values)
+    assert np.all((covered >= 0.925) & (covered <= 0.975)), covered
+    # τ_int is itself estimated, which leaves a bias of higher order, far below one replicate's error.
+    assert np.all(np.abs(values.mean(0) - exact) < 0.15 * values.std(0))
+
+
+def test_integrated_time_is_unbiased() -> None:
+    """τ_int of an Ornstein–Uhlenbeck process, in the convention ½ + Σρ, and its error covers roughly."""
+    x = truth.ornstein_uhlenbeck(np.random.default_rng(5), (200, 20000), 10.0)
+    tau, error = series.integrated_time(series.autocovariance(x))
+    exact = truth.ornstein_uhlenbeck_integrated_time(10.0)
+    # Wolff's window leaves out a known tail of a few per cent.
+    assert tau.mean() == pytest.approx(exact, rel=0.05)
+    assert 0.85 <= np.mean(np.abs(tau - exact) <= 1.96 * error) <= 0.99
+
+
+@given(st.integers(1, 3), st.integers(8, 60), st.integers(0, 2**31))
+def test_displacements_equal_the_definition(coordinates: int, steps: int, seed: int) -> None:
+    """FFT and compiled kernel against the double loop, also for offset 100 and steps of 1e-4."""
+    x = 100 + 1e-4 * np.cumsum(np.random.default_rng(seed).standard_normal((coordinates, steps)), axis=-1)
+    slow = [np.mean(np.sum((x[:, lag:] - x[:, : steps - lag]) ** 2, axis=0)) for lag in range(1, steps)]
+    lags = np.arange(1, steps)
+    # 100 has 14 digits after the point in float64; a displacement of 1e-4 keeps ten of its own.
+    np.testing.assert_allclose(series.mean_squared_displacement(x)[1:], slow, rtol=1e-7)
+    collective = series.squared_displacements(x, lags)
+    np.testing.assert_allclose([np.nanmean(row) for row in collective], slow, rtol=1e-9)
+
+
+@given(st.integers(0, 2**31), st.floats(0.1, 1e6), st.floats(-1e3, 1e3))
+def test_error_bars_scale_and_do_not_shift(seed: int, factor: float, offset: float) -> None:
+    """stderr(a·x + b) = |a|·stderr(x), and the number of samples stays."""
+    x = np.random.default_rng(seed).standard_normal(200).cumsum()
+    _, error, n_eff = series.mean_and_error(x)
+    _, scaled, same = series.mean_and_error(factor * x + offset)
+    assert scaled == pytest.approx(factor * error, rel=1e-6)
+    assert same == pytest.approx(n_eff, rel=1e-6)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0]])
+def test_too_few_samples_have_no_error(values: list[float]) -> None:
+    """A mean of fewer than four samples has no error bar."""
+    _, error, _ = series.mean_and_error(np.array(values))
+    assert np.isnan(error)
+
+
+def test_degenerate_series() -> None:
+    """Constant: error 0. One NaN: NaN, not a number that looks right."""
+    mean, error, n_eff = series.mean_and_error(np.full(50, 3.0))
+    assert (mean, error, n_eff) == (3.0, 0.0, 50.0)
+    broken = np.random.default_rng(0).standard_normal(50)
+    broken[7] = np.nan
+    mean, error, _ = series.mean_and_error(broken)
+    assert np.isnan(mean)
+    assert np.isnan(error)
+    with np.errstate(all="ignore"):
+        ratio, _, _ = series.ratio_and_error(np.ones(50), np.zeros(50))
+    assert not np.isfinite(ratio)
+
+
+@pytest.mark.parametrize("hurst", [0.3, 0.5, 0.7])
+def test_local_exponent_of_fractional_brownian_motion(hurst: float) -> None:
+    """α = 2H (physics.md, must-pass 16), within three of its own errors."""
+    x = truth.fractional_brownian(np.random.default_rng(7), 32, 4000, hurst)
+    lags = series.log_lags(400, 5)
+    exponent, error = series.local_exponents(series.squared_displacements(x, lags), lags)
+    inner = slice(1, -1)
+    z = (exponent[inner] - 2 * hurst) / error[inner]
+    assert np.max(np.abs(z)) < 3.5
+
+
+@pytest.mark.parametrize("true_dimension", [3, 40])
+def test_effective_dimension_sees_through_the_sketch(true_dimension: int) -> None:
+    """d_eff of directions spread over 5,000 parameters, folded to 256 numbers, is that of the directions."""
+    rng = np.random.default_rng(8)
+    signs = rng.choice([-1.0, 1.0], 5120)
+    directions = rng.standard_normal((true_dimension, 5120))
+    increments = rng.standard_normal((400, true_dimension)) @ directions
+    folded = (increments * signs).reshape(400, 20, 256).sum(1)
+    found = series.effective_dimension(folded, [256], [False])
+    assert found == pytest.approx(true_dimension, rel=0.25)

@@ -1,0 +1,119 @@
+"""Processes with exact answers: what every estimator of ThermoDL is held against.
+
+Each function returns series of shape (..., N) drawn from an explicit generator, started in the stationary state; the
+exact answers are functions beside it. Formulas are those of physics.md, section 1.5, where each was checked.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal
+
+Floats = NDArray[np.float64]
+
+
+def ornstein_uhlenbeck(rng: np.random.Generator, shape: tuple[int, ...], correlation_time: float) -> Floats:
+    """Unit-variance Ornstein–Uhlenbeck process, an AR(1) at unit steps."""
+    decay = np.exp(-1 / correlation_time)
+    noise = rng.standard_normal(shape) * np.sqrt(1 - decay**2)
+    start = rng.standard_normal(shape[:-1])
+    series, _ = signal.lfilter([1.0], [1.0, -decay], noise, axis=-1, zi=(decay * start)[..., None])
+    return series
+
+
+def ornstein_uhlenbeck_integrated_time(correlation_time: float) -> float:
+    """τ_int = ½(1+a)/(1−a), a = e^{−1/τ}."""
+    decay = np.exp(-1 / correlation_time)
+    return 0.5 * (1 + decay) / (1 - decay)
+
+
+def ar2(rng: np.random.Generator, shape: tuple[int, ...], phi1: float, phi2: float) -> Floats:
+    """x_t = φ₁x_{t−1} + φ₂x_{t−2} + ε with unit-variance ε; a transient is dropped."""
+    burn = 500
+    noise = rng.standard_normal((*shape[:-1], shape[-1] + burn))
+    return signal.lfilter([1.0], [1.0, -phi1, -phi2], noise, axis=-1)[..., burn:]
+
+
+def ar2_integrated_time(phi1: float, phi2: float) -> float:
+    """τ_int of an AR(2): spectral density at zero over twice the variance."""
+    variance = (1 - phi2) / ((1 + phi2) * ((1 - phi2) ** 2 - phi1**2))
+    return 1 / (1 - phi1 - phi2) ** 2 / (2 * variance)
+
+
+def brownian(rng: np.random.Generator, shape: tuple[int, ...], diffusion: float) -> Floats:
+    """Free diffusion, ⟨Δx(τ)²⟩ = 2Dτ per coordinate."""
+    return np.cumsum(rng.standard_normal(shape) * np.sqrt(2 * diffusion), axis=-1)
+
+
+def brownian_shared(rng: np.random.Generator, coordinates: int, steps: int, sources: int, diffusion: float) -> Floats:
+    """Brownian coordinates driven by only `sources` independent noises; each still has ⟨Δx(τ)²⟩ = 2Dτ on average."""
+    mixing = rng.standard_normal((coordinates, sources))
+    mixing *= np.sqrt(coordinates / np.sum(mixing**2))
+    return mixing @ brownian(rng, (sources, steps), diffusion)
+
+
+def fractional_brownian(rng: np.random.Generator, coordinates: int, steps: int, hurst: float) -> Floats:
+    """Fractional Brownian motion, ⟨Δx(τ)²⟩ = τ^{2H}, by circulant embedding of its increments (Davies & Harte 1987)."""
+    lag = np.arange(steps)
+    covariance = 0.5 * (np.abs(lag + 1) ** (2 * hurst) - 2 * lag ** (2 * hurst) + np.abs(lag - 1) ** (2 * hurst))
+    ring = np.concatenate([covariance, [0.0], covariance[:0:-1]])
+    weights = np.sqrt(np.maximum(np.fft.fft(ring).real, 0) / len(ring))
+    noise = rng.standard_normal((coordinates, len(ring))) + 1j * rng.standard_normal((coordinates, len(ring)))
+    return np.cumsum(np.fft.fft(weights * noise, axis=-1)[:, :steps].real, axis=-1)
+
+
+class HeavyBall:
+    """SGD with momentum on ½λθ² with white gradient noise of variance C (Liu, Ziyin & Ueda 2021; physics.md 1.5).
+
+    Args:
+        learning_rate, momentum: η, μ. curvature: λ. noise: C.
+    """
+
+    def __init__(self, learning_rate: float, momentum: float, curvature: float = 1.0, noise: float = 1.0):
+        self.eta, self.mu, self.lam, self.noise = learning_rate, momentum, curvature, noise
+        self.x = learning_rate * curvature
+
+    @property
+    def temperature(self) -> float:
+        """ηC/(2(1−μ))."""
+        return self.eta * self.noise / (2 * (1 - self.mu))
+
+    @property
+    def variance(self) -> float:
+        """Σ = ηC(1+μ)/[λ(1−μ)(2(1+μ) − ηλ)]."""
+        mu = self.mu
+        return self.eta * self.noise * (1 + mu) / (self.lam * (1 - mu) * (2 * (1 + mu) - self.x))
+
+    @property
+    def mid_velocity_squared(self) -> float:
+        """⟨v_mid²⟩ = C/(2(1−μ)), whatever the curvature."""
+        return self.noise / (2 * (1 - self.mu))
+
+    def correlation(self, longest: int) -> Floats:
+        """ρ(0…longest): ρ(k) = (1+μ−x)ρ(k−1) − μρ(k−2), ρ(1) = (1+μ−x)/(1+μ)."""
+        first = 1 + self.mu - self.x
+        rho = [1.0, first / (1 + self.mu)]
+        while len(rho) <= longest:
+            rho.append(first * rho[-1] - self.mu * rho[-2])
+        return np.array(rho[: longest + 1])
+
+    def mean_squared_displacement(self, longest: int) -> Floats:
+        """2Σ(1 − ρ(τ)) for τ = 0…longest."""
+        return 2 * self.variance * (1 - self.correlation(longest))
+
+
+def coverage(
+    estimator: Callable[[Floats], tuple[Floats, Floats]], replicates: Floats, truth: float, level: float = 1.959964
+) -> float:
+    """Fraction of replicates whose interval value ± level·stderr holds the truth.
+
+    Args:
+        estimator: from one replicate to (value, stderr).
+        replicates: replicate first.
+    """
+    hits = []
+    for replicate in replicates:
+        value, error = estimator(replicate)
+        hits.append(abs(value - truth) <= level * error)
+    return float(np.mean(hits))
