@@ -29,11 +29,13 @@ def autocovariance(series: Floats) -> Floats:
     return np.fft.irfft(spectrum.real**2 + spectrum.imag**2, size)[..., :n] / n
 
 
-def integrated_time(covariance: Floats) -> tuple[Floats, Floats]:
+def integrated_time(covariance: Floats, *, oscillating: bool = False) -> tuple[Floats, Floats]:
     """τ_int of an autocovariance and its standard error (Wolff 2004, eqs. 35, 42, 49–52).
 
     Args:
         covariance: (..., N) from `autocovariance`, possibly summed over series.
+        oscillating: take the decay for the window from the envelope Σ|ρ|, since where ρ changes its sign the plain
+            sum would end the window too early. Not for errors of means: a longer window is a noisier sum.
 
     Returns:
         τ_int and its error, both of shape (...); ½ for constant series, below ½ for anti-correlated ones.
@@ -46,8 +48,8 @@ def integrated_time(covariance: Floats) -> tuple[Floats, Floats]:
         after = rho[:, 1 : max(2, n // 2)]
         cumulative = 0.5 + np.cumsum(after, axis=1)
         lags = np.arange(1, cumulative.shape[1] + 1)
-        # The decay is that of the envelope: where ρ changes its sign, its plain sum would end the window too early.
-        above = np.maximum(0.5 + np.cumsum(np.abs(after), axis=1), 0.5 + 1e-12)
+        total = 0.5 + np.cumsum(np.abs(after), axis=1) if oscillating else cumulative
+        above = np.maximum(total, 0.5 + 1e-12)
         decay = WINDOW / np.log((2 * above + 1) / (2 * above - 1))
         balance = np.exp(-lags / decay) - decay / np.sqrt(lags * n)
     crossed = balance < 0

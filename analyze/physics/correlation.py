@@ -121,7 +121,7 @@ def _trace_covariance(positions: xr.DataArray) -> xr.DataArray:
 
 def _times(covariance: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     return xr.apply_ufunc(
-        series.integrated_time,
+        lambda values: series.integrated_time(values, oscillating=True),
         covariance.chunk({"shift": -1}),
         input_core_dims=[["shift"]],
         output_core_dims=[[], []],

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thermodl.analyze import series
@@ -83,6 +83,7 @@ def test_integrated_time_is_unbiased() -> None:
     assert 0.85 <= np.mean(np.abs(tau - exact) <= 1.96 * error) <= 0.99
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.integers(1, 3), st.integers(8, 60), st.integers(0, 2**31))
 def test_displacements_equal_the_definition(coordinates: int, steps: int, seed: int) -> None:
     """FFT and compiled kernel against the double loop, also for offset 100 and steps of 1e-4."""
