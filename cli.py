@@ -11,6 +11,7 @@ VERBS = {
     "record": ("thermodl.record.cli", "record", "train a model and record its trajectory"),
     "analyze": ("thermodl.analyze.cli", None, "turn recorded runs into temperatures, diffusion coefficients, …"),
     "ls": ("thermodl.analyze.cli", None, "list runs, their state and what was analyzed"),
+    "demo": ("thermodl.demo", "record", "all of it once, on embedded data, in a few minutes"),
     "view": ("thermodl.viewer.cli", "view", "look at runs in the browser (read-only)"),
     "report": ("thermodl.viewer.cli", "view", "write one self-contained HTML file about a run"),
 }

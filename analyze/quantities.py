@@ -162,6 +162,8 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
         AnalysisError: if the run or the segment is too short or the segment lies outside.
     """
     steps = run.sizes["step"]
+    names = ("loss", "displacement_squared", "learning_rate", "momentum", "dampening", "weight_decay")
+    run = run[[name for name in names if name in run]].compute()
     if request != "auto":
         start, stop = (int(number) for number in request.split(":"))
         if stop > steps or stop - start < MIN_STEPS:

@@ -154,6 +154,28 @@ def squared_displacements(positions, lags):
     return out
 
 
+def two_time_displacements(
+    positions: Floats, waiting_times: NDArray[np.int64], lags: NDArray[np.int64], width: int
+) -> Floats:
+    """‖x(t_w+τ) − x(t_w)‖² averaged over the origins t_w … t_w + width, summed over coordinates.
+
+    Args:
+        positions: (coordinate, N).
+
+    Returns:
+        (waiting time, lag); NaN where t_w + τ is past the end.
+    """
+    steps = positions.shape[-1]
+    out = np.full((len(waiting_times), len(lags)), np.nan)
+    for i, start in enumerate(waiting_times):
+        for j, lag in enumerate(lags):
+            origins = min(width, steps - start - lag)
+            if origins > 0:
+                early, late = positions[:, start : start + origins], positions[:, start + lag : start + lag + origins]
+                out[i, j] = np.sum((late - early) ** 2) / origins
+    return out
+
+
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 def lagged_products(positions, lags):
     """x(t)·x(t+τ) of every origin, summed over coordinates; NaN where t+τ is past the end. Shapes as above."""

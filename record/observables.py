@@ -126,7 +126,27 @@ def before_step(
         arrays = (parameter.numpy(), reference.numpy(), velocity.numpy(), signs.numpy())
         sums = (out.numpy(), gradient_sketch.numpy(), displacement_sketch.numpy())
         _before_step_compiled(gradient.numpy(), sign, weight_decay, *arrays, offset, *sums)
-        return
+    else:
+        before_step_on_device(
+            gradient, sign, weight_decay, parameter, reference, velocity, signs, offset, out, gradient_sketch,
+            displacement_sketch,
+        )  # fmt: skip
+
+
+def before_step_on_device(
+    gradient: Tensor,
+    sign: float,
+    weight_decay: float,
+    parameter: Tensor,
+    reference: Tensor,
+    velocity: Tensor,
+    signs: Tensor,
+    offset: int,
+    out: Tensor,
+    gradient_sketch: Tensor,
+    displacement_sketch: Tensor,
+) -> None:
+    """`before_step` in torch calls, for devices that the compiled kernel cannot reach."""
     wide = out.dtype
     p, v = parameter.to(wide), velocity.to(wide)
     g = sign * gradient.to(wide) + weight_decay * p
@@ -158,7 +178,22 @@ def after_step(
     if parameter.device.type == "cpu":
         arrays = (parameter.numpy(), previous.numpy(), signs.numpy())
         _after_step_compiled(gradient.numpy(), sign, weight_decay, *arrays, offset, out.numpy(), update_sketch.numpy())
-        return
+    else:
+        after_step_on_device(gradient, sign, weight_decay, parameter, previous, signs, offset, out, update_sketch)
+
+
+def after_step_on_device(
+    gradient: Tensor,
+    sign: float,
+    weight_decay: float,
+    parameter: Tensor,
+    previous: Tensor,
+    signs: Tensor,
+    offset: int,
+    out: Tensor,
+    update_sketch: Tensor,
+) -> None:
+    """`after_step` in torch calls, for devices that the compiled kernel cannot reach."""
     wide = out.dtype
     q = previous.to(wide)
     u = parameter.to(wide) - q

@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dask.array
 import numpy as np
 import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec
+from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
 FORMAT = "thermodl-run"
@@ -35,6 +37,8 @@ SILENT_AFTER_SECONDS = 120.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CHUNK_BYTES = 2**20
 _STEPS_PER_CHUNK = 256
+_STRIDE = (64, 1024)
+"""entries by which arrays are grown ahead, of events and of steps"""
 
 
 class UserError(Exception):
@@ -148,6 +152,8 @@ class RunWriter:
         self._sizes = dict(sizes)
         self._dtypes = dict(dtypes or {})
         self._committed: dict[str, int] = {dim: 0 for dim in GROWING}
+        # All arrays of a dimension are as long as each other, so that plain xarray opens an unfinished run too.
+        self._capacity = {dim: _STRIDE[dim == "step"] for dim in GROWING}
         self._arrays: dict[str, zarr.Array] = {}
         self._tails: dict[str, np.ndarray] = {}
         now = time.time()
@@ -188,6 +194,7 @@ class RunWriter:
         """
         count = next(iter(block.values())).shape[-1]
         start = self._committed[dim]
+        self._grow(dim, start + count)
         for name in block:
             if name not in self._arrays:
                 self._create(_BY_NAME.get(name, Array(name, (dim,), "f8", "1", name, name)))
@@ -207,6 +214,16 @@ class RunWriter:
         self._attributes["state"] = state
         self._commit()
 
+    def _grow(self, dim: str, needed: int) -> None:
+        capacity = self._capacity[dim]
+        if needed <= capacity:
+            return
+        stride = _STRIDE[dim == "step"]
+        self._capacity[dim] = max(2 * capacity, -(-needed // stride) * stride)
+        for array in self._arrays.values():
+            if _growing_dim(array) == dim:
+                array.resize((*array.shape[:-1], self._capacity[dim]))
+
     def _commit(self) -> None:
         self._attributes["last_commit"] = time.time()
         self._group.attrs.put({**self._attributes, "committed": self.committed})
@@ -216,7 +233,7 @@ class RunWriter:
         growing = spec.dims[-1] in GROWING
         fixed = tuple(self._sizes[dim] for dim in (spec.dims[:-1] if growing else spec.dims))
         chunks = _chunk_shape(fixed, growing, dtype.itemsize, spec.dims)
-        shape = (*fixed, chunks[-1]) if growing else fixed
+        shape = (*fixed, self._capacity[spec.dims[-1]]) if growing else fixed
         self._arrays[spec.name] = self._group.create_array(
             spec.name,
             shape=shape,
@@ -238,9 +255,7 @@ class RunWriter:
             tail = np.full((*values.shape[:-1], start - begin), array.fill_value, array.dtype)
         filled = np.concatenate([tail, values.astype(array.dtype, copy=False)], axis=-1)
         end = begin + filled.shape[-1]
-        whole = -(-end // width) * width
-        if array.shape[-1] < whole:
-            array.resize((*array.shape[:-1], max(whole, 2 * array.shape[-1])))
+        whole = min(-(-end // width) * width, array.shape[-1])
         padding = np.full((*filled.shape[:-1], whole - end), array.fill_value, array.dtype)
         array[..., begin:whole] = np.concatenate([filled, padding], axis=-1)
         self._tails[name] = filled[..., filled.shape[-1] - end % width :] if end % width else filled[..., :0]
@@ -342,17 +357,15 @@ def open_run(path: str | Path) -> xr.Dataset:
     attributes = read_attributes(folder)
     try:
         with warnings.catch_warnings():
-            # The chunks follow whole series on purpose, whatever the chunks on disk are.
-            warnings.filterwarnings("ignore", "The specified chunks separate the stored chunks", UserWarning)
-            store = LocalStore(folder / "run.zarr", read_only=True)
-            run = xr.open_zarr(
-                store, consolidated=False, mask_and_scale=False, chunks=dict.fromkeys(GROWING, -1), decode_times=False
-            )
+            # What a killed writer left half made is no part of the run.
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            group = zarr.open_group(LocalStore(folder / "run.zarr", read_only=True), mode="r")
+            variables = {name: _lazy(array, attributes["committed"]) for name, array in group.arrays()}
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"the arrays of {folder} cannot be opened ({type(error).__name__}: {error})") from error
-    run = run.isel({dim: slice(0, attributes["committed"][dim]) for dim in GROWING if dim in run.dims})
-    if "step" not in run.variables:
+    if "step" not in variables:
         raise RunError(f"{folder} has no array 'step'; the recording is damaged")
+    run = xr.Dataset(variables, attrs=attributes)
     layers = attributes["layers"]
     return run.assign_coords(
         layer=[layer["name"] for layer in layers],
@@ -361,6 +374,15 @@ def open_run(path: str | Path) -> xr.Dataset:
         layer_optimizer_group=("layer", [layer["optimizer_group"] for layer in layers]),
         group=attributes["groups"],
     )
+
+
+def _lazy(array: zarr.Array, committed: Mapping[str, int]) -> xr.Variable:
+    """A committed part of an array: chunked as on disk, but with whole time series."""
+    dim = _growing_dim(array)
+    whole_series = (*array.chunks[:-1], array.shape[-1]) if dim else array.chunks
+    data = dask.array.from_array(array, whole_series, name=False)  # pyright: ignore[reportArgumentType] - dask says str
+    names = getattr(array.metadata, "dimension_names", ())
+    return xr.Variable(names, data[..., : committed[dim]] if dim else data, dict(array.attrs))
 
 
 def list_runs(root: str | Path) -> list[Path]:

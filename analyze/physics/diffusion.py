@@ -226,10 +226,16 @@ def _two_time(
         np.concatenate([[0], np.geomspace(max(1, steps // 32), steps // 2, max(1, count - 1))]).astype(int)
     )
     width = max(1, steps // 64)
-    positions = run["parameter_sketch"]
-    found = [_from_origins(positions.isel(step=slice(start, None)), lags, width) for start in waiting]
-    value = with_all(xr.concat(found, "waiting_time"), run) / sizes
-    value = value.assign_coords(waiting_time=waiting)
+    found = xr.apply_ufunc(
+        lambda x: np.stack([series.two_time_displacements(group, waiting, lags, width) for group in x]),
+        run["parameter_sketch"],
+        input_core_dims=[["sketch", "step"]],
+        output_core_dims=[["waiting_time", "lag"]],
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"waiting_time": len(waiting), "lag": len(lags)}},
+    )
+    value = (with_all(found, run) / sizes).assign_coords(waiting_time=waiting)
     lag = xr.DataArray(lags, dims="lag")
     independent = np.maximum(1.0, width / lag)
     single = _single_displacement_error(relative, run)
@@ -243,21 +249,6 @@ def _two_time(
             long_name_zh="双时均方位移的标准误差",
         ),
     }
-
-
-def _from_origins(positions: xr.DataArray, lags: np.ndarray, width: int) -> xr.DataArray:
-    """Displacement from the first `width` origins, (group, lag); NaN for lags past the end."""
-    positions = positions.drop_vars("step")
-    steps = positions.sizes["step"]
-    parts: list[xr.DataArray] = []
-    for lag in lags.tolist():
-        origins = min(width, steps - lag)
-        if origins < 1:
-            parts.append(positions.isel(step=0, sketch=0) * np.nan)
-            continue
-        early, late = positions.isel(step=slice(0, origins)), positions.isel(step=slice(lag, lag + origins))
-        parts.append(((late - early) ** 2).sum("sketch").mean("step"))
-    return xr.concat(parts, "lag")
 
 
 def _without_drift(positions: xr.DataArray) -> xr.DataArray:

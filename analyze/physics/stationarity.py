@@ -88,10 +88,10 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     raw = errorbar.ratio_with_error(left.isel(step=part), right.isel(step=part), "step")
     results |= errorbar.named("fdr1_raw", raw, "1", "FDR1, raw", "FDR1(原始)")
     raw_curve = errorbar.window_ratios(left, right, "step", windows)
-    centred_left, centred_right = _centred_sides(run.isel(step=part))
-    centred = errorbar.ratio_with_error(centred_left, centred_right, "step")
+    inside = run.isel(step=part)
+    centred = errorbar.ratio_with_error(*_centred_sides(inside, [(0, inside.sizes["step"])]), "step")
     results |= errorbar.named("fdr1_centred", centred, "1", "FDR1, centred", "FDR1(中心化)")
-    centred_curve = _centred_over_time(run, windows)
+    centred_curve = errorbar.window_ratios(*_centred_sides(run, windows), "step", windows)
     for name, curve, en, zh in (
         ("fdr1_raw_over_time", raw_curve, "FDR1, raw", "FDR1(原始)"),
         ("fdr1_centred_over_time", centred_curve, "FDR1, centred", "FDR1(中心化)"),
@@ -119,25 +119,28 @@ def _sides(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     return group_sum(run["parameter_dot_gradient"], run), group_sum(factor * next_velocity_squared(run), run)
 
 
-def _centred_sides(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """The same for θ − ⟨θ⟩ in the sketch, where v_{t+1} = −Δθ/η; one learning rate and momentum per run assumed."""
+def _centred_sides(run: xr.Dataset, bounds: list[tuple[int, int]]) -> tuple[xr.DataArray, xr.DataArray]:
+    """The same in the sketch for θ less its mean over each of the windows, NaN outside; v_{t+1} = −Δθ/η."""
     eta, mu, nu = (values.isel(layer=0, drop=True) for values in hyperparameters(run))
-    theta = run["parameter_sketch"]
-    moved = ((theta - theta.mean("step")) * run["gradient_sketch"]).sum("sketch")
-    velocity = (run["update_sketch"].astype(float) / eta) ** 2
-    heat = (eta * (1 + mu) / (2 * (1 - nu)) * velocity).sum("sketch")
-    return tuple(with_all(side, run) for side in (moved, heat))  # type: ignore[return-value]
 
+    def moved(theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        out = np.full((len(theta), theta.shape[-1]), np.nan)
+        for start, stop in bounds:
+            part = theta[..., start:stop]
+            out[:, start:stop] = np.sum((part - part.mean(-1, keepdims=True)) * gradient[..., start:stop], axis=1)
+        return out
 
-def _centred_over_time(run: xr.Dataset, windows: list[tuple[int, int]]) -> errorbar.Estimate:
-    parts = []
-    for start, stop in windows:
-        left, right = _centred_sides(run.isel(step=slice(start, stop)))
-        parts.append(errorbar.ratio_with_error(left, right, "step"))
-    value, error, n_eff = (
-        xr.concat(column, "window").transpose("group", "window") for column in zip(*parts, strict=True)
+    left = xr.apply_ufunc(
+        moved,
+        run["parameter_sketch"],
+        run["gradient_sketch"],
+        input_core_dims=[["sketch", "step"]] * 2,
+        output_core_dims=[["step"]],
+        dask="parallelized",
+        output_dtypes=[float],
     )
-    return value, error, n_eff
+    right = eta * (1 + mu) / (2 * (1 - nu)) * ((run["update_sketch"].astype(float) / eta) ** 2).sum("sketch")
+    return with_all(left, run), with_all(right.transpose("group", "step"), run)
 
 
 def identity(span: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:

@@ -1,0 +1,131 @@
+"""Data sets and models: the real loading code on files in the real format."""
+
+import gzip
+import hashlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from thermodl.data import read_idx  # noqa: E402
+from thermodl.record.datasets import draw_batches, load_dataset  # noqa: E402
+from thermodl.record.models import make_model  # noqa: E402
+from thermodl.record.settings import RunSettings, SettingsError  # noqa: E402
+
+
+def count(model: torch.nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_the_embedded_data() -> None:
+    """8,000 images to train on, 2,000 to test, every class in both, normalized batches."""
+    data = load_dataset("fashion-mnist-10k")
+    assert tuple(data.train_images.shape) == (8000, 1, 28, 28)
+    assert len(data.test_labels) == 2000
+    assert data.classes == 10
+    assert set(data.test_labels.tolist()) == set(range(10))
+    batch = data.normalize(data.train_images)
+    assert abs(float(batch.mean())) < 1e-4
+    assert float(batch.std()) == pytest.approx(1, abs=1e-3)
+
+
+def write_cifar10(root: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Five training batches and a test batch as pickled dicts, as the CIFAR-10 archive holds them."""
+    from torchvision.datasets import CIFAR10
+
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    images = {name: rng.integers(0, 256, (20, 3072), dtype=np.uint8) for name in names}
+    sums = {}
+    for name, rows in images.items():
+        content = pickle.dumps({"data": rows, "labels": rng.integers(0, 10, 20).tolist()})
+        (folder / name).write_bytes(content)
+        sums[name] = hashlib.md5(content).hexdigest()
+    meta = pickle.dumps({"label_names": [str(i) for i in range(10)]})
+    (folder / "batches.meta").write_bytes(meta)
+    # torchvision knows the sums of the original files; these are files of the test's own.
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name]] for name in names[:5]])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": hashlib.md5(meta).hexdigest()})
+    return images["data_batch_1"]
+
+
+def test_cifar10_from_files(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's files under --data-root, channels first, and ResNet with the CIFAR stem on them."""
+    first = write_cifar10(tmp_path, rng, monkeypatch)
+    data = load_dataset("cifar10", str(tmp_path))
+    assert tuple(data.train_images.shape) == (100, 3, 32, 32)
+    np.testing.assert_array_equal(data.train_images[0].numpy(), first[0].reshape(3, 32, 32))
+    model = make_model("resnet18", data.shape, 10)
+    assert tuple(model(data.normalize(data.train_images[:2])).shape) == (2, 10)
+    assert model.conv1.kernel_size == (3, 3)
+    assert isinstance(model.maxpool, torch.nn.Identity)
+
+
+def test_cifar10_without_files_or_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names both ways out."""
+    from urllib.error import URLError
+
+    def no_network(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", no_network)
+    with pytest.raises(SettingsError, match=r"not in .*connect to a network, or .*--data-root"):
+        load_dataset("cifar10", str(tmp_path))
+
+
+def test_npz_and_functions(tmp_path: Path, rng: np.random.Generator) -> None:
+    """One's own arrays, in a file; mistakes name what is wrong."""
+    images = rng.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(12) % 3
+    np.savez(tmp_path / "a.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    data = load_dataset(str(tmp_path / "a.npz"))
+    assert (data.shape, data.classes) == ((3, 8, 8), 3)
+    np.savez(tmp_path / "b.npz", train_images=images / 255, train_labels=labels, test_images=images, test_labels=labels)
+    with pytest.raises(SettingsError, match="uint8"):
+        load_dataset(str(tmp_path / "b.npz"))
+    for name, message in (
+        (str(tmp_path / "none.npz"), "no such file"),
+        ("imagnet", "expected fashion-mnist-10k"),
+        ("no.such.module:f", "expected package.module:function"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            load_dataset(name)
+
+
+def test_idx_files_that_are_cut_off(tmp_path: Path) -> None:
+    """A truncated or foreign file is refused."""
+    header = b"\x00\x00\x08\x01" + (5).to_bytes(4, "big")
+    (tmp_path / "short.gz").write_bytes(gzip.compress(header + b"abc"))
+    with pytest.raises(ValueError, match="shorter"):
+        read_idx(tmp_path / "short.gz")
+    (tmp_path / "other.gz").write_bytes(gzip.compress(b"hello world"))
+    with pytest.raises(ValueError, match="not an IDX file"):
+        read_idx(tmp_path / "other.gz")
+
+
+def test_sampling() -> None:
+    """Shuffled epochs hold every example once; independent draws repeat some; the generator decides."""
+    shuffled = draw_batches(100, 10, "shuffle", torch.Generator().manual_seed(0))
+    epoch = torch.cat([next(shuffled) for _ in range(10)])
+    assert sorted(epoch.tolist()) == list(range(100))
+    assert sorted(torch.cat([next(shuffled) for _ in range(10)]).tolist()) == list(range(100))
+    independent = draw_batches(100, 10, "replacement", torch.Generator().manual_seed(0))
+    assert len(set(torch.cat([next(independent) for _ in range(10)]).tolist())) < 90
+    with pytest.raises(SettingsError, match="larger than the data set"):
+        next(draw_batches(5, 10, "shuffle", torch.Generator()))
+
+
+def test_models() -> None:
+    """The sizes that the documentation states; unknown names are refused."""
+    assert count(make_model("cnn", (1, 28, 28), 10)) == 105_866
+    assert count(make_model("mlp", (1, 28, 28), 10)) == 1_333_770
+    assert count(make_model("resnet50", (3, 32, 32), 10)) == 23_520_842
+    with pytest.raises(SettingsError, match="torchvision model such as resnet18"):
+        make_model("resnet5000", (3, 32, 32), 10)
+    assert RunSettings().model == "cnn"
