@@ -154,6 +154,27 @@ def squared_displacements(positions, lags):
     return out
 
 
+def diffusion_increments(positions: Floats, lag: int) -> Floats:
+    """A series whose mean is 2ℓ·ΣD over coordinates: MSD(2ℓ) − MSD(ℓ) of each origin, without drift.
+
+    The covariance-based estimator of Vestergaard, Blainey & Flyvbjerg (2014) for motion seen every ℓ steps: a constant
+    part of the MSD cancels. The straight line from end to end is subtracted, and each term divided by (1 − τ/T).
+
+    Args:
+        positions: (coordinate, N); lag: ℓ.
+
+    Returns:
+        (N − 2ℓ,)
+    """
+    n = positions.shape[-1]
+    line = np.linspace(0, 1, n)
+    straight = positions - (positions[:, -1:] - positions[:, :1]) * line
+    short, long = squared_displacements(straight, np.array([lag, 2 * lag]))
+    usable = n - 2 * lag
+    early, late = short[:usable], short[lag : lag + usable]
+    return long[:usable] / (1 - 2 * lag / (n - 1)) - (early + late) / 2 / (1 - lag / (n - 1))
+
+
 def two_time_displacements(
     positions: Floats, waiting_times: NDArray[np.int64], lags: NDArray[np.int64], width: int
 ) -> Floats:

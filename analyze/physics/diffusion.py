@@ -190,14 +190,17 @@ def _coefficient(
     run: xr.Dataset, positions: xr.DataArray, lag: int, sizes: xr.DataArray, relative: xr.DataArray
 ) -> errorbar.Estimate:
     """D from lags ℓ and 2ℓ, with the error of the difference origin by origin."""
-    total = positions.sizes["step"] - 1
-    pair = np.array([lag, 2 * lag])
-    collective = _collective(run, _without_drift(positions), pair)
-    usable = collective.sizes["step"] - 2 * lag
-    short, long = collective.isel(lag=0), collective.isel(lag=1).isel(step=slice(0, usable))
-    early, late = short.isel(step=slice(0, usable)), short.isel(step=slice(lag, lag + usable))
-    difference = long / (1 - 2 * lag / total) - (early + late) / 2 / (1 - lag / total)
-    value, error, n_eff = errorbar.mean_with_error(difference.chunk({"step": -1}), "step")
+    increments = xr.apply_ufunc(
+        lambda x: np.stack([series.diffusion_increments(group, lag) for group in x]),
+        positions,
+        input_core_dims=[["sketch", "step"]],
+        output_core_dims=[["step"]],
+        exclude_dims={"step"},
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"step": positions.sizes["step"] - 2 * lag}},
+    )
+    value, error, n_eff = errorbar.mean_with_error(with_all(increments, run), "step")
     return value / (2 * lag * sizes), _with_sketch(value, error, relative) / (2 * lag * sizes), n_eff
 
 

@@ -1,0 +1,197 @@
+"""The pipeline: cached by content, settings side by side, refusals with a reason; on a synthetic run without torch."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thermodl.analyze import AnalysisSettings, analyze, open_results, open_run
+from thermodl.analyze.results import ResultsError, read_verdicts, write_results
+from thermodl.analyze.settings import AnalysisError, make_settings
+from thermodl.record.store import RunError, RunWriter
+
+import truth
+
+STEPS, SKETCH = 600, 16
+
+
+def write_walk(folder: Path, *, optimizer: str = "SGD", probes: bool = True, change_at: int | None = None) -> None:
+    """A run whose parameters walk freely: two layers of 16 parameters, sketched exactly."""
+    rng = np.random.default_rng(0)
+    sizes = {"layer": 2, "group": 2, "sketch": SKETCH, "parameter": 32, "optimizer_group": 1}
+    layers = [
+        {"name": name, "shape": [16], "size": 16, "group": name, "optimizer_group": 0} for name in ("first", "second")
+    ]
+    position = truth.brownian(rng, (2, SKETCH, STEPS), 0.5e-4)
+    gradient = rng.standard_normal((2, SKETCH, STEPS))
+    squared = np.sum(gradient**2, axis=1)
+    rate = np.full((1, STEPS), 0.01)
+    if change_at:
+        rate[:, change_at:] = 0.001
+    momentum = np.nan if optimizer == "Adam" else 0.0
+    block = {
+        "step": np.arange(STEPS, dtype=float),
+        "sgd_time": np.arange(STEPS) * 0.01,
+        "loss": 1 + 0.1 * rng.standard_normal(STEPS),
+        "learning_rate": rate,
+        "momentum": np.full((1, STEPS), momentum),
+        "dampening": np.full((1, STEPS), momentum),
+        "weight_decay": np.zeros((1, STEPS)),
+        "gradient_squared": squared,
+        "parameter_dot_gradient": np.sum(position * gradient, axis=1),
+        "parameter_squared": np.sum(position**2, axis=1),
+        "displacement_squared": np.sum(position**2, axis=1),
+        "update_squared": squared * 1e-4,
+        "parameter_sketch": position,
+        "gradient_sketch": gradient,
+        "update_sketch": -0.01 * gradient,
+    }
+    if optimizer == "SGD":
+        block |= {
+            "velocity_squared": np.roll(squared, 1, axis=-1),
+            "velocity_dot_gradient": rng.standard_normal((2, STEPS)),
+            "parameter_dot_velocity": rng.standard_normal((2, STEPS)),
+        }
+    attributes = {
+        "run_id": "walk",
+        "layers": layers,
+        "groups": ["first", "second"],
+        "optimizer": {"class": optimizer, "nesterov": False, "weight_decay_kind": "coupled"},
+        "parameter_dtype": "float32",
+        "sampling": "replacement",
+        "not_recorded": {} if optimizer == "SGD" else {"velocity_squared": f"not defined for {optimizer}"},
+    }
+    writer = RunWriter(folder, sizes, list(block), attributes)
+    writer.append("step", block)
+    if probes:
+        at = np.arange(0, STEPS, 5)
+        noise = rng.gamma(8, 2, (2, len(at)))
+        writer.append(
+            "probe",
+            {"probe_step": at.astype(float), "noise_trace": noise, "gradient_dot": rng.standard_normal((2, len(at)))},
+        )
+    writer.close("finished")
+
+
+def test_everything_is_computed_once_and_then_cached(tmp_path: Path) -> None:
+    """The second call computes nothing, a changed setting only what depends on it; names live side by side."""
+    write_walk(tmp_path / "run")
+    said: list[tuple[str, str]] = []
+
+    def run(**settings: object) -> dict[str, str]:
+        said.clear()
+        analyze(tmp_path / "run", settings=make_settings(**settings), progress=lambda *pair: said.append(pair))
+        return {analysis: state for analysis, state in said if state != "start"}
+
+    assert set(run().values()) == {"computed"}
+    assert set(run().values()) == {"cached"}
+    changed = run(waiting_times=3)
+    assert changed.pop("diffusion") == "computed"
+    assert set(changed.values()) == {"cached"}
+    analyze(tmp_path / "run", ["diffusion"], make_settings(segment="100:500"), name="middle")
+    assert open_results(tmp_path / "run")["diffusion"].attrs["segment"] != [100, 500]
+    assert open_results(tmp_path / "run", "middle")["diffusion"].attrs["segment"] == [100, 500]
+    assert sorted(open_results(tmp_path / "run", "middle")) == ["diffusion"]
+
+
+def test_results_say_how_they_were_made(tmp_path: Path) -> None:
+    """Provenance, units and both languages on every variable; D of the walk within its error."""
+    write_walk(tmp_path / "run")
+    analyze(tmp_path / "run")
+    results = open_results(tmp_path / "run")
+    for dataset in results.values():
+        for attribute in ("cache_key", "method", "reference", "explanation_zh", "thermodl_version", "run_id"):
+            assert dataset.attrs[attribute]
+        assert json.loads(dataset.attrs["settings"])
+        assert dataset.attrs["committed_steps"] == STEPS
+        assert all(verdict["zh"] and verdict["en"] for verdict in read_verdicts(dataset))
+        for variable in dataset.data_vars.values():
+            assert variable.attrs["units"]
+            assert variable.attrs["long_name_zh"]
+    d = results["diffusion"].sel(group="all")
+    assert abs(d["diffusion_coefficient"] - 0.5e-4) <= 3 * d["diffusion_coefficient_stderr"]
+    assert list(results["diffusion"]["group"].values) == ["all", "first", "second"]
+
+
+def test_what_is_not_defined_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """Adam has no heavy-ball velocity; the analyses that need none are made all the same."""
+    write_walk(tmp_path / "run", optimizer="Adam")
+    reasons = analyze(tmp_path / "run")
+    assert list(reasons) == ["stationarity"]
+    assert "not defined for Adam" in reasons["stationarity"]
+    temperature = open_results(tmp_path / "run")["temperature"]
+    assert "temperature_noise" not in temperature
+    assert any(verdict["code"] == "not-defined" for verdict in read_verdicts(temperature))
+
+
+def test_without_probes(tmp_path: Path) -> None:
+    """No noise temperature and no split, and a verdict that says why."""
+    write_walk(tmp_path / "run", probes=False)
+    assert analyze(tmp_path / "run") == {}
+    results = open_results(tmp_path / "run")
+    assert "temperature_noise" not in results["temperature"]
+    assert "descent_power" not in results["dissipation"]
+    for name in ("temperature", "dissipation"):
+        assert any(verdict["code"] == "no-probe" for verdict in read_verdicts(results[name]))
+
+
+def test_segments_are_cut_where_settings_change(tmp_path: Path) -> None:
+    """`auto` never mixes learning rates; a segment that does is marked."""
+    write_walk(tmp_path / "run", change_at=300)
+    analyze(tmp_path / "run", ["dissipation"])
+    assert open_results(tmp_path / "run")["dissipation"].attrs["segment"][0] >= 300
+    analyze(tmp_path / "run", ["dissipation"], make_settings(segment="100:500"))
+    dataset = open_results(tmp_path / "run")["dissipation"]
+    assert dataset.attrs["segment_stationary"] is False
+    assert "hyper-parameter changes" in read_verdicts(dataset)[0]["en"]
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    """Unknown analysis, segment outside, run too short, no run."""
+    write_walk(tmp_path / "run")
+    with pytest.raises(AnalysisError, match="no analysis 'diffussion'; expected one of correlation, diffusion"):
+        analyze(tmp_path / "run", ["diffussion"])
+    reasons = analyze(tmp_path / "run", ["diffusion"], AnalysisSettings(segment="0:9000"))
+    assert "within 0:600" in reasons["diffusion"]
+    with pytest.raises(AnalysisError, match=r"segment = 'x'.*settings are segment"):
+        make_settings(segment="x")
+    with pytest.raises(RunError, match="no such folder"):
+        analyze(tmp_path / "none")
+    short = RunWriter(tmp_path / "short", {"layer": 1}, ["step"], {"layers": [], "groups": []})
+    short.append("step", {"step": np.arange(10.0)})
+    with pytest.raises(AnalysisError, match="10 committed steps; at least 64"):
+        analyze(tmp_path / "short")
+
+
+def test_a_running_run_is_analyzed_as_far_as_it_is_committed(tmp_path: Path) -> None:
+    """More committed steps make a new key; the old result is replaced, never half."""
+    write_walk(tmp_path / "run")
+    analyze(tmp_path / "run", ["dissipation"])
+    first = open_results(tmp_path / "run")["dissipation"].attrs["cache_key"]
+    path = tmp_path / "run" / "run.zarr" / "zarr.json"
+    metadata = json.loads(path.read_bytes())
+    metadata["attributes"]["committed"]["step"] = 500
+    metadata["attributes"]["committed"]["probe"] = 100
+    path.write_text(json.dumps(metadata))
+    assert open_run(tmp_path / "run").sizes["step"] == 500
+    analyze(tmp_path / "run", ["dissipation"])
+    again = open_results(tmp_path / "run")["dissipation"]
+    assert again.attrs["cache_key"] != first
+    assert again.attrs["committed_steps"] == 500
+
+
+def test_broken_results(tmp_path: Path) -> None:
+    """A newer format is named; results without units cannot be written."""
+    write_walk(tmp_path / "run")
+    analyze(tmp_path / "run", ["dissipation"])
+    results = open_results(tmp_path / "run")["dissipation"]
+    del results["seed_dissipation"].attrs["units"]
+    with pytest.raises(ValueError, match="'seed_dissipation' has no attribute 'units'"):
+        write_results(tmp_path / "run", "default", "dissipation", results)
+    path = tmp_path / "run" / "results.zarr" / "default" / "dissipation" / "zarr.json"
+    metadata = json.loads(path.read_bytes())
+    metadata["attributes"]["format_version"] = 7
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(ResultsError, match="results format 7"):
+        open_results(tmp_path / "run")
