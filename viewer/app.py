@@ -15,18 +15,16 @@ from thermodl.record.store import UserError
 from thermodl.viewer import catalog
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.cli import LANG, ROOT
+from thermodl.viewer.figures import ALL
 from thermodl.viewer.pages import PAGES
 from thermodl.viewer.pages.layout import Context
 from thermodl.viewer.state import AXES, LANGUAGES, ViewState
 from thermodl.viewer.text import Text, escape_markdown
 
-
-
 _LANGUAGE_NAMES = {"en": "English", "zh": "中文"}
 _AXIS_NAMES = {"step": Text("optimizer step", "优化步"), "sgd_time": Text("SGD time", "SGD 时间")}
-_ALL = Text("all layers", "全部层")
 _NONE = Text("none", "无")
-_NO_FOLDER = Text("The folder of runs cannot be read:", "无法读取实验文件夹:")
+_NO_FOLDER = Text("The folder of runs cannot be read:", "无法读取实验文件夹：")
 
 
 def main() -> None:
@@ -77,7 +75,7 @@ def _sidebar(runs: dict[str, Run]) -> ViewState:
     _select(Text("Time axis", "时间轴")(lang), "axis", AXES, lambda axis: _AXIS_NAMES[axis](lang))
     run = runs.get(st.session_state["run"])
     groups = ["all", *(str(group) for group in (run.attributes.get("groups") or [] if run else []))]
-    _select(Text("Group of layers", "层组")(lang), "group", groups, lambda name: _ALL(lang) if name == "all" else name)
+    _select(Text("Group of layers", "层组")(lang), "group", groups, lambda name: ALL(lang) if name == "all" else name)
     return ViewState(**{key: st.session_state[key] for key in ("run", "other", "axis", "group", "lang")})
 
 

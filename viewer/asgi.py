@@ -19,9 +19,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.web import bootstrap
 
-from .charts import PALETTE
 from .cli import LANG
+from .text import Text
 
+_MISTAKE = Text("This page cannot be shown; the terminal says why.", "这一页无法显示，详情见终端。")
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' {sockets}; worker-src 'self' blob:; "
@@ -90,7 +91,6 @@ def settings(host: str, port: int, hosts: list[str]) -> dict[str, object]:
         "client_showErrorDetails": "type",
         "client_toolbarMode": "viewer",
         "runner_magicEnabled": False,
-        "theme_chartCategoricalColors": list(PALETTE),
     }
 
 
@@ -100,7 +100,10 @@ def serve(listener: socket.socket, host: str, announce: Callable[[], None]) -> N
     if host in ("0.0.0.0", "::"):
         hosts = [*hosts, _bracketed(socket.gethostname()), _own_address()]
     bootstrap.load_config_options(settings(host, listener.getsockname()[1], hosts))
-    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False), Middleware(Guard, hosts=hosts)]
+    guards = [
+        Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+        Middleware(Guard, hosts=hosts),
+    ]
     app = st.App(Path(__file__).parent / "pages" / "start.py", middleware=guards, on_script_error=_say_so)
     # Open pages hold a WebSocket; without the limit, Ctrl-C would wait for the last tab to close.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws_max_size=2**20)
@@ -121,9 +124,8 @@ class _Server(uvicorn.Server):
 def _say_so(error: Exception) -> bool:
     """A mistake of ours costs the reader one sentence; the traceback goes to the terminal."""
     traceback.print_exception(error, file=sys.stderr)
-    chinese = st.session_state.get("lang", os.environ.get(LANG)) == "zh"
-    sentence = "这一页无法显示,详情见终端。" if chinese else "This page cannot be shown; the terminal says why."
-    st.error(f"{sentence} ({type(error).__name__})")
+    lang = st.session_state.get("lang") or os.environ.get(LANG, "en")
+    st.error(f"{_MISTAKE(lang)} ({type(error).__name__})")
     return True
 
 

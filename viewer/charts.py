@@ -21,14 +21,14 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 FONT = "'Source Sans Pro', 'Noto Sans', 'Noto Sans CJK SC', 'Microsoft YaHei', 'PingFang SC', sans-serif"
 MAX_ROWS = 5000
 
-STANDARD_ERROR = Text("band: ± 1 standard error", "阴影带:± 1 个标准误")
-STANDARD_ERROR_BARS = Text("bars: ± 1 standard error", "误差棒:± 1 个标准误")
+STANDARD_ERROR = Text("band: ± 1 standard error", "阴影带：± 1 个标准误")
+STANDARD_ERROR_BARS = Text("bars: ± 1 standard error", "误差棒：± 1 个标准误")
 EXTREMES = Text(
     "line: mean, band: lowest to highest of {buckets:,} buckets; {count:,} values, {missing:,} not finite",
-    "曲线:均值;阴影带:{buckets:,} 个区间内的最小值至最大值;共 {count:,} 个值,{missing:,} 个非有限值",
+    "曲线：均值；阴影带：{buckets:,} 个区间内的最小值至最大值；共 {count:,} 个值，{missing:,} 个非有限值",
 )
 _OFF_LOG = Text("{n} values ≤ 0 cannot be drawn on the logarithmic axis", "{n} 个 ≤ 0 的值无法画在对数轴上")
-_UNRESOLVED = Text("{n} values not resolved, left out of the curve", "{n} 个值无法分辨,曲线中留空")
+_UNRESOLVED = Text("{n} values not resolved, left out of the curve", "{n} 个值无法分辨，曲线中留空")
 _CUT = Text("bars that reach below zero end at the axis", "伸到零以下的误差在轴处截断")
 
 
@@ -60,10 +60,14 @@ def curves(
     """
     frame, more = _fit_axes(frame, lang, log_x, log_y)
     order = list(order or dict.fromkeys(frame["series"]))
-    x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=log_x), axis=_axis(log_x))
-    y, low = _y("y:Q", y_title, log_y), _y("low:Q", y_title, log_y)
-    colour = alt.Color("series:N", title=None, scale=_colours(order, sequential), legend=_legend(order), sort=order)
-    dash = alt.StrokeDash("series:N", title=None, scale=_dashes(order, sequential), legend=_legend(order), sort=order)
+    x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=log_x), axis=_axis(frame["x"], log_x))
+    y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
+    colour = alt.Color(
+        "series:N", title=None, scale=_colours(order, sequential), legend=_legend(order, "stroke"), sort=order
+    )
+    dash = alt.StrokeDash(
+        "series:N", title=None, scale=_dashes(order, sequential), legend=_legend(order, "stroke"), sort=order
+    )
     base = alt.Chart(frame)
     layers: list[Any] = []
     if frame[["low", "high"]].notna().any(axis=None):
@@ -95,7 +99,7 @@ def bars(
     order = list(order or dict.fromkeys(frame["series"]))
     x = alt.X("x:N", title=x_title, sort=list(categories or dict.fromkeys(frame["x"])), axis=alt.Axis(labelAngle=0))
     offset = alt.XOffset("series:N", sort=order)
-    y, low = _y("y:Q", y_title, log_y), _y("low:Q", y_title, log_y)
+    y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
     colour = alt.Color("series:N", title=None, scale=_colours(order), legend=_legend(order), sort=order)
     shape = alt.Shape("series:N", title=None, scale=_shapes(order), legend=_legend(order), sort=order)
     base = alt.Chart(frame)
@@ -103,7 +107,7 @@ def bars(
     if frame[["low", "high"]].notna().any(axis=None):
         notes.insert(0, STANDARD_ERROR_BARS(lang))
         layers.append(base.mark_rule(strokeWidth=2).encode(x, y=low, y2="high:Q", color=colour, xOffset=offset))
-    marks = base.mark_point(filled=True, size=70, opacity=1)
+    marks = base.mark_point(filled=True, size=45, opacity=1)
     tooltip = [alt.Tooltip("x:N", title=x_title), *_tooltip("", y_title)[1:]]
     layers.append(marks.encode(x, y, color=colour, shape=shape, xOffset=offset, tooltip=tooltip))
     layers += _references(level, None)
@@ -141,13 +145,21 @@ def _scale(log: bool, **options: Any) -> alt.Scale:
     return alt.Scale(type="log", nice=options.get("nice", True)) if log else alt.Scale(**options)
 
 
-def _axis(log: bool) -> alt.Axis:
-    # Powers of ten alone are labelled on a logarithmic axis: ten labels per decade overlap.
-    return alt.Axis(format="~g", labelOverlap=True, tickCount=6) if log else alt.Axis(format="~g", labelOverlap=True)
+def _axis(values: pd.Series, log: bool) -> alt.Axis:
+    """Labels that stay short: plain numbers, or powers of ten where plain ones would be strings of zeros."""
+    sizes = values.abs()[np.isfinite(values) & (values != 0)]
+    extreme = len(sizes) > 0 and (sizes.max() < 1e-3 or sizes.max() >= 1e6 or (log and sizes.min() < 1e-3))
+    style = "~e" if extreme else "~g" if log else ","
+    decades = np.log10(sizes.max() / sizes.min()) if log and len(sizes) else 0
+    if decades < 2:
+        return alt.Axis(format=style, labelOverlap=True)
+    # Over several decades only powers of ten get a line: ten for each decade are a carpet.
+    powers = np.arange(np.floor(np.log10(sizes.min())), np.ceil(np.log10(sizes.max())) + 1)
+    return alt.Axis(format=style, labelOverlap=True, values=[float(f"1e{int(power)}") for power in powers])
 
 
-def _y(field: str, title: str, log: bool) -> alt.Y:
-    return alt.Y(field, title=title, scale=_scale(log, zero=False), axis=_axis(log))
+def _y(field: str, title: str, frame: pd.DataFrame, log: bool) -> alt.Y:
+    return alt.Y(field, title=title, scale=_scale(log, zero=False), axis=_axis(frame["y"], log))
 
 
 def _colours(order: list[str], sequential: bool = False) -> alt.Scale:
@@ -165,12 +177,13 @@ def _shapes(order: list[str]) -> alt.Scale:
     return alt.Scale(domain=order, range=[SHAPES[i % len(SHAPES)] for i in range(len(order))])
 
 
-def _legend(order: list[str]) -> alt.Legend | None:
+def _legend(order: list[str], symbol: str | None = None) -> alt.Legend | None:
     """None for one series: the axis title names it already."""
     if len(order) < 2:
         return None
-    columns = 2 if max(map(len, order)) > 24 else 4
-    return alt.Legend(orient="top", direction="horizontal", columns=columns, labelLimit=420, symbolStrokeWidth=2)
+    columns = 2 if max(map(len, order)) > 24 else 3
+    options = {"symbolType": symbol, "symbolSize": 500, "symbolStrokeWidth": 2} if symbol else {}
+    return alt.Legend(orient="top", columns=columns, labelLimit=420, symbolOpacity=1, **options)
 
 
 def _tooltip(x_title: str, y_title: str) -> list[alt.Tooltip]:
@@ -192,13 +205,15 @@ def _references(level: tuple[float, str] | None, rule: tuple[float, str] | None)
             continue
         base = alt.Chart(pd.DataFrame({"at": [reference[0]], "name": [reference[1]]}))
         layers.append(base.mark_rule(color=grey, strokeDash=[4, 4]).encode(**{channel: "at:Q"}))
-        place = {"x": alt.value(4)} if channel == "y" else {"y": alt.value(10)}
-        label = base.mark_text(color=grey, align="left", dx=4, dy=-6 if channel == "y" else 0)
-        layers.append(label.encode(**{channel: "at:Q"}, text="name:N", **place))
+        # Names stand at the right end of a level and beside the top of a rule, where curves seldom are.
+        level_label = base.mark_text(color=grey, align="right", dx=-4, dy=-7).encode(x=alt.value("width"))
+        rule_label = base.mark_text(color=grey, align="left", dx=4).encode(y=alt.value(10))
+        label = level_label if channel == "y" else rule_label
+        layers.append(label.encode(**{channel: "at:Q"}, text="name:N"))
     return layers
 
 
 def _subtitle(notes: Sequence[str]) -> alt.TitleParams:
     """What a reader must know about the drawing, above it in small letters."""
-    shown = [note for note in notes if note]
-    return alt.TitleParams(text="", subtitle=shown, anchor="start", subtitleColor="#808080", subtitleFontSize=12)
+    shown = [note for note in notes if note] or [""]
+    return alt.TitleParams(text=shown, anchor="start", color="#808080", fontSize=12, fontWeight="normal")

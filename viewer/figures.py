@@ -22,15 +22,18 @@ from .text import Text, quantity_title, unit
 _COORDINATES = {
     "window_step": Text("optimizer step", "优化步"),
     "window_sgd_time": Text("SGD time Σ η(1−ν)/(1−μ)", "SGD 时间 Σ η(1−ν)/(1−μ)"),
-    "lag": Text("lag (step)", "时间差(步)"),
-    "lag_sgd_time": Text("lag in SGD time", "时间差(SGD 时间)"),
+    "lag": Text("lag (step)", "时间差（步）"),
+    "lag_sgd_time": Text("lag in SGD time", "时间差（SGD 时间）"),
 }
 _GROUP = Text("group of layers", "层组")
+ALL = Text("all layers", "全部层")
 _TEMPERATURE = Text("temperature", "温度")
 _POWER = Text("power", "功率")
 _ONE_EPOCH = Text("one epoch", "一轮")
-_LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系:1")
-_DAMAGED = Text("{n:,} values lie in damaged pieces of the file and cannot be read", "{n:,} 个值位于损坏的数据块中,无法读取")
+_LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
+_DAMAGED = Text(
+    "{n:,} values lie in damaged pieces of the file and cannot be read", "{n:,} 个值位于损坏的数据块中，无法读取"
+)
 
 
 class Source(NamedTuple):
@@ -82,11 +85,11 @@ def diffusion(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     return _all(
         _over_lag(sources, squared, state, "diffusion-msd", Text("Mean squared displacement", "均方位移"), log_y=True),
         _over_lag(sources, ["local_exponent"], state, "diffusion-exponent",
-                  Text("Local exponent α of τ^α", "局部指数 α(τ^α)"),
-                  level=(1.0, Text("free diffusion: 1", "自由扩散:1")(state.lang))),
+                  Text("Local exponent α of τ^α", "局部指数 α（τ^α）"),
+                  level=(1.0, Text("free diffusion: 1", "自由扩散：1")(state.lang))),
         _two_time(sources, state),
         _by_group(sources, coefficients, state, "diffusion-coefficients",
-                  Text("Diffusion coefficient, measured and predicted", "扩散系数:实测与预测"), log_y=True),
+                  Text("Diffusion coefficient, measured and predicted", "扩散系数：实测与预测"), log_y=True),
     )  # fmt: skip
 
 
@@ -114,7 +117,7 @@ def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
         _by_group(sources, ratios, state, "stationarity-group",
                   Text("Fluctuation–dissipation ratio by group", "各层组的涨落耗散比"), ratio, level=law),
         _by_group(sources, ["identity_residual", "identity_floor"], state, "stationarity-identity",
-                  Text("Does the record close? Residual and rounding floor", "记录自洽吗?恒等式残差与舍入误差下限"),
+                  Text("Does the record close? Residual and rounding floor", "记录自洽吗？恒等式残差与舍入误差下限"),
                   Text("relative residual", "相对残差"), log_y=True),
     )  # fmt: skip
 
@@ -280,7 +283,9 @@ def _two_time(sources: Sequence[Source], state: ViewState) -> Figure | None:
         log_y=True,
         sequential=True,
     )
-    return Figure("diffusion-two-time", Text("Does it age? Displacement by waiting time", "是否老化?不同等待时间的位移"), chart)
+    return Figure(
+        "diffusion-two-time", Text("Does it age? Displacement by waiting time", "是否老化？不同等待时间的位移"), chart
+    )
 
 
 def _by_group(
@@ -300,7 +305,7 @@ def _by_group(
     for source, name in found:
         values, stderr = source.data[name], _stderr(source.data, name)
         label = _label(source, name, state.lang, len(sources) > 1)
-        parts.append(_frame(group_names(source.data), values.values, stderr.values, label))
+        parts.append(_frame(_shown_groups(source.data, state.lang), values.values, stderr.values, label))
     chart = charts.bars(
         pd.concat(parts),
         lang=state.lang,
@@ -335,6 +340,10 @@ def _frame(x: Sequence[str] | np.ndarray, y: np.ndarray, stderr: np.ndarray, ser
 def group_names(data: xr.Dataset) -> list[str]:
     """Names of the groups; zarr hands them back in a string type that numpy cannot convert as a whole."""
     return [str(name) for name in data["group"].values]
+
+
+def _shown_groups(data: xr.Dataset, lang: str) -> list[str]:
+    return [ALL(lang) if name == "all" else name for name in group_names(data)]
 
 
 def _label(source: Source, name: str, lang: str, several: bool) -> str:

@@ -38,26 +38,25 @@ WORDS = {
     "steps": Text("steps", "步数"),
     "results": Text("Results for all layers together", "全部层合计的结果"),
     "training": Text("Training", "训练过程"),
-
     "numbers": Text("Numbers", "数值"),
     "note": Text(
         "1.23(4) means 1.23 ± 0.04 (one standard error); — means not defined or not resolved.",
-        "1.23(4) 表示 1.23 ± 0.04(一个标准误);— 表示没有定义或无法分辨。",
+        "1.23(4) 表示 1.23 ± 0.04（一个标准误）；— 表示没有定义或无法分辨。",
     ),
     "methods": Text("Methods and references", "方法与参考文献"),
     "settings": Text("Settings", "设置"),
     "provenance": Text("Provenance", "来源"),
     "setting": tables.SETTING,
     "value": tables.VALUE,
-    "formula": Text("Formula (LaTeX)", "公式(LaTeX)"),
+    "formula": Text("Formula (LaTeX)", "公式（LaTeX）"),
     "made": Text(
         "Made by thermodl {version}. Charts by Vega, Vega-Lite and Vega-Embed (BSD-3-Clause).",
-        "由 thermodl {version} 生成。图表由 Vega、Vega-Lite 和 Vega-Embed 绘制(BSD-3-Clause)。",
+        "由 thermodl {version} 生成。图表由 Vega、Vega-Lite 和 Vega-Embed 绘制（BSD-3-Clause）。",
     ),
 }
 _PARTIAL = Text(
     "The recording had not ended when this was written; what is shown covers the steps above.",
-    "写这份报告时记录尚未结束;内容只涵盖上述步数。",
+    "写这份报告时记录尚未结束；内容只涵盖上述步数。",
 )
 
 

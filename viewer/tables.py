@@ -11,7 +11,7 @@ import xarray as xr
 from thermodl.analyze.results import STATUSES, read_verdicts
 
 from .catalog import Run, settings_of
-from .figures import group_names
+from .figures import ALL, group_names
 from .series import read_series
 from .text import MISSING, Text, number, quantity_title, with_error
 
@@ -57,7 +57,6 @@ STATES = {
 STATUS = {"ok": Text("ok", "可信"), "caution": Text("caution", "谨慎"), "untrusted": Text("untrusted", "不可信")}
 STATUS_SIGNS = {"ok": "✓", "caution": "⚠", "untrusted": "✗"}
 
-GROUP = Text("group", "层组")
 ANALYSIS_NAMES = {
     "temperature": Text("temperature", "有效温度"),
     "dissipation": Text("dissipation", "耗散率"),
@@ -86,18 +85,17 @@ _COLUMNS = {
 _ACCURACY = Text("final test accuracy", "最终测试准确率")
 _ANALYZED = Text("analyzed", "已完成的分析")
 _CREATED = Text("recorded", "记录时间")
-_PROBLEM = Text("problem", "问题")
 
 
 def numbers(data: xr.Dataset, names: Iterable[str], lang: str) -> pd.DataFrame:
-    """One row per group, one column per quantity, cells like `1.23(4)`; a single number stands in the first row."""
+    """One row per quantity, one column per group, cells like `1.23(4)`; a single number stands in the first column."""
     groups = group_names(data) if "group" in data.coords else ["all"]
-    table: dict[str, list[str]] = {GROUP(lang): groups}
+    rows = []
     for name in names:
         if name in data and set(data[name].dims) <= {"group"}:
             cells = _cells(data, name)
-            table[quantity_title(data[name].attrs, lang)] = cells + [MISSING] * (len(groups) - len(cells))
-    return pd.DataFrame(table)
+            rows.append([quantity_title(data[name].attrs, lang), *cells, *[MISSING] * (len(groups) - len(cells))])
+    return pd.DataFrame(rows, columns=[QUANTITY(lang), *(ALL(lang) if name == "all" else name for name in groups)])
 
 
 def _cells(data: xr.Dataset, name: str) -> list[str]:
@@ -108,7 +106,7 @@ def _cells(data: xr.Dataset, name: str) -> list[str]:
 
 
 def segments(data: xr.Dataset, lang: str) -> pd.DataFrame:
-    """The stretches of constant settings: where they lie, their split-half z scores, and whether they are stationary."""
+    """Stretches of constant settings: where they lie, their split-half z scores, and whether they are stationary."""
     if "segment" not in data.dims:
         return pd.DataFrame()
     table: dict[str, list[str]] = {}
@@ -165,11 +163,8 @@ def comparison(runs: Sequence[Run], lang: str, only_differences: bool = True) ->
 
 
 def runs(catalog: Iterable[Run], accuracies: Mapping[str, float], lang: str) -> pd.DataFrame:
-    """One row per run; a broken one gives its reason in the last column."""
-    rows = [_run_row(run, accuracies.get(run.id, float("nan")), lang) for run in catalog]
-    table = pd.DataFrame(rows)
-    problem = _PROBLEM(lang)
-    return table if not len(table) or table[problem].any() else table.drop(columns=problem)
+    """One row per run, broken ones included."""
+    return pd.DataFrame([_run_row(run, accuracies.get(run.id, float("nan")), lang) for run in catalog])
 
 
 def _run_row(run: Run, accuracy: float, lang: str) -> dict[str, Any]:
@@ -185,7 +180,6 @@ def _run_row(run: Run, accuracy: float, lang: str) -> dict[str, Any]:
         _ACCURACY(lang): f"{accuracy:.2%}" if np.isfinite(accuracy) else MISSING,
         _ANALYZED(lang): ("、" if lang == "zh" else ", ").join(analyzed) or MISSING,
         _CREATED(lang): moment(run.attributes.get("started")),
-        _PROBLEM(lang): run.problem,
     }
 
 

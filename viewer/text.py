@@ -24,6 +24,9 @@ class Text(NamedTuple):
         return Text(self.en.format(**values), self.zh.format(**values))
 
 
+COLON = Text(": ", "：")
+
+
 def attribute(attrs: Mapping[Any, Any], name: str, lang: str) -> str:
     """The attribute `name` in the language asked for (`name_zh` for Chinese), else the English one, else ''."""
     chosen = attrs.get(f"{name}_zh") if lang == "zh" else None
@@ -42,7 +45,8 @@ def unit(units: str, lang: str) -> str:
 def quantity_title(attrs: Mapping[Any, Any], lang: str) -> str:
     """Name and unit of a variable, as on an axis: `noise temperature (loss)`."""
     name, units = attribute(attrs, "long_name", lang), unit(str(attrs.get("units", "1")), lang)
-    return f"{name} ({units})" if units else name
+    # `mini-batch loss (loss)` says nothing that `mini-batch loss` does not.
+    return f"{name} ({units})" if units and not name.endswith(units) else name
 
 
 def number(value: float, digits: int = 4) -> str:

@@ -27,7 +27,7 @@ FORMULAS = {
     "dissipation": r"\dot W = \eta\,\lVert g\rVert^2",
     "diffusion": r"\Delta(\tau) = \langle \lVert\theta_{t+\tau}-\theta_t\rVert^2\rangle / N",
     "correlation": r"\tau_\mathrm{int} = \tfrac12 + \sum_{k\ge 1}\rho(k)",
-    "stationarity": r"\langle \theta\cdot g\rangle = \tfrac{\eta}{2}\,\tfrac{1+\mu}{1-\mu}\,\langle\lVert g\rVert^2\rangle",
+    "stationarity": r"\langle\theta\cdot g\rangle = \tfrac{\eta}{2}\tfrac{1+\mu}{1-\mu}\langle\lVert g\rVert^2\rangle",
 }
 
 
@@ -128,7 +128,7 @@ def _dataset_attributes(name: str) -> dict[str, object]:
         ],
         "diffusion": [("diffusion_coefficient", "untrusted", "sampler-limited",
                        "beyond one epoch the sampler, not the noise, limits the displacement",
-                       "超过一轮后,限制位移的是采样方式而不是噪声")],
+                       "超过一轮后，限制位移的是采样方式而不是噪声")],
         "stationarity": [("", "caution", "short", "the steady state covers few correlation times",
                           "稳态只覆盖少数几个相关时间")],
     }.get(name, [("", "ok", "resolved", "enough independent samples", "独立样本足够多"),])  # fmt: skip
@@ -149,7 +149,8 @@ def _dataset_attributes(name: str) -> dict[str, object]:
         "formula": FORMULAS[name],
         "explanation": "This is the quantity of the formula, averaged over the stationary segment with error bars from "
         "the autocorrelation of the series. Do not trust it where the verdict says that the training still drifts.",
-        "explanation_zh": "图中是上式给出的量,在平稳段上做时间平均,误差由序列的自相关得到。若判断栏指出训练仍在漂移,则不可采信。",
+        "explanation_zh": "图中是上式给出的量，在平稳段上做时间平均，"
+        "误差由序列的自相关得到。若判断栏指出训练仍在漂移，则不可采信。",
         "thermodl_version": "0.1.0",
         "created": CREATED,
         "cache_key": "0" * 16,
@@ -161,7 +162,11 @@ def _variable(dims, values, units, en, zh, stderr=None):
     attrs = {"units": units, "long_name": en, "long_name_zh": zh}
     parts = {"": (dims, values, attrs)}
     if stderr is not None:
-        parts["_stderr"] = (dims, stderr, {**attrs, "long_name": f"standard error of {en}", "long_name_zh": f"{zh}的标准误"})
+        parts["_stderr"] = (
+            dims,
+            stderr,
+            {**attrs, "long_name": f"standard error of {en}", "long_name_zh": f"{zh}的标准误"},
+        )
     return parts
 
 
@@ -199,9 +204,12 @@ def _temperature(rng) -> xr.Dataset:
     for name, level, en, zh in names:
         variables |= _with_time(rng, name, level, "loss", en, zh)
     ones = np.ones(len(ALL_GROUPS))
-    variables["kinetic_over_noise"] = _variable(("group",), 1.08 * ones, "1", "kinetic over noise temperature",
-                                                "动能温度与噪声温度之比", 0.04 * ones)  # fmt: skip
-    variables["noise_trace"] = _variable(("group",), 0.5 * ones, "loss2 parameter-2", "noise trace tr C", "噪声迹 tr C", 0.01 * ones)
+    variables["kinetic_over_noise"] = _variable(
+        ("group",), 1.08 * ones, "1", "kinetic over noise temperature", "动能温度与噪声温度之比", 0.04 * ones
+    )
+    variables["noise_trace"] = _variable(
+        ("group",), 0.5 * ones, "loss2 parameter-2", "noise trace tr C", "噪声迹 tr C", 0.01 * ones
+    )
     squared = np.array([0.02, -0.001, 0.01, np.nan, 0.005])
     variables["gradient_norm_squared"] = _variable(("group",), squared, "loss2 parameter-2", "squared mean gradient",
                                                    "平均梯度的平方", 0.004 * ones)  # fmt: skip
@@ -232,22 +240,57 @@ def _diffusion(rng, steps_per_epoch: float) -> xr.Dataset:
     two_time[:, -1, -3:] = np.nan
     coefficient, ones = 1e-8 * scale[:, 0], np.ones(len(ALL_GROUPS))
     variables = {
-        "mean_squared_displacement": _variable(squared, measured, "parameter2", "mean squared displacement", "均方位移", 0.1 * measured),
-        "detrended_mean_squared_displacement": _variable(squared, 0.9 * measured, "parameter2", "detrended mean squared displacement", "去趋势均方位移", 0.1 * measured),
-        "predicted_mean_squared_displacement": _variable(squared, predicted, "parameter2", "free diffusion, predicted", "自由扩散预测值"),
-        "local_exponent": _variable(squared, 1 + 0.1 * np.sin(np.log(lag)) * scale, "1", "local exponent α", "局部指数 α", 0.05 * np.ones_like(measured)),
-        "two_time_mean_squared_displacement": _variable(("group", "waiting_time", "lag"), two_time, "parameter2", "two-time mean squared displacement", "双时均方位移", 0.1 * two_time),
-        "diffusion_coefficient": _variable(("group",), coefficient, "parameter2 step-1", "diffusion coefficient D", "扩散系数 D", 0.05 * coefficient),
-        "diffusion_coefficient_predicted": _variable(("group",), 1.1 * coefficient, "parameter2 step-1", "predicted D", "预测的 D", 0.03 * coefficient),
-        "diffusion_coefficient_sgd_time": _variable(("group",), 2 * coefficient, "loss", "D in SGD time", "以 SGD 时间计的 D", 0.1 * coefficient),
-        "drift_velocity_squared": _variable(("group",), 1e-13 * ones, "parameter2 step-2", "squared drift velocity", "漂移速度平方"),
-        "sketch_relative_error": _variable(("group",), 0.06 * ones, "1", "relative error of the sketch", "草图的相对误差"),
+        "mean_squared_displacement": _variable(
+            squared, measured, "parameter2", "mean squared displacement", "均方位移", 0.1 * measured
+        ),
+        "detrended_mean_squared_displacement": _variable(
+            squared,
+            0.9 * measured,
+            "parameter2",
+            "detrended mean squared displacement",
+            "去趋势均方位移",
+            0.1 * measured,
+        ),
+        "predicted_mean_squared_displacement": _variable(
+            squared, predicted, "parameter2", "free diffusion, predicted", "自由扩散预测值"
+        ),
+        "local_exponent": _variable(
+            squared,
+            1 + 0.1 * np.sin(np.log(lag)) * scale,
+            "1",
+            "local exponent α",
+            "局部指数 α",
+            0.05 * np.ones_like(measured),
+        ),
+        "two_time_mean_squared_displacement": _variable(
+            ("group", "waiting_time", "lag"),
+            two_time,
+            "parameter2",
+            "two-time mean squared displacement",
+            "双时均方位移",
+            0.1 * two_time,
+        ),
+        "diffusion_coefficient": _variable(
+            ("group",), coefficient, "parameter2 step-1", "diffusion coefficient D", "扩散系数 D", 0.05 * coefficient
+        ),
+        "diffusion_coefficient_predicted": _variable(
+            ("group",), 1.1 * coefficient, "parameter2 step-1", "predicted D", "预测的 D", 0.03 * coefficient
+        ),
+        "diffusion_coefficient_sgd_time": _variable(
+            ("group",), 2 * coefficient, "loss", "D in SGD time", "以 SGD 时间计的 D", 0.1 * coefficient
+        ),
+        "drift_velocity_squared": _variable(
+            ("group",), 1e-13 * ones, "parameter2 step-2", "squared drift velocity", "漂移速度平方"
+        ),
+        "sketch_relative_error": _variable(
+            ("group",), 0.06 * ones, "1", "relative error of the sketch", "草图的相对误差"
+        ),
         "steps_per_epoch": _variable((), steps_per_epoch, "step", "steps per epoch", "每轮步数"),
-    }  # fmt: skip
+    }
     return _dataset(variables, {"lag": lag, "lag_sgd_time": ("lag", 0.5 * lag), "waiting_time": waiting})
 
 
-def _correlation(rng) -> xr.Dataset:
+def _correlation(_) -> xr.Dataset:
     lag = np.unique(np.concatenate([[0], np.geomspace(1, 500, 40).astype(int)]))
     decay = np.exp(-lag / 60)
     grouped = decay[None, :] ** np.linspace(0.5, 2, len(ALL_GROUPS))[:, None]
@@ -268,15 +311,18 @@ def _correlation(rng) -> xr.Dataset:
 
 def _stationarity(rng) -> xr.Dataset:
     variables = {
-        **_with_time(rng, "fdr1_raw", 1.05, "1", "FDR1 ratio, raw", "FDR1 比值(原始)", 0.8),
-        **_with_time(rng, "fdr1_centred", 0.98, "1", "FDR1 ratio, centred", "FDR1 比值(去均值)", 0.2),
+        **_with_time(rng, "fdr1_raw", 1.05, "1", "FDR1 ratio, raw", "FDR1 比值（原始）", 0.8),
+        **_with_time(rng, "fdr1_centred", 0.98, "1", "FDR1 ratio, centred", "FDR1 比值（去均值）", 0.2),
     }
     ones, segments = np.ones(len(ALL_GROUPS)), ("segment",)
     variables["identity_residual"] = _variable(("group",), 3e-14 * ones, "1", "residual of the identity", "恒等式残差")
     variables["identity_floor"] = _variable(("group",), 1e-13 * ones, "1", "rounding floor", "舍入误差下限")
-    variables["loss_split_half"] = _variable(segments, np.array([8.1, 0.7]), "1", "split-half z of the loss", "损失的前后半段 z 值")
-    variables["displacement_split_half"] = _variable(segments, np.array([5.0, np.nan]), "1",
-                                                     "split-half z of the displacement", "位移的前后半段 z 值")  # fmt: skip
+    variables["loss_split_half"] = _variable(
+        segments, np.array([8.1, 0.7]), "1", "split-half z of the loss", "损失的前后半段 z 值"
+    )
+    variables["displacement_split_half"] = _variable(
+        segments, np.array([5.0, np.nan]), "1", "split-half z of the displacement", "位移的前后半段 z 值"
+    )
     variables["segment_stationary_flag"] = _variable(segments, np.array([0, 1], np.int8), "1", "stationary", "平稳")
     coords = {"segment_start": ("segment", [0, 1000]), "segment_stop": ("segment", [1000, STEPS])}
     return _dataset(variables, {**_windows(), **coords})

@@ -6,7 +6,7 @@ from thermodl.viewer.text import Text
 TITLE = Text("Diffusion", "扩散")
 QUESTION = Text(
     "How fast do the weights wander, and is it free diffusion?",
-    "权重游走得有多快?是自由扩散吗?",
+    "权重游走得有多快？是自由扩散吗？",
 )
 
 

@@ -6,7 +6,7 @@ from thermodl.viewer.text import Text
 TITLE = Text("Dissipation", "耗散率")
 QUESTION = Text(
     "How much of the gradient's power goes downhill, and how much is spent on noise?",
-    "梯度的功率有多少用于下降,又有多少耗散在噪声上?",
+    "梯度的功率有多少用于下降，又有多少耗散在噪声上？",
 )
 
 

@@ -15,28 +15,30 @@ from thermodl.viewer import catalog, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.figures import ANALYSES, Figure, Source
 from thermodl.viewer.state import ViewState
-from thermodl.viewer.text import Text, attribute, escape_markdown, quantity_title
+from thermodl.viewer.text import COLON, Text, attribute, escape_markdown, quantity_title
 
 _RUNNING = Text("This run is still being recorded: {steps:,} steps are safe on disk, last commit {when}. "
                 "What is shown covers those.",
-                "实验仍在记录中:已有 {steps:,} 步安全写入磁盘,最近一次提交于 {when}。以下内容只涵盖这些步。")  # fmt: skip
+                "实验仍在记录中：已有 {steps:,} 步安全写入磁盘，最近一次提交于 {when}。"
+                "以下内容只涵盖这些步。")  # fmt: skip
 _SILENT = Text("This run has been silent since {when}: it never said it ended, and {steps:,} steps are safe on disk. "
                "Its process was probably killed.",
-               "实验自 {when} 起无响应:它没有正常结束的标记,已有 {steps:,} 步安全写入磁盘,其进程很可能被终止了。")  # fmt: skip
+               "实验自 {when} 起无响应：它没有正常结束的标记，已有 {steps:,} 步安全写入磁盘，"
+               "其进程很可能被终止了。")  # fmt: skip
 _FAILED = Text("This run ended with an error after {steps:,} steps ({when}).",
-               "实验在 {steps:,} 步后因错误结束({when})。")  # fmt: skip
-_BROKEN = Text("This run cannot be read:", "无法读取这个实验:")
-_NO_RUNS = Text("There are no runs in this folder yet. Record one:", "这个文件夹里还没有实验。先记录一个:")
+               "实验在 {steps:,} 步后因错误结束（{when}）。")  # fmt: skip
+_BROKEN = Text("This run cannot be read:", "无法读取这个实验：")
+_NO_RUNS = Text("There are no runs in this folder yet. Record one:", "这个文件夹里还没有实验。先记录一个：")
 _NOT_ANALYZED = Text("This run has no results for this page yet. This command makes them:",
-                     "这个实验还没有本页所需的分析结果。运行下面的命令即可得到:")  # fmt: skip
-_BAD_RESULTS = Text("The results cannot be read:", "无法读取分析结果:")
+                     "这个实验还没有本页所需的分析结果。运行下面的命令即可得到：")  # fmt: skip
+_BAD_RESULTS = Text("The results cannot be read:", "无法读取分析结果：")
 _OLD_RESULTS = Text("The results cover {old:,} of {new:,} recorded steps; analyze again to include the rest.",
-                    "分析结果只涵盖已记录的 {new:,} 步中的 {old:,} 步;重新分析即可包含其余部分。")  # fmt: skip
+                    "分析结果只涵盖已记录的 {new:,} 步中的 {old:,} 步；重新分析即可包含其余部分。")  # fmt: skip
 _METHOD = Text("Method and reference", "方法与参考文献")
 _NUMBERS = Text("Numbers", "数值")
 _NUMBERS_NOTE = Text("1.23(4) means 1.23 ± 0.04 (one standard error); — means not defined or not resolved.",
-                     "1.23(4) 表示 1.23 ± 0.04(一个标准误);— 表示没有定义或无法分辨。")  # fmt: skip
-_OTHER_LACKS = Text("{run} has no results for this page and is not overlaid.", "{run} 没有本页的分析结果,未叠加显示。")
+                     "1.23(4) 表示 1.23 ± 0.04（一个标准误）；— 表示没有定义或无法分辨。")  # fmt: skip
+_OTHER_LACKS = Text("{run} has no results for this page and is not overlaid.", "{run} 没有本页的分析结果，未叠加显示。")
 _SEGMENT = Text("Estimated from steps {a:,} to {b:,}.", "由第 {a:,} 至 {b:,} 步估计。")
 _BOXES = {"ok": st.success, "caution": st.warning, "untrusted": st.error}
 
@@ -86,7 +88,7 @@ def say(box: object, sentence: str, detail: str) -> None:
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _read_results(path: str, version: str, _run: Run) -> dict[str, xr.Dataset]:
+def _read_results(path: str, version: str, _run: Run) -> dict[str, xr.Dataset]:  # noqa: ARG001 - the cache key
     """Results as long as `version` stays; nobody changes the datasets, so one copy serves all sessions."""
     return catalog.read_results(_run)
 
@@ -167,12 +169,10 @@ def draw_verdicts(data: xr.Dataset, lang: str) -> None:
 
 
 def _verdict_line(data: xr.Dataset, verdict: Mapping[str, str], lang: str) -> str:
-    name, colon = verdict["quantity"], ":"
+    name = verdict["quantity"]
     title = quantity_title({**data[name].attrs, "units": "1"}, lang) if name in data else ""
-    if lang == "zh":
-        colon = ":"
-    sentence = escape_markdown(attribute({"text": verdict["en"], "text_zh": verdict["zh"]}, "text", lang))
-    return f"{escape_markdown(title)}{colon} {sentence}" if title else sentence
+    sentence = escape_markdown(Text(verdict["en"], verdict["zh"])(lang))
+    return f"{escape_markdown(title)}{COLON(lang)}{sentence}" if title else sentence
 
 
 def draw_figures(figures: Iterable[Figure], lang: str) -> None:
@@ -186,11 +186,11 @@ def draw_figures(figures: Iterable[Figure], lang: str) -> None:
 def table(frame: pd.DataFrame) -> None:
     """A table of untrusted text."""
     if len(frame):
-        st.dataframe(frame, hide_index=True, width="stretch")
+        st.dataframe(frame, hide_index=True, width="stretch", height="content")
 
 
 @st.cache_data(max_entries=2000, show_spinner=False)
-def _accuracy(path: str, version: str, _run: Run) -> float:
+def _accuracy(path: str, version: str, _run: Run) -> float:  # noqa: ARG001 - the cache key
     try:
         return tables.final_accuracy(_run)
     except RunError:

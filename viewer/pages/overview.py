@@ -10,12 +10,12 @@ from thermodl.viewer.pages.layout import Context
 from thermodl.viewer.text import Text
 
 TITLE = Text("Overview", "概览")
-QUESTION = Text("How did this training go, and what do its numbers say?", "这次训练进行得如何?得到了哪些数值?")
+QUESTION = Text("How did this training go, and what do its numbers say?", "这次训练进行得如何？得到了哪些数值？")
 _HEADLINES = Text("Results for all layers together", "全部层合计的结果")
 _SETTINGS = Text("Settings", "设置")
 _PROVENANCE = Text("Provenance", "来源")
 _NO_PROVENANCE = Text("The recording does not say where it comes from.", "记录中没有来源信息。")
-_UNREADABLE = Text("The recording cannot be read:", "无法读取记录:")
+_UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 
 
 def page(context: Context) -> None:

@@ -8,17 +8,19 @@ import streamlit as st
 from thermodl.viewer import tables
 from thermodl.viewer.pages import layout
 from thermodl.viewer.pages.layout import Context
-from thermodl.viewer.text import Text
+from thermodl.viewer.text import Text, escape_markdown
 
 TITLE = Text("Runs", "实验列表")
-QUESTION = Text("Which trainings were recorded, and how do they differ?", "记录了哪些训练?它们有何不同?")
-_SELECT = Text("Tick a row to choose the run that the other pages show.", "勾选一行,即可在其他页面查看该实验。")
-_CHOSEN = Text("Chosen run: {run}", "当前实验:{run}")
+QUESTION = Text("Which trainings were recorded, and how do they differ?", "记录了哪些训练？它们有何不同？")
+_SELECT = Text("Tick a row to choose the run that the other pages show.", "勾选一行，即可在其他页面查看该实验。")
+_CHOSEN = Text("Chosen run: {run}", "当前实验：{run}")
+_PROBLEM = Text("{run} cannot be read: {why}", "无法读取 {run}：{why}")
 _DIFFERENCES = Text("Settings that differ", "不同的设置")
 _EQUAL = Text("Show equal settings too", "同时显示相同的设置")
 _ALIKE = Text("The settings of these runs are equal.", "这些实验的设置完全相同。")
 _FIRST = Text("The first {n} runs are compared.", "只比较前 {n} 个实验。")
 _MOST_COLUMNS = 8
+_MOST_ROWS = 25
 
 
 def page(context: Context) -> None:
@@ -32,6 +34,7 @@ def page(context: Context) -> None:
         table,
         hide_index=True,
         width="stretch",
+        height="content" if len(table) <= _MOST_ROWS else 35 * _MOST_ROWS,
         key="table-of-runs",
         on_select=partial(_choose, list(context.runs)),
         selection_mode="single-row",
@@ -39,6 +42,9 @@ def page(context: Context) -> None:
     st.caption(_SELECT(context.lang))
     if context.run is not None:
         st.text(_CHOSEN(context.lang).format(run=context.run.id))
+    for run in context.runs.values():
+        if run.problem:
+            st.warning(_PROBLEM(context.lang).format(run=escape_markdown(run.id), why=escape_markdown(run.problem)))
     _compare(context)
 
 

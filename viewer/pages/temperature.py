@@ -6,7 +6,7 @@ from thermodl.viewer.text import Text
 TITLE = Text("Temperature", "有效温度")
 QUESTION = Text(
     "How strongly does the noise of mini-batches shake the weights, and do different thermometers agree?",
-    "小批量噪声对权重的扰动有多强?不同的温度计是否一致?",
+    "小批量噪声对权重的扰动有多强？不同的温度计是否一致？",
 )
 
 
