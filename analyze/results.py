@@ -3,7 +3,8 @@
 A variable `x` is accompanied by its standard error `x_stderr` (and, where known, `x_n_eff`, the number of effectively
 independent samples behind it), tied by the attribute `ancillary_variables`. Every variable carries `units`,
 `long_name` and `long_name_zh`. Every group carries `analysis`, `analysis_version`, `cache_key`, `run_id`,
-`committed_steps`, `segment`, `settings`, `method`, `reference`, `verdicts`, `thermodl_version` and `created`.
+`committed_steps`, `segment`, `settings`, `method`, `reference`, `verdicts`, `thermodl_version` and `created`;
+names along a dimension are the attribute `names_<dimension>`, since Zarr v3 has no stable type for strings.
 A verdict is `{"quantity", "status", "code", "en", "zh"}` with status `ok`, `caution` or `untrusted`.
 
 A group is written beside its place and renamed into it, so that a reader never sees half a result.
@@ -15,7 +16,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 import zarr
 
@@ -44,7 +44,7 @@ def write_results(run: str | Path, name: str, analysis: str, results: xr.Dataset
     beside = place / f".{analysis}.{os.getpid()}.new"
     old = place / f".{analysis}.{os.getpid()}.old"
     try:
-        results.to_zarr(beside, consolidated=False, zarr_format=3, mode="w")
+        _names_to_attributes(results).to_zarr(beside, consolidated=False, zarr_format=3, mode="w")
         if (place / analysis).exists():
             (place / analysis).rename(old)
         beside.rename(place / analysis)
@@ -107,9 +107,8 @@ def open_results(run: str | Path, name: str = "default") -> dict[str, xr.Dataset
             raise ResultsError(f"{place} has results format {version}, this thermodl reads up to {FORMAT_VERSION}")
         try:
             store = zarr.storage.LocalStore(place, read_only=True)
-            results[analysis] = xr.open_zarr(
-                store, consolidated=False, mask_and_scale=False, decode_times=False, chunks=None
-            ).load()
+            stored = xr.open_zarr(store, consolidated=False, mask_and_scale=False, decode_times=False, chunks=None)
+            results[analysis] = _names_from_attributes(stored.load())
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ResultsError(
                 f"{place} cannot be read ({type(error).__name__}: {error}); run thermodl analyze again with --force"
@@ -123,10 +122,13 @@ def read_verdicts(results: xr.Dataset) -> list[dict[str, str]]:
     return sorted(verdicts, key=lambda verdict: -STATUSES.index(verdict["status"]))
 
 
-def encode_attribute(value: Any) -> Any:
-    """A JSON-able form of an attribute value; numpy scalars and arrays become Python ones."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    return value
+def _names_to_attributes(results: xr.Dataset) -> xr.Dataset:
+    """Zarr v3 has no stable type for strings: names of groups travel as the attribute `names_<dimension>`."""
+    text = [str(name) for name, values in results.coords.items() if values.dtype.kind in "UO"]
+    names = {f"names_{name}": [str(value) for value in results[name].values.tolist()] for name in text}
+    return results.drop_vars(text).assign_attrs(names)
+
+
+def _names_from_attributes(results: xr.Dataset) -> xr.Dataset:
+    names = {key.removeprefix("names_"): value for key, value in results.attrs.items() if key.startswith("names_")}
+    return results.assign_coords({name: value for name, value in names.items() if name in results.dims})

@@ -159,7 +159,7 @@ class RunWriter:
             "last_commit": now,
             "committed": self._committed,
         }
-        self._group = zarr.create_group(path, attributes=self._attributes)
+        self._group = zarr.create_group(path, attributes=dict(self._attributes))
         for name in arrays:
             self._create(_BY_NAME[name])
 
@@ -189,7 +189,7 @@ class RunWriter:
         start = self._committed[dim]
         for name in block:
             if name not in self._arrays:
-                self._create(Array(name, (dim,), "f8", "1", name, name))
+                self._create(_BY_NAME.get(name, Array(name, (dim,), "f8", "1", name, name)))
         for name, array in self._arrays.items():
             if _growing_dim(array) == dim:
                 missing = np.full((*array.shape[:-1], count), array.fill_value, array.dtype)
@@ -208,7 +208,7 @@ class RunWriter:
 
     def _commit(self) -> None:
         self._attributes["last_commit"] = time.time()
-        self._group.attrs.put(self._attributes)
+        self._group.attrs.put({**self._attributes, "committed": self.committed})
 
     def _create(self, spec: Array) -> None:
         dtype = np.dtype(self._dtypes.get(spec.name, spec.dtype))

@@ -1,0 +1,124 @@
+"""`thermodl analyze` and `thermodl ls`."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from thermodl.record.store import NAME, RunError, UserError, list_runs, read_attributes, run_state
+
+from . import physics
+from .pipeline import analyze as analyze_run
+from .results import read_result_attributes
+from .settings import AnalysisError, make_settings
+
+
+def analyze(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, such as runs/*.")],
+    only: Annotated[
+        str | None, typer.Option(help=f"Analyses, separated by commas: {', '.join(physics.names())}. [default: all]")
+    ] = None,
+    segment: Annotated[
+        str, typer.Option(help="Steps to use, start:stop, or auto: the longest stationary end of the run.")
+    ] = "auto",
+    windows: Annotated[int, typer.Option(help="Windows of the curves over time, at most.")] = 32,
+    lags_per_decade: Annotated[int, typer.Option(help="Time lags in each factor of ten.")] = 10,
+    diffusion_lag: Annotated[
+        int | None, typer.Option(help="Lag ℓ at which D is taken from MSD(2ℓ) − MSD(ℓ). [default: 5/(1−μ)]")
+    ] = None,
+    waiting_times: Annotated[int, typer.Option(help="Origins of the two-time displacement.")] = 6,
+    name: Annotated[str, typer.Option(help="Name under which these settings' results are kept.")] = "default",
+    force: Annotated[bool, typer.Option("--force", help="Compute again even what is there.")] = False,
+) -> None:
+    """Turn recorded runs into temperatures, dissipation, diffusion coefficients and correlations, with error bars.
+
+    Results go to results.zarr in each run folder. What was computed before from the same recording with the same
+    settings is not computed again. A run that cannot be analyzed does not stop the others; it is named at the end.
+
+    \b
+    thermodl analyze runs/*
+    thermodl analyze runs/mine --only diffusion,temperature --segment 1000:3000
+    """
+    if not NAME.fullmatch(name):
+        raise AnalysisError(f"{name!r} cannot name settings: expected letters, digits, '.', '_' or '-'")
+    settings = make_settings(
+        segment=segment,
+        windows=windows,
+        lags_per_decade=lags_per_decade,
+        diffusion_lag=diffusion_lag,
+        waiting_times=waiting_times,
+    )
+    wanted = [part.strip() for part in only.split(",")] if only else None
+    failures: dict[str, str] = {}
+    for run in runs:
+        print(f"{run}", flush=True)
+        try:
+            reasons = analyze_run(run, wanted, settings, name=name, force=force, progress=_Lines())
+        except UserError as error:
+            if len(runs) == 1:
+                raise
+            reasons = {"": str(error)}
+        failures |= {f"{run} {analysis}".strip(): reason for analysis, reason in reasons.items()}
+    for where, reason in failures.items():
+        print(f"thermodl: {where}: {reason}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(2)
+
+
+def ls(
+    runs_dir: Annotated[Path, typer.Argument(help="Folder that holds the run folders.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """List what lies where, in which state: running, finished, stopped, failed, silent (no sign of life), or broken.
+
+    \b
+    thermodl ls
+    thermodl ls runs --json
+    """
+    rows = [_describe(folder) for folder in list_runs(runs_dir)]
+    if as_json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    table = Table("run", "state", "steps", "model", "data", "sampling", "recorded", "analyzed")
+    for row in rows:
+        table.add_row(*(str(row[key]) for key in ("name", "state", "steps", "model", "data", "sampling", "recorded")),
+                      ", ".join(row["analyzed"]) or "—")  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 140).print(table if rows else f"no runs in {runs_dir}", markup=False)
+
+
+class _Lines:
+    """One line per analysis, with the seconds that it took."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def __call__(self, analysis: str, state: str) -> None:
+        if state == "start":
+            self._started = time.monotonic()
+            return
+        took = f" in {time.monotonic() - self._started:.1f} s" if state == "computed" else ""
+        print(f"  {analysis}: {state}{took}", flush=True)
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": folder.name, "analyzed": sorted(read_result_attributes(folder))}
+    try:
+        attributes = read_attributes(folder)
+    except RunError as error:
+        nothing = dict.fromkeys(("steps", "model", "data", "sampling", "recorded"), "")
+        return row | nothing | {"state": "broken", "reason": str(error)}
+    settings = attributes.get("settings") or {}
+    started = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(attributes.get("started", 0))))
+    return row | {
+        "state": run_state(attributes),
+        "steps": attributes["committed"]["step"],
+        "model": settings.get("model", ""),
+        "data": settings.get("data", ""),
+        "sampling": attributes.get("sampling", "unknown"),
+        "recorded": started,
+    }

@@ -1,0 +1,185 @@
+"""Correlation: autocorrelation of the loss, the parameters and the gradients, with integrated times.
+
+    ρ(τ) = ⟨δx(t)·δx(t+τ)⟩ / ⟨δx·δx⟩,   δx = x − ⟨x⟩ over the segment
+
+For parameters and gradients x is the sketch of a group, so that ρ is that of the trace (physics.md 1.7); a linear
+sketch keeps it without bias. Centring by the sample mean lowers every autocovariance by 2τ_int Γ(0)/N, which is added
+back. Lags go up to a tenth of the segment. The integrated time is τ_int = ½ + Σ ρ(t), summed up to Wolff's window;
+some tools return twice this. N/(2τ_int) samples are effectively independent, and below fifty integrated times
+the estimate is marked.
+"""
+
+import numpy as np
+import xarray as xr
+
+from .. import errorbar, series
+from ..quantities import (
+    choose_segment,
+    mobility,
+    require,
+    segment_verdict,
+    verdict,
+    with_all,
+    within,
+)
+from ..settings import AnalysisSettings
+
+VERSION = 1
+USES = ("segment", "lags_per_decade")
+TITLE = "Correlation"
+TITLE_ZH = "相关"
+FORMULA = r"\rho(\tau)=\frac{\langle\delta x_t\cdot\delta x_{t+\tau}\rangle}{\langle\|\delta x\|^2\rangle}\qquad\tau_\mathrm{int}=\tfrac12+\sum_{\tau\ge1}\rho(\tau)"
+EXPLANATION = (
+    "How long the loss, the parameters and the gradients remember themselves, as normalized autocorrelations over the "
+    "segment with their integrated times. "
+    "Do not trust a time of which the segment holds fewer than fifty, and read a slow drift as non-stationarity, not as "
+    "a correlation time."
+)
+EXPLANATION_ZH = (
+    "损失、参数和梯度对自身的记忆时间:区间内的归一化自相关及其积分自相关时间。"
+    "区间长度不足五十个积分时间时不要相信该时间;缓慢漂移应视为不平稳,而不是相关时间。"
+)
+METHOD = (
+    "Averages over all origins with the error of the joint fluctuation of numerator and denominator (Γ-method); integrated "
+    "time with Wolff's automatic window."
+)
+REFERENCE = "Wolff 2004, hep-lat/0306017; Sokal 1997."
+_NAMES = {
+    "loss": ("loss", "损失"),
+    "parameter": ("parameter", "参数"),
+    "gradient": ("gradient", "梯度"),
+}
+
+
+def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
+    """Autocorrelations and integrated times.
+
+    Returns:
+        `loss_autocorrelation` (lag,), `parameter_autocorrelation`, `gradient_autocorrelation` (group, lag),
+        dimensionless; `…_integrated_time` in steps, scalar or (group,); all with errors.
+
+    Raises:
+        AnalysisError: if the run has no sketches or is too short.
+    """
+    require(run, "parameter_sketch", "gradient_sketch")
+    segment = choose_segment(run, settings.segment)
+    part = within(run, segment)
+    lags = series.log_lags(max(1, part.sizes["step"] // 10), settings.lags_per_decade)
+    results: dict[str, xr.DataArray] = {}
+    for name, source in (("parameter", "parameter_sketch"), ("gradient", "gradient_sketch")):
+        products = _products(part[source], lags, run)
+        covariance = with_all(_trace_covariance(part[source]), run)
+        results |= _named(name, _correlate(products, covariance, lags), _times(covariance))
+    if "loss" in part and bool(np.isfinite(part["loss"]).all()):
+        loss = part["loss"].expand_dims(group=["loss"]).expand_dims("sketch", axis=1)
+        products, covariance = _lagged(loss, lags), _trace_covariance(loss)
+        found = _named("loss", _correlate(products, covariance, lags), _times(covariance))
+        results |= {key: value.isel(group=0, drop=True) for key, value in found.items()}
+    rate = float(mobility(part).mean())
+    dataset = xr.Dataset(results, coords={"lag": lags, "lag_sgd_time": ("lag", lags * rate)}).compute()
+    verdicts = [segment_verdict(segment, "autocorrelation"), *_verdicts(dataset, part.sizes["step"])]
+    return dataset.assign_attrs(
+        segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
+    )
+
+
+def _lagged(positions: xr.DataArray, lags: np.ndarray) -> xr.DataArray:
+    """δx(t)·δx(t+τ) of every origin, lag 0 first, (group, 1 + lag, step); lazy."""
+    with_zero = np.concatenate([[0], lags])
+    centred = (positions - positions.mean("step")).drop_vars(list(positions.coords), errors="ignore")
+    return xr.apply_ufunc(
+        lambda x: np.stack([series.lagged_products(group, with_zero) for group in x]),
+        centred.chunk({"step": -1, "sketch": -1}),
+        input_core_dims=[["sketch", "step"]],
+        output_core_dims=[["shift", "step"]],
+        exclude_dims={"step"},
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"shift": len(with_zero), "step": positions.sizes["step"]}},
+    )
+
+
+def _products(positions: xr.DataArray, lags: np.ndarray, run: xr.Dataset) -> xr.DataArray:
+    return with_all(_lagged(positions, lags), run)
+
+
+def _trace_covariance(positions: xr.DataArray) -> xr.DataArray:
+    """Autocovariance at every lag, summed over the coordinates of each group, (group, shift); lazy."""
+    return xr.apply_ufunc(
+        lambda x: np.stack([series.autocovariance(group.astype(float)).sum(0) for group in x]),
+        positions.drop_vars(list(positions.coords), errors="ignore").chunk({"step": -1, "sketch": -1}),
+        input_core_dims=[["sketch", "step"]],
+        output_core_dims=[["shift"]],
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"shift": positions.sizes["step"]}},
+    )
+
+
+def _times(covariance: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    return xr.apply_ufunc(
+        series.integrated_time,
+        covariance.chunk({"shift": -1}),
+        input_core_dims=[["shift"]],
+        output_core_dims=[[], []],
+        dask="parallelized",
+        output_dtypes=[float, float],
+    )
+
+
+def _correlate(
+    products: xr.DataArray, covariance: xr.DataArray, lags: np.ndarray
+) -> tuple[xr.DataArray, xr.DataArray]:
+    def over_groups(values: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = []
+        for collective, one in zip(values, covariances, strict=True):
+            tau, _ = series.integrated_time(one)
+            rows.append(series.autocorrelation(collective, lags, 2 * float(tau) * one[0] / len(one)))
+        value, error = zip(*rows, strict=True)
+        return np.stack(value), np.stack(error)
+
+    return xr.apply_ufunc(
+        over_groups,
+        products.chunk({"shift": -1, "step": -1}),
+        covariance.rename(shift="all_shifts").chunk({"all_shifts": -1}),
+        input_core_dims=[["shift", "step"], ["all_shifts"]],
+        output_core_dims=[["lag"], ["lag"]],
+        dask="parallelized",
+        output_dtypes=[float, float],
+        dask_gufunc_kwargs={"output_sizes": {"lag": len(lags)}},
+    )
+
+
+def _named(
+    name: str, correlation: tuple[xr.DataArray, xr.DataArray], time: tuple[xr.DataArray, xr.DataArray]
+) -> dict[str, xr.DataArray]:
+    en, zh = _NAMES[name]
+    results = errorbar.named(
+        f"{name}_autocorrelation", (*correlation, correlation[0]), "1", f"{en} autocorrelation", f"{zh}自相关", samples=False
+    )
+    return results | errorbar.named(
+        f"{name}_integrated_time",
+        (*time, time[0]),
+        "step",
+        f"integrated autocorrelation time of the {en}",
+        f"{zh}的积分自相关时间",
+        samples=False,
+    )
+
+
+def _verdicts(results: xr.Dataset, steps: int) -> list[dict[str, str]]:
+    found = []
+    for name, (en, zh) in _NAMES.items():
+        if f"{name}_integrated_time" not in results:
+            continue
+        time = results[f"{name}_integrated_time"]
+        longest = float(time.sel(group="all") if "group" in time.dims else time)
+        if steps < 50 * longest:
+            found.append(verdict(f"{name}_integrated_time", "untrusted" if steps < 10 * longest else "caution", "too-short",
+                                 f"The segment holds {steps / longest:.0f} integrated times of the {en}; fifty are needed.",
+                                 f"区间只包含 {steps / longest:.0f} 个{zh}积分自相关时间,至少需要五十个。"))
+        else:
+            found.append(verdict(f"{name}_integrated_time", "ok", "long-enough",
+                                 f"The segment holds {steps / longest:.0f} integrated times of the {en}.",
+                                 f"区间包含 {steps / longest:.0f} 个{zh}积分自相关时间。"))
+    return found

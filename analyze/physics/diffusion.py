@@ -1,0 +1,342 @@
+"""Diffusion: mean squared displacement, diffusion coefficient, local exponent, and the prediction from the noise.
+
+All displacements are per parameter and seen through the sketch of each group, which keeps ‖Δθ‖² without bias:
+
+    MSD(τ) = ⟨‖θ(t+τ) − θ(t)‖²⟩/P        time-averaged over the segment (FFT; errors from every origin's displacement)
+    Δ(t_w, t_w+τ)                         two-time, for several waiting times over the whole run
+
+`detrended_…` has the straight line from start to end of the segment subtracted and is divided by (1 − τ/T), which is
+unbiased for Brownian motion (physics.md V8). The diffusion coefficient is the slope between lags ℓ and 2ℓ,
+
+    D = [MSD(2ℓ) − MSD(ℓ)]/(2ℓ),   ℓ = 5/(1−μ) unless set,
+
+the covariance-based estimator of Vestergaard, Blainey & Flyvbjerg (2014) on motion coarse-grained to ℓ: any constant
+part of the MSD, such as the momentum transient, cancels. Its error comes from time, so that parameters which share
+noise do not make it too small. The prediction is that of free motion under white noise,
+
+    D = η²(1−ν)² tr C/(2(1−μ)² P),   MSD(τ) = η²(1−ν)²C/(1−μ)² [τ − 2μ(1−μ^τ)/(1−μ²)].
+
+Errors hold the sketch's own relative error √(2/(k d_eff)), with d_eff = (tr C)²/tr C² of the displacements; it is 0
+where a group has no more than k parameters. Two-time errors are those of one Gaussian displacement, √(2/d_eff).
+"""
+
+import numpy as np
+import xarray as xr
+
+from .. import errorbar, series
+from ..quantities import (
+    at_probes,
+    choose_segment,
+    group_names,
+    group_sizes,
+    group_sum,
+    hyperparameters,
+    is_sgd,
+    mobility,
+    require,
+    segment_verdict,
+    verdict,
+    with_all,
+    within,
+)
+from ..settings import AnalysisError, AnalysisSettings
+
+VERSION = 1
+USES = ("segment", "lags_per_decade", "diffusion_lag", "waiting_times")
+TITLE = "Diffusion"
+TITLE_ZH = "扩散"
+FORMULA = r"\mathrm{MSD}(\tau)=\frac1P\langle\|\theta_{t+\tau}-\theta_t\|^2\rangle\qquad D=\frac{\mathrm{MSD}(2\ell)-\mathrm{MSD}(\ell)}{2\ell}"
+EXPLANATION = (
+    "How far the parameters travel in a time lag, averaged over the segment, and the diffusion coefficient from its "
+    "slope beside the one that the gradient noise predicts for free motion. "
+    "Do not fit an exponent to it when the segment is not stationary or the lag passes an epoch of shuffled batches, "
+    "whose noise cancels: the verdicts say so."
+)
+EXPLANATION_ZH = (
+    "参数在给定时间间隔内移动多远(区间平均),以及由其斜率得到的扩散系数,并与梯度噪声对自由运动的预测并列。"
+    "区间不平稳,或间隔超过打乱采样的一个轮次(其噪声相互抵消)时,不要拟合指数:判定会指出。"
+)
+METHOD = (
+    "Time average by FFT over the sketch; errors by the Γ-method on the collective squared displacement of each origin, "
+    "in squares with the sketch's error. D from lags ℓ and 2ℓ after the drift is removed."
+)
+REFERENCE = (
+    "Baity-Jesi et al. 2018, PMLR 80:314; Vestergaard, Blainey & Flyvbjerg 2014, Phys. Rev. E 89, 022726; "
+    "Qian, Sheetz & Elson 1991; Kühn & Rosenow 2023, arXiv 2306.05300; Calandrini et al. 2011; Wolff 2004."
+)
+
+
+def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
+    """Displacements and diffusion coefficients per group.
+
+    Returns:
+        `mean_squared_displacement`, `detrended_mean_squared_displacement`, `local_exponent` (group, lag),
+        `two_time_mean_squared_displacement` (group, waiting_time, lag), `diffusion_coefficient` (group,) per step and
+        per SGD time, all with errors; where there are probes the predictions.
+
+    Raises:
+        AnalysisError: if the run has no sketches or is too short.
+    """
+    require(run, "parameter_sketch")
+    segment = choose_segment(run, settings.segment)
+    part = within(run, segment)
+    sizes = group_sizes(run)
+    lags = series.log_lags(part.sizes["step"] // 4, settings.lags_per_decade)
+    lag = _diffusion_lag(part, settings.diffusion_lag)
+    positions = part["parameter_sketch"]
+    relative = sketch_error(run, positions, lag)
+
+    results = _time_averages(run, positions, lags, sizes, relative)
+    coefficient = _coefficient(run, positions, lag, sizes, relative)
+    rate = float(mobility(part).mean())
+    results |= errorbar.named(
+        "diffusion_coefficient", coefficient, "parameter2 step-1", "diffusion coefficient D", "扩散系数 D"
+    )
+    results |= errorbar.named(
+        "diffusion_coefficient_sgd_time",
+        errorbar.scale(coefficient, 1 / rate),
+        "loss",
+        "diffusion coefficient per SGD time",
+        "按 SGD 时间的扩散系数",
+    )
+    if is_sgd(run) and part.sizes.get("probe"):
+        results |= _predictions(part, lags, sizes)
+    results |= _two_time(run, settings.waiting_times, lags, sizes, relative)
+    drift = (positions.isel(step=-1) - positions.isel(step=0)) / (part.sizes["step"] - 1)
+    results["drift_velocity_squared"] = (with_all((drift**2).sum("sketch"), run) / sizes).assign_attrs(
+        units="parameter2 step-2", long_name="squared drift velocity", long_name_zh="漂移速度平方"
+    )
+    results["sketch_relative_error"] = relative.assign_attrs(
+        units="1", long_name="relative error of the sketch", long_name_zh="草图的相对误差"
+    )
+    epoch = run.attrs.get("steps_per_epoch") if run.attrs.get("sampling") == "shuffle" else None
+    results["steps_per_epoch"] = xr.DataArray(
+        float(epoch or np.nan),
+        attrs={"units": "step", "long_name": "steps per epoch", "long_name_zh": "每轮步数"},
+    )
+    dataset = xr.Dataset(results, coords={"lag": lags, "lag_sgd_time": ("lag", lags * rate)}).compute()
+    verdicts = [segment_verdict(segment, "mean_squared_displacement"), *_verdicts(run, dataset, lag, epoch)]
+    return dataset.assign_attrs(
+        segment=[segment.start, segment.stop],
+        segment_stationary=segment.stationary,
+        diffusion_lag=lag,
+        verdicts=verdicts,
+    )
+
+
+def _diffusion_lag(part: xr.Dataset, wanted: int | None) -> int:
+    longest = part.sizes["step"] // 10
+    if wanted is None:
+        momentum = float(part["momentum"].isel(optimizer_group=0).max())
+        wanted = int(np.ceil(5 / (1 - (0.0 if np.isnan(momentum) else momentum))))
+        return max(1, min(wanted, longest // 2))
+    if 2 * wanted > longest:
+        raise AnalysisError(
+            f"diffusion_lag {wanted}: the segment has {part.sizes['step']} steps, at most {longest // 2} is possible"
+        )
+    return wanted
+
+
+def _time_averages(
+    run: xr.Dataset, positions: xr.DataArray, lags: np.ndarray, sizes: xr.DataArray, relative: xr.DataArray
+) -> dict[str, xr.DataArray]:
+    """Time-averaged displacements with their errors, and the local exponents."""
+    total = positions.sizes["step"] - 1
+    collective = _collective(run, positions, lags)
+    detrended = _collective(run, _without_drift(positions), lags)
+    exact = xr.apply_ufunc(
+        lambda x: np.stack([series.mean_squared_displacement(group)[lags] for group in x]),
+        positions,
+        input_core_dims=[["sketch", "step"]],
+        output_core_dims=[["lag"]],
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"lag": len(lags)}},
+    )
+    value, error, n_eff = _lag_means(collective, lags)
+    straight = _lag_means(detrended, lags)
+    correction = xr.DataArray(1 / (1 - lags / total), dims="lag") / sizes
+    exponent, exponent_error = _apply_lags(series.local_exponents, detrended, lags, 2)
+    results = errorbar.named(
+        "mean_squared_displacement",
+        (with_all(exact, run) / sizes, _with_sketch(value, error, relative) / sizes, n_eff),
+        "parameter2",
+        "mean squared displacement",
+        "均方位移",
+    )
+    results |= errorbar.named(
+        "detrended_mean_squared_displacement",
+        (straight[0] * correction, _with_sketch(straight[0], straight[1], relative) * correction, straight[2]),
+        "parameter2",
+        "mean squared displacement without drift",
+        "扣除漂移的均方位移",
+    )
+    # Without drift the factor 1/(1−τ/T) adds its own slope.
+    slope = xr.DataArray((lags / total) / (1 - lags / total), dims="lag")
+    return results | errorbar.named(
+        "local_exponent", (exponent + slope, exponent_error, n_eff), "1", "local exponent α", "局部指数 α", samples=False
+    )
+
+
+def _coefficient(
+    run: xr.Dataset, positions: xr.DataArray, lag: int, sizes: xr.DataArray, relative: xr.DataArray
+) -> errorbar.Estimate:
+    """D from lags ℓ and 2ℓ, with the error of the difference origin by origin."""
+    total = positions.sizes["step"] - 1
+    pair = np.array([lag, 2 * lag])
+    collective = _collective(run, _without_drift(positions), pair)
+    usable = collective.sizes["step"] - 2 * lag
+    short, long = collective.isel(lag=0), collective.isel(lag=1).isel(step=slice(0, usable))
+    early, late = short.isel(step=slice(0, usable)), short.isel(step=slice(lag, lag + usable))
+    difference = long / (1 - 2 * lag / total) - (early + late) / 2 / (1 - lag / total)
+    value, error, n_eff = errorbar.mean_with_error(difference.chunk({"step": -1}), "step")
+    return value / (2 * lag * sizes), _with_sketch(value, error, relative) / (2 * lag * sizes), n_eff
+
+
+def _predictions(part: xr.Dataset, lags: np.ndarray, sizes: xr.DataArray) -> dict[str, xr.DataArray]:
+    """D and MSD of free motion under white noise of the measured strength."""
+    eta, mu, nu = hyperparameters(part)
+    factor = at_probes((eta * (1 - nu) / (1 - mu)) ** 2 / 2, part)
+    found = errorbar.mean_with_error(group_sum(factor * part["noise_trace"], part) / sizes, "probe")
+    momentum = float(mu.isel(layer=0).mean())
+    shape = 2 * (lags - 2 * momentum * (1 - momentum**lags) / (1 - momentum**2))
+    results = errorbar.named(
+        "diffusion_coefficient_predicted", found, "parameter2 step-1", "predicted D of free motion", "自由运动的预测 D"
+    )
+    results["predicted_mean_squared_displacement"] = (found[0] * xr.DataArray(shape, dims="lag")).assign_attrs(
+        units="parameter2", long_name="predicted MSD of free motion", long_name_zh="自由运动的预测均方位移"
+    )
+    return results
+
+
+def _two_time(
+    run: xr.Dataset, count: int, lags: np.ndarray, sizes: xr.DataArray, relative: xr.DataArray
+) -> dict[str, xr.DataArray]:
+    """Δ(t_w, t_w+τ), averaged over origins within 1/64 of the run, from waiting times 0 to half the run."""
+    steps = run.sizes["step"]
+    waiting = np.unique(np.concatenate([[0], np.geomspace(max(1, steps // 32), steps // 2, max(1, count - 1))]).astype(int))
+    width = max(1, steps // 64)
+    positions = run["parameter_sketch"]
+    found = [_from_origins(positions.isel(step=slice(start, None)), lags, width) for start in waiting]
+    value = with_all(xr.concat(found, "waiting_time"), run) / sizes
+    value = value.assign_coords(waiting_time=waiting)
+    lag = xr.DataArray(lags, dims="lag")
+    independent = np.maximum(1.0, width / lag)
+    single = _single_displacement_error(relative, run)
+    text = {"units": "parameter2", "long_name": "two-time mean squared displacement", "long_name_zh": "双时均方位移"}
+    name = "two_time_mean_squared_displacement"
+    return {
+        name: value.assign_attrs(text | {"ancillary_variables": f"{name}_stderr"}),
+        f"{name}_stderr": (value * np.sqrt(single**2 / independent + relative**2)).assign_attrs(
+            units="parameter2",
+            long_name="standard error of the two-time mean squared displacement",
+            long_name_zh="双时均方位移的标准误差",
+        ),
+    }
+
+
+def _from_origins(positions: xr.DataArray, lags: np.ndarray, width: int) -> xr.DataArray:
+    """Displacement from the first `width` origins, (group, lag); NaN for lags past the end."""
+    steps = positions.sizes["step"]
+    parts = []
+    for lag in lags:
+        origins = min(width, steps - int(lag))
+        if origins < 1:
+            parts.append(positions.isel(step=0, sketch=0) * np.nan)
+            continue
+        early = positions.isel(step=slice(0, origins)).drop_vars("step", errors="ignore")
+        late = positions.isel(step=slice(int(lag), int(lag) + origins)).drop_vars("step", errors="ignore")
+        parts.append(((late - early) ** 2).sum("sketch").mean("step"))
+    return xr.concat([part.drop_vars("step", errors="ignore") for part in parts], "lag")
+
+
+def _without_drift(positions: xr.DataArray) -> xr.DataArray:
+    total = positions.sizes["step"] - 1
+    line = xr.DataArray(np.linspace(0, 1, total + 1), dims="step")
+    return positions - (positions.isel(step=-1, drop=True) - positions.isel(step=0, drop=True)) * line
+
+
+def _collective(run: xr.Dataset, positions: xr.DataArray, lags: np.ndarray) -> xr.DataArray:
+    """‖x(t+τ) − x(t)‖² of every origin, (group with all, lag, step), NaN past the end; lazy."""
+    found = xr.apply_ufunc(
+        lambda x: np.stack([series.squared_displacements(group, lags) for group in x]),
+        positions,
+        input_core_dims=[["sketch", "step"]],
+        output_core_dims=[["lag", "step"]],
+        exclude_dims={"step"},
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"lag": len(lags), "step": positions.sizes["step"]}},
+    )
+    return with_all(found, run)
+
+
+def _lag_means(collective: xr.DataArray, lags: np.ndarray) -> errorbar.Estimate:
+    return _apply_lags(series.lag_means, collective, lags, 3)  # type: ignore[return-value]
+
+
+def _apply_lags(kernel, collective: xr.DataArray, lags: np.ndarray, outputs: int) -> tuple[xr.DataArray, ...]:
+    def over_groups(values: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(np.stack(column) for column in zip(*(kernel(group, lags) for group in values), strict=True))
+
+    return xr.apply_ufunc(
+        over_groups,
+        collective.chunk({"lag": -1, "step": -1}),
+        input_core_dims=[["lag", "step"]],
+        output_core_dims=[["lag"]] * outputs,
+        dask="parallelized",
+        output_dtypes=[float] * outputs,
+    )
+
+
+def sketch_error(run: xr.Dataset, positions: xr.DataArray, lag: int) -> xr.DataArray:
+    """Relative error √(2/(k d_eff)) of squared lengths in the sketch, (group,); 0 where the sketch is exact.
+
+    Of at most 256 independent increments at `lag`.
+    """
+    increments = positions.isel(step=slice(None, None, lag)).diff("step")
+    increments = increments.isel(step=slice(-256, None)).values.transpose(0, 2, 1)
+    width = increments.shape[2]
+    exact = [size <= width for size in group_sizes(run).values[1:]]
+    variances, traces = [], []
+    for part, whole in zip(increments, exact, strict=True):
+        d_eff = series.effective_dimension(part, [width], [whole])
+        traces.append(np.mean(np.sum(part**2, axis=1)))
+        variances.append(0.0 if whole else 2 * traces[-1] ** 2 / (width * d_eff))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        each = np.nan_to_num(np.sqrt(variances) / np.array(traces))
+        together = np.nan_to_num(np.sqrt(np.sum(variances)) / np.sum(traces))
+    return xr.DataArray([together, *each], dims="group", coords={"group": group_names(run)})
+
+
+def _single_displacement_error(relative: xr.DataArray, run: xr.Dataset) -> xr.DataArray:
+    """Relative error √(2/d_eff) of one Gaussian displacement, from that of the sketch; √2 where the sketch is exact."""
+    width = run.sizes["sketch"]
+    return xr.where(relative > 0, np.minimum(relative * np.sqrt(width), np.sqrt(2)), np.sqrt(2))
+
+
+def _with_sketch(value: xr.DataArray, error: xr.DataArray, relative: xr.DataArray) -> xr.DataArray:
+    return np.sqrt(error**2 + (value * relative) ** 2)
+
+
+def _verdicts(run: xr.Dataset, results: xr.Dataset, lag: int, epoch: int | None) -> list[dict[str, str]]:
+    found = []
+    if float(results["diffusion_coefficient_n_eff"].sel(group="all")) < 10:
+        found.append(verdict("diffusion_coefficient", "untrusted", "unresolved",
+                             f"Unresolved: fewer than ten independent displacements at lag {lag}.",
+                             f"未分辨:间隔 {lag} 步的独立位移少于十个。"))
+    if epoch:
+        found.append(verdict("diffusion_coefficient", "caution", "sampler-limited",
+                             f"Sampler-limited: shuffled epochs of {epoch} steps cancel their noise, and free diffusion "
+                             f"would stop after one; D is taken at lags {lag}–{2 * lag}.",
+                             f"受采样限制:每轮 {epoch} 步的打乱采样使噪声相互抵消,自由扩散会在一轮后停止;"
+                             f"D 取自间隔 {lag}–{2 * lag} 步。"))
+    elif run.attrs.get("sampling") != "replacement":
+        found.append(verdict("diffusion_coefficient", "caution", "sampler-unknown",
+                             "The sampling scheme was not recorded; shuffled epochs would limit D.",
+                             "未记录采样方式;按轮次打乱采样会限制 D。"))
+    if "predicted_mean_squared_displacement" in results:
+        found.append(verdict("diffusion_coefficient_predicted", "caution", "free-motion",
+                             "The prediction is that of free motion; in directions with curvature the motion is confined.",
+                             "预测针对自由运动;在有曲率的方向上运动受限。"))
+    return found

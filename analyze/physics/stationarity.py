@@ -1,0 +1,221 @@
+"""Stationarity: Yaida's first fluctuation–dissipation relation, raw and centred, and the segments it holds in.
+
+For SGD with momentum (Yaida 2019, FDR1′; PyTorch's sign of v),
+
+    O_L = ⟨θ·g_t⟩,   O_R = η(1+μ)/(2(1−ν)) ⟨‖v_{t+1}‖²⟩,   O_L/O_R = 1 where ‖θ‖² is stationary.
+
+`raw` takes θ as it is, from the exact inner products; `centred` takes θ − ⟨θ⟩, which tests the norm of the
+fluctuation and is far more sensitive (Yaida 2019, footnote 4). The centred one is measured in the sketch, where the
+relation holds for the projected motion exactly. FDR1 says nothing about the colour of the noise.
+
+At finite time the relation is a telescoping identity for any gradient sequence (physics.md, fact 3),
+
+    (1−ν)(Ō_L − Ō_R) = −(1−μ)(‖θ_T‖² − ‖θ_0‖²)/(2ηT) + μ(s_T − s_0)/T,   s = θ·v,
+
+so that its residual tests the recording itself. In floating point the update is rounded; `identity_floor` bounds what
+rounding can do to the residual (unit roundoff u of the parameters' type):
+
+    u [ 2(1−μ)⟨‖θ‖²⟩/η + 4⟨‖θ‖‖v_{t+1}‖⟩ ] + the float64 roundoff of the sums.
+"""
+
+import numpy as np
+import xarray as xr
+
+from .. import errorbar
+from ..quantities import (
+    Segment,
+    choose_segment,
+    constant_stretches,
+    group_sum,
+    hyperparameters,
+    is_nesterov,
+    is_sgd,
+    next_velocity_squared,
+    require,
+    segment_verdict,
+    split_windows,
+    verdict,
+    window_coordinates,
+    with_all,
+)
+from ..settings import AnalysisError, AnalysisSettings
+
+VERSION = 1
+USES = ("segment", "windows")
+TITLE = "Stationarity"
+TITLE_ZH = "平稳性"
+FORMULA = r"\frac{\langle\theta\cdot g\rangle}{\frac{\eta(1+\mu)}{2(1-\nu)}\langle\|v_{t+1}\|^2\rangle}=1"
+EXPLANATION = (
+    "Yaida's fluctuation–dissipation relation FDR1, as the ratio of its two sides: 1 where the squared norm of the "
+    "parameters (raw) or of their fluctuation (centred) is stationary. "
+    "Do not take it for equilibrium: it holds for any noise, coloured or not, and for the raw form a large constant "
+    "part of the parameters can hide a drift."
+)
+EXPLANATION_ZH = (
+    "Yaida 的涨落耗散关系 FDR1,以两边之比表示:参数范数平方(原始)或其涨落的范数平方(中心化)平稳时等于 1。"
+    "不要把它当作平衡态的证据:无论噪声是否有色它都成立;对原始形式,参数中很大的常数部分可能掩盖漂移。"
+)
+METHOD = (
+    "Ratio of means with the error of the joint fluctuation (Γ-method). The segment is the earliest eighth of the last "
+    "stretch of constant hyper-parameters from which both halves agree in loss and squared displacement."
+)
+REFERENCE = "Yaida 2019, ICLR, arXiv 1810.00004, FDR1′ and footnote 4; Geweke 1992; Wolff 2004."
+
+
+def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
+    """FDR1 per group over the segment and over time, the identity's residual, and the segments.
+
+    Returns:
+        `fdr1_raw`, `fdr1_centred` (group,) and `_over_time` (group, window), dimensionless, with errors;
+        `identity_residual` and `identity_floor` (group,), relative to O_R; per segment the split-half z scores.
+
+    Raises:
+        AnalysisError: if the optimizer is not SGD without Nesterov, or the run is too short.
+    """
+    if not is_sgd(run) or is_nesterov(run):
+        raise AnalysisError(
+            f"FDR1 in this form is not defined for {run.attrs['optimizer']['class']}"
+            f"{' with Nesterov momentum' if is_nesterov(run) else ''}: it needs the heavy-ball velocity"
+        )
+    require(run, "velocity_squared", "parameter_sketch")
+    segment = choose_segment(run, settings.segment)
+    # Everything is read from the rows of the segment and the one after it, which holds its end point.
+    span = run.isel(step=slice(segment.start, min(segment.stop + 1, run.sizes["step"])))
+    windows = split_windows(1, run.sizes["step"] - 1, settings.windows)
+    results: dict[str, xr.DataArray] = {}
+    left, right = _sides(run)
+    part = slice(segment.start, segment.start + span.sizes["step"] - 1)
+    raw = errorbar.ratio_with_error(left.isel(step=part), right.isel(step=part), "step")
+    results |= errorbar.named("fdr1_raw", raw, "1", "FDR1, raw", "FDR1(原始)")
+    raw_curve = errorbar.window_ratios(left, right, "step", windows)
+    centred_left, centred_right = _centred_sides(run.isel(step=part))
+    centred = errorbar.ratio_with_error(centred_left, centred_right, "step")
+    results |= errorbar.named("fdr1_centred", centred, "1", "FDR1, centred", "FDR1(中心化)")
+    centred_curve = _centred_over_time(run, windows)
+    for name, curve, en, zh in (
+        ("fdr1_raw_over_time", raw_curve, "FDR1, raw", "FDR1(原始)"),
+        ("fdr1_centred_over_time", centred_curve, "FDR1, centred", "FDR1(中心化)"),
+    ):
+        results |= errorbar.named(name, curve, "1", en, zh, samples=False)
+    residual, floor = identity(span)
+    text = {"units": "1", "long_name": "residual of the FDR1 identity", "long_name_zh": "FDR1 恒等式的残差"}
+    results["identity_residual"] = residual.assign_attrs(text)
+    text = {"units": "1", "long_name": "rounding floor of the identity", "long_name_zh": "恒等式的舍入误差下限"}
+    results["identity_floor"] = floor.assign_attrs(text)
+    segments, coordinates = _segments(run, segment)
+    dataset = xr.Dataset(results | segments, coords=coordinates | window_coordinates(run, windows))
+    dataset = dataset.compute()
+    return dataset.assign_attrs(
+        segment=[segment.start, segment.stop],
+        segment_stationary=segment.stationary,
+        verdicts=_verdicts(dataset, segment),
+    )
+
+
+def _sides(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """θ·g and η(1+μ)/(2(1−ν))‖v_{t+1}‖² of every step, (group, step)."""
+    eta, mu, nu = hyperparameters(run)
+    factor = eta * (1 + mu) / (2 * (1 - nu))
+    return group_sum(run["parameter_dot_gradient"], run), group_sum(factor * next_velocity_squared(run), run)
+
+
+def _centred_sides(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """The same for θ − ⟨θ⟩ in the sketch, where v_{t+1} = −Δθ/η; one learning rate and momentum per run assumed."""
+    eta, mu, nu = (values.isel(layer=0, drop=True) for values in hyperparameters(run))
+    theta = run["parameter_sketch"]
+    moved = ((theta - theta.mean("step")) * run["gradient_sketch"]).sum("sketch")
+    velocity = (run["update_sketch"].astype(float) / eta) ** 2
+    heat = (eta * (1 + mu) / (2 * (1 - nu)) * velocity).sum("sketch")
+    return tuple(with_all(side, run) for side in (moved, heat))  # type: ignore[return-value]
+
+
+def _centred_over_time(run: xr.Dataset, windows: list[tuple[int, int]]) -> errorbar.Estimate:
+    parts = []
+    for start, stop in windows:
+        left, right = _centred_sides(run.isel(step=slice(start, stop)))
+        parts.append(errorbar.ratio_with_error(left, right, "step"))
+    value, error, n_eff = (xr.concat(column, "window").transpose("group", "window") for column in zip(*parts, strict=True))
+    return value, error, n_eff
+
+
+def identity(span: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """Residual of the telescoping identity and its rounding floor, relative to O_R, (group,).
+
+    Args:
+        span: rows 0…T of a stretch with constant η, μ, ν; the last row is the end point.
+    """
+    steps = span.sizes["step"] - 1
+    rows = span.isel(step=slice(0, steps))
+    eta, mu, nu = (values.isel(step=0) for values in hyperparameters(span))
+    ends = span.isel(step=[0, steps])
+    gain = ends["parameter_squared"].diff("step").isel(step=0)
+    turn = ends["parameter_dot_velocity"].diff("step").isel(step=0)
+    left = rows["parameter_dot_gradient"].mean("step")
+    next_squared = next_velocity_squared(rows)
+    right = eta * (1 + mu) / (2 * (1 - nu)) * next_squared.mean("step")
+    telescoped = (-(1 - mu) * gain / (2 * eta) + mu * turn) / steps
+    residual = (1 - nu) * (left - right) - telescoped
+    unit = float(np.finfo(span.attrs["parameter_dtype"] if span.attrs["parameter_dtype"] == "float64" else "float32").eps) / 2
+    theta, velocity = np.sqrt(rows["parameter_squared"]), np.sqrt(np.abs(next_squared))
+    rounding = unit * (2 * (1 - mu) * (theta**2).mean("step") / eta + 4 * (theta * velocity).mean("step"))
+    # The stored sums are float64: a few roundoffs of their largest terms.
+    rounding = rounding + 8 * np.finfo(float).eps * (np.abs(left) + np.abs(right) + (theta**2).max("step") / eta / steps)
+    scale = group_sum(np.abs(right), span)
+    return np.abs(group_sum(residual, span)) / scale, group_sum(rounding, span) / scale
+
+
+def _segments(run: xr.Dataset, chosen: Segment) -> tuple[dict[str, xr.DataArray], dict]:
+    """The chosen segment first, then the stretches of constant hyper-parameters that are long enough to judge."""
+    segments = [chosen]
+    for start, stop in constant_stretches(run):
+        try:
+            segments.append(choose_segment(run, f"{max(start, 1)}:{stop}"))
+        except AnalysisError:
+            continue
+    values = {
+        "loss_split_half": ([s.loss_z for s in segments], "split-half z score of the loss", "损失的前后半 z 值"),
+        "displacement_split_half": (
+            [s.displacement_z for s in segments],
+            "split-half z score of the squared displacement",
+            "位移平方的前后半 z 值",
+        ),
+        "segment_stationary_flag": ([float(s.stationary) for s in segments], "stationary (1) or not (0)", "平稳(1)或否(0)"),
+    }
+    variables = {
+        name: xr.DataArray(column, dims="segment", attrs={"units": "1", "long_name": en, "long_name_zh": zh})
+        for name, (column, en, zh) in values.items()
+    }
+    coordinates = {
+        "segment_start": ("segment", [s.start for s in segments]),
+        "segment_stop": ("segment", [s.stop for s in segments]),
+    }
+    return variables, coordinates
+
+
+def _verdicts(results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
+    found = [segment_verdict(segment, "segment")]
+    value, error = (float(results[name].sel(group="all")) for name in ("fdr1_centred", "fdr1_centred_stderr"))
+    if float(results["fdr1_centred_n_eff"].sel(group="all")) < 10:
+        found.append(verdict("fdr1_centred", "untrusted", "unresolved",
+                             "Unresolved: fewer than ten effective samples in the segment.", "未分辨:区间内有效样本少于十个。"))
+    elif abs(value - 1) < 3 * error:
+        found.append(verdict("fdr1_centred", "ok", "holds", "Centred FDR1 holds within three standard errors.",
+                             "中心化 FDR1 在三倍标准误差内成立。"))
+    else:
+        found.append(verdict("fdr1_centred", "caution", "transient",
+                             f"Transient: centred FDR1 is {value:.3f} ± {error:.3f} instead of 1.",
+                             f"暂态:中心化 FDR1 为 {value:.3f} ± {error:.3f},而不是 1。"))
+    residual, floor = (float(results[name].sel(group="all")) for name in ("identity_residual", "identity_floor"))
+    if segment.reason.startswith("a hyper-parameter"):
+        return found
+    if residual <= floor:
+        found.append(verdict("identity_residual", "ok", "closes",
+                             f"The recording closes the FDR1 identity to {residual:.1e}; rounding allows {floor:.1e}.",
+                             f"记录满足 FDR1 恒等式,残差 {residual:.1e};舍入允许 {floor:.1e}。"))
+    else:
+        found.append(verdict("identity_residual", "untrusted", "open",
+                             f"The recording misses the FDR1 identity by {residual:.1e}, more than rounding ({floor:.1e}) "
+                             "explains: parameters were changed outside the optimizer, or the store is damaged.",
+                             f"记录不满足 FDR1 恒等式:残差 {residual:.1e} 超过舍入误差 {floor:.1e};"
+                             "参数在优化器之外被改动,或存储已损坏。"))
+    return found

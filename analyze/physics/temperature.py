@@ -1,0 +1,210 @@
+"""Effective temperature: noise and kinetic thermometers, and the seed's η·Var(g)/2.
+
+With C = Cov(g | θ) of the mini-batch actually used, SGD with momentum μ and dampening ν has per direction
+
+    T = η(1−ν) C / (2(1−μ))                                            noise thermometer
+    T = η ⟨v_mid²⟩ / (1−ν),   v_mid = (v_t + v_{t+1})/2                kinetic thermometer
+
+in units of the loss (Mandt, Hoffman & Blei 2017; Jastrzębski et al. 2017). Reported is the trace over a group divided
+by its number of parameters: a mean over directions, which parameters without noise pull down. tr C comes from
+½‖g−g′‖² of independent batches, without bias. The kinetic one needs two scalars per step and no Hessian; it is exact
+for a stationary quadratic loss at every ηλ (physics.md, V1, V6, V13). Off a plateau the drift adds η‖⟨v⟩‖²/(1−ν),
+which `temperature_kinetic_drift_free` subtracts, with ⟨v⟩ the mean velocity of the segment. (For a steady gradient
+this is η(1−ν)‖∇L‖²/(1−μ)², V8; but a gradient that turns within 1/(1−μ) steps moves nothing.)
+
+The seed's η·Var(g)/2 takes the variance of g over time; that contains the spread of the mean gradient and lacks the
+factor 1/(1−μ). It is kept under its own name for comparison.
+
+Nesterov's kinetic temperature depends on frequency, and Adam's temperature on its preconditioner: not defined here.
+"""
+
+import numpy as np
+import xarray as xr
+
+from .. import errorbar
+from ..quantities import (
+    at_probes,
+    choose_segment,
+    group_sizes,
+    group_sum,
+    hyperparameters,
+    is_nesterov,
+    is_sgd,
+    next_velocity_squared,
+    matching_windows,
+    segment_verdict,
+    verdict,
+    window_coordinates,
+    with_all,
+    within,
+)
+from ..settings import AnalysisSettings
+
+VERSION = 1
+USES = ("segment", "windows")
+TITLE = "Effective temperature"
+TITLE_ZH = "有效温度"
+FORMULA = r"T=\frac{\eta(1-\nu)}{2(1-\mu)}\,\frac{\mathrm{tr}\,C}{P}\qquad T_\mathrm{kin}=\frac{\eta\,\langle\|v_\mathrm{mid}\|^2\rangle}{(1-\nu)\,P}"
+EXPLANATION = (
+    "The temperature of the mini-batch noise, once from the variance of the gradient at fixed parameters (noise) and "
+    "once from the squared mid-step velocity (kinetic); where both agree, the fluctuations are thermal. "
+    "Do not read it as one temperature of the network: it is a mean over the parameters of a group, and away from a "
+    "plateau or under shuffled epochs the thermometers part for reasons that the verdicts name."
+)
+EXPLANATION_ZH = (
+    "小批量噪声的温度:一种由参数固定时的梯度方差得到(噪声温度计),另一种由半步速度的平方得到(动能温度计);"
+    "两者一致时,涨落是热涨落。不要把它当作整个网络的单一温度:它是一组参数的平均值;"
+    "远离平台期或按轮次打乱采样时,两种温度计会分离,原因见判定。"
+)
+METHOD = (
+    "Mean over the segment with Γ-method errors. tr C: half the squared difference of the step's gradient and that of an "
+    "independent mini-batch. Kinetic: exact inner products of every step."
+)
+REFERENCE = (
+    "Mandt, Hoffman & Blei 2017, JMLR 18(134); Jastrzębski et al. 2017, arXiv 1711.04623; "
+    "Chaudhari & Soatto 2018, ICLR; estimator errors: Wolff 2004, hep-lat/0306017."
+)
+NAMES = {
+    "temperature_noise": ("noise temperature", "噪声温度"),
+    "temperature_kinetic": ("kinetic temperature", "动能温度"),
+    "temperature_kinetic_drift_free": ("kinetic temperature without drift", "扣除漂移的动能温度"),
+    "temperature_seed": ("seed's η·Var(g)/2", "种子公式 η·Var(g)/2"),
+}
+
+
+def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
+    """Temperatures per group, over the segment and over time.
+
+    Args:
+        run: from `open_run`.
+
+    Returns:
+        `temperature_noise`, `temperature_kinetic` (group,) and `_over_time` (group, window), and over the segment
+        `temperature_kinetic_drift_free` and `temperature_seed`, in units of the loss, with errors;
+        `kinetic_over_noise`, without drift; `noise_trace` and `gradient_norm_squared` (unbiased, so it may be
+        negative).
+
+    Raises:
+        AnalysisError: if the run is too short.
+    """
+    segment = choose_segment(run, settings.segment)
+    part = within(run, segment)
+    verdicts = [segment_verdict(segment, "temperature")]
+    of_segment = _thermometers(part, None)
+    results: dict[str, xr.DataArray] = {}
+    for name, (en, zh) in NAMES.items():
+        if name in of_segment:
+            results |= errorbar.named(name, of_segment[name], "loss", en, zh)
+    if "temperature_kinetic_drift_free" in of_segment and "temperature_noise" in of_segment:
+        ratio = errorbar.quotient(of_segment["temperature_kinetic_drift_free"], of_segment["temperature_noise"])
+        results |= errorbar.named(
+            "kinetic_over_noise", ratio, "1", "kinetic over noise temperature", "动能温度与噪声温度之比"
+        )
+    if part.sizes.get("probe"):
+        for name, source, en, zh in (
+            ("noise_trace", "noise_trace", "trace of the gradient noise covariance tr C", "梯度噪声协方差的迹 tr C"),
+            ("gradient_norm_squared", "gradient_dot", "squared norm of the mean gradient ‖∇L‖²", "平均梯度范数平方 ‖∇L‖²"),
+        ):
+            found = errorbar.mean_with_error(group_sum(part[source], run), "probe")
+            results |= errorbar.named(name, found, "loss2 parameter-2", en, zh)
+    over_time, coordinates = _over_time(run, settings.windows)
+    verdicts += _verdicts(run, results)
+    return xr.Dataset(results | over_time, coords=coordinates).assign_attrs(
+        segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
+    )
+
+
+def _thermometers(
+    run: xr.Dataset, windows: tuple[list[tuple[int, int]], list[tuple[int, int]]] | None
+) -> dict[str, errorbar.Estimate]:
+    """Each thermometer that the run allows, over all of it or over windows of (steps, probes)."""
+
+    def average(data: xr.DataArray) -> errorbar.Estimate:
+        dim = "step" if "step" in data.dims else "probe"
+        if windows is None:
+            return errorbar.mean_with_error(data, dim)
+        return errorbar.window_means(data, dim, windows[0] if dim == "step" else windows[1])
+
+    per_parameter = 1 / group_sizes(run)
+    found: dict[str, errorbar.Estimate] = {}
+    eta, mu, nu = hyperparameters(run)
+    if is_sgd(run) and not is_nesterov(run):
+        kinetic = average(group_sum(_kinetic(run), run) * per_parameter)
+        found["temperature_kinetic"] = kinetic
+    if is_sgd(run) and run.sizes.get("probe"):
+        factor = at_probes(eta * (1 - nu) / (2 * (1 - mu)), run)
+        found["temperature_noise"] = average(group_sum(factor * run["noise_trace"], run) * per_parameter)
+    if "gradient_sketch" in run and windows is None:
+        found["temperature_seed"] = _seed(run, per_parameter)
+        if "temperature_kinetic" in found:
+            found["temperature_kinetic_drift_free"] = _without_drift(run, found["temperature_kinetic"], per_parameter)
+    return found
+
+
+def _kinetic(run: xr.Dataset) -> xr.DataArray:
+    """η‖v_mid‖²/(1−ν) of each step, (layer, step)."""
+    eta, mu, nu = hyperparameters(run)
+    with_next = mu * run["velocity_squared"] + (1 - nu) * run["velocity_dot_gradient"]
+    mid = (run["velocity_squared"] + 2 * with_next + next_velocity_squared(run)) / 4
+    return eta * mid / (1 - nu)
+
+
+def _without_drift(run: xr.Dataset, kinetic: errorbar.Estimate, per_parameter: xr.DataArray) -> errorbar.Estimate:
+    """The kinetic temperature less that of the mean velocity, −⟨Δθ⟩/η, through the sketch."""
+    eta, _, nu = (values.mean() for values in hyperparameters(run))
+    mean = (run["update_sketch"].astype(float).mean("step") ** 2).sum("sketch") / eta**2
+    return kinetic[0] - eta / (1 - nu) * with_all(mean, run) * per_parameter, kinetic[1], kinetic[2]
+
+
+def _seed(run: xr.Dataset, per_parameter: xr.DataArray) -> errorbar.Estimate:
+    """η/2 times the variance of g over time; ‖⟨g⟩‖² through the sketch, which is unbiased for it."""
+    eta = hyperparameters(run)[0].mean("layer").mean("step")
+    squared = errorbar.mean_with_error(group_sum(run["gradient_squared"], run), "step")
+    mean = (run["gradient_sketch"].astype(float).mean("step") ** 2).sum("sketch")
+    variance = squared[0] - with_all(mean, run)
+    return errorbar.scale((variance, squared[1], squared[2]), eta / 2 * per_parameter)
+
+
+def _over_time(run: xr.Dataset, count: int) -> tuple[dict[str, xr.DataArray], dict]:
+    windows = matching_windows(run, count)
+    curves: dict[str, xr.DataArray] = {}
+    for name, found in _thermometers(run, windows).items():
+        curves |= errorbar.named(f"{name}_over_time", found, "loss", *NAMES[name], samples=False)
+    return curves, window_coordinates(run, windows[0])
+
+
+def _verdicts(run: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[str, str]]:
+    found = []
+    if not is_sgd(run):
+        kind = run.attrs["optimizer"]["class"]
+        found.append(verdict("temperature_noise", "untrusted", "not-defined",
+                             f"Not defined for {kind}: its temperature depends on the preconditioner of each parameter.",
+                             f"对 {kind} 没有定义:其温度取决于每个参数的预条件因子。"))
+    elif is_nesterov(run):
+        found.append(verdict("temperature_kinetic", "untrusted", "not-defined",
+                             "The kinetic temperature is not defined for Nesterov momentum: it depends on frequency.",
+                             "Nesterov 动量没有定义动能温度:它随频率变化。"))
+    if "noise_trace" not in run:
+        found.append(verdict("temperature_noise", "untrusted", "no-probe",
+                             "There is no noise temperature: the run was recorded without a probe.",
+                             "没有噪声温度:记录时没有使用探针。"))
+    elif "temperature_noise_n_eff" in results and float(results["temperature_noise_n_eff"].min()) < 10:
+        found.append(verdict("temperature_noise", "untrusted", "unresolved",
+                             "Unresolved: fewer than ten effective probes in the segment; record with a smaller probe_every.",
+                             "未分辨:区间内有效探针少于十个;请减小 probe_every 重新记录。"))
+    if run.attrs.get("clipped") or "clip_factor" in run:
+        found.append(verdict("temperature_noise", "caution", "clipped",
+                             "Gradients were clipped: the noise covariance is that of the clipped gradient only in part.",
+                             "梯度经过裁剪:噪声协方差只部分对应裁剪后的梯度。"))
+    if "kinetic_over_noise" in results:
+        value = float(results["kinetic_over_noise"].sel(group="all"))
+        error = float(results["kinetic_over_noise_stderr"].sel(group="all"))
+        if np.isfinite(value) and abs(value - 1) <= 3 * error:
+            found.append(verdict("kinetic_over_noise", "ok", "agree",
+                                 "The thermometers agree within three standard errors.", "两种温度计在三倍标准误差内一致。"))
+        elif np.isfinite(value):
+            found.append(verdict("kinetic_over_noise", "caution", "disagree",
+                                 f"The thermometers differ: kinetic/noise = {value:.3f} ± {error:.3f} (drift, curvature "
+                                 "beyond the quadratic, or coloured noise).",
+                                 f"两种温度计不一致:动能/噪声 = {value:.3f} ± {error:.3f}(漂移、非二次曲率或有色噪声)。"))
+    return found

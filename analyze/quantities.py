@@ -1,0 +1,233 @@
+"""What several analyses need of a run: hyper-parameters per layer, sums per group, segments and windows."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from . import series
+from .settings import AnalysisError
+
+MIN_STEPS = 64
+_STARTS = (0, 1, 2, 3, 4, 5, 6)
+"""candidate starts of the stationary segment, in eighths of the last stretch of constant hyper-parameters"""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The steps [start, stop) that an estimate uses."""
+
+    start: int
+    stop: int
+    stationary: bool
+    """whether both halves agree in loss and displacement"""
+    reason: str
+    reason_zh: str
+    loss_z: float
+    """difference of the halves' mean losses in standard errors"""
+    displacement_z: float
+
+
+def is_sgd(run: xr.Dataset) -> bool:
+    """Whether the formulas of SGD with momentum apply."""
+    return run.attrs["optimizer"]["class"] == "SGD"
+
+
+def is_nesterov(run: xr.Dataset) -> bool:
+    """Whether the update looks ahead, which makes the effective temperature depend on frequency."""
+    return bool(run.attrs["optimizer"]["nesterov"])
+
+
+def hyperparameters(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+    """Learning rate η, momentum μ and dampening ν, each (layer, step); ν is 0 where torch ignores it (μ = 0)."""
+    of_layer = run["layer_optimizer_group"].drop_vars(["layer_group", "layer_size", "layer_optimizer_group"])
+    eta, mu, nu = (run[name].isel(optimizer_group=of_layer) for name in ("learning_rate", "momentum", "dampening"))
+    return eta, mu, xr.where(mu == 0, 0.0, nu)
+
+
+def mobility(run: xr.Dataset) -> xr.DataArray:
+    """SGD time per step, η(1−ν)/(1−μ), (layer, step)."""
+    eta, mu, nu = hyperparameters(run)
+    return eta * (1 - nu) / (1 - mu)
+
+
+def next_velocity_squared(run: xr.Dataset) -> xr.DataArray:
+    """‖v_{t+1}‖² from the moments before the step, (layer, step)."""
+    _, mu, nu = hyperparameters(run)
+    cross = 2 * mu * (1 - nu) * run["velocity_dot_gradient"]
+    return mu**2 * run["velocity_squared"] + cross + (1 - nu) ** 2 * run["gradient_squared"]
+
+
+def group_names(run: xr.Dataset) -> list[str]:
+    """`all`, then the model's groups."""
+    return ["all", *run["group"].values.tolist()]
+
+
+def group_sum(data: xr.DataArray, run: xr.Dataset) -> xr.DataArray:
+    """Sum over the layers of each group, and over all: `layer` becomes `group`."""
+    names = group_names(run)
+    belongs = run["layer_group"].values[:, None] == np.array(names)[None, :]
+    belongs[:, 0] = True
+    weights = xr.DataArray(belongs.astype(float), dims=("layer", "group"), coords={"group": names})
+    data = data.drop_vars([name for name in data.coords if name not in data.dims], errors="ignore")
+    return xr.dot(data.drop_vars("layer", errors="ignore"), weights, dim="layer").transpose("group", ...)
+
+
+def with_all(data: xr.DataArray, run: xr.Dataset) -> xr.DataArray:
+    """Add the sum over the groups as the first, `all`: (group, ...) of the model's groups → (1 + group, ...)."""
+    data = data.drop_vars([name for name in data.coords if name != "step"])
+    everything = xr.concat([data.sum("group", skipna=False).expand_dims("group"), data], "group")
+    return everything.assign_coords(group=group_names(run)).transpose("group", ...)
+
+
+def group_sizes(run: xr.Dataset) -> xr.DataArray:
+    """Number of parameters of each group and of all, (group,)."""
+    return group_sum(run["layer_size"].astype(float), run)
+
+
+def at_probes(data: xr.DataArray, run: xr.Dataset) -> xr.DataArray:
+    """A per-step array of a run, or of a part of one, at the steps of its probes: `step` becomes `probe`."""
+    positions = run["probe_step"].values - int(run["step"].values[0])
+    return data.isel(step=xr.DataArray(positions, dims="probe")).drop_vars("step", errors="ignore")
+
+
+def require(run: xr.Dataset, *names: str) -> None:
+    """Refuse a run that lacks arrays.
+
+    Raises:
+        AnalysisError: naming them and why they were not recorded.
+    """
+    for name in names:
+        if name not in run:
+            reason = run.attrs.get("not_recorded", {}).get(name, "it was switched off or the recording was cut off")
+            raise AnalysisError(f"needs {name}, which this run does not hold: {reason}")
+
+
+def within(run: xr.Dataset, segment: Segment) -> xr.Dataset:
+    """The run's steps and probes inside a segment."""
+    part = run.isel(step=slice(segment.start, segment.stop))
+    if "probe_step" not in run:
+        return part
+    steps = run["probe_step"].values
+    return part.isel(probe=np.flatnonzero((steps >= segment.start) & (steps < segment.stop)))
+
+
+def split_windows(start: int, stop: int, count: int) -> list[tuple[int, int]]:
+    """At most `count` equal windows of at least 16 steps that cover [start, stop)."""
+    count = int(np.clip((stop - start) // 16, 1, count))
+    edges = np.linspace(start, stop, count + 1).round().astype(int)
+    return list(pairwise(edges.tolist()))
+
+
+def matching_windows(run: xr.Dataset, count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The same windows in steps and in probes, so that curves of both can be compared point by point.
+
+    At least eight probes fall into each where there are so many; without probes the second list is empty. The first
+    step, with the parameters unmoved and no velocity yet, is left out.
+    """
+    steps, probes = run.sizes["step"], run.sizes.get("probe", 0)
+    if not probes:
+        return split_windows(1, steps, count), []
+    edges = np.linspace(0, probes, int(np.clip(probes // 8, 1, count)) + 1).round().astype(int).tolist()
+    at = [*run["probe_step"].values.tolist(), steps]
+    windows = list(pairwise(edges))
+    return [(max(1, at[start]), at[stop]) for start, stop in windows], windows
+
+
+def window_coordinates(run: xr.Dataset, bounds: list[tuple[int, int]]) -> dict[str, Any]:
+    """Coordinates `window_step` and `window_sgd_time` of windows given in steps."""
+    centres = np.array([(start + stop - 1) // 2 for start, stop in bounds])
+    return {"window_step": ("window", centres), "window_sgd_time": ("window", run["sgd_time"].values[centres])}
+
+
+def constant_stretches(run: xr.Dataset) -> list[tuple[int, int]]:
+    """Stretches [start, stop) of steps without a change of any hyper-parameter."""
+    names = [name for name in ("learning_rate", "momentum", "dampening", "weight_decay") if name in run]
+    values = np.concatenate([np.atleast_2d(run[name].values) for name in names])
+    changed = np.any((np.diff(values, axis=-1) != 0) & ~np.isnan(np.diff(values, axis=-1)), axis=0)
+    edges = [0, *(np.flatnonzero(changed) + 1).tolist(), run.sizes["step"]]
+    return list(pairwise(edges))
+
+
+def choose_segment(run: xr.Dataset, request: str) -> Segment:
+    """The segment that a setting asks for.
+
+    `auto` takes the last stretch of constant hyper-parameters and the earliest start in it from which both halves
+    agree in loss and squared displacement within three standard errors (Geweke 1992); if there is none, the last
+    half, marked as not stationary. `start:stop` is taken as it is, and tested likewise.
+
+    Raises:
+        AnalysisError: if the run or the segment is too short or the segment lies outside.
+    """
+    steps = run.sizes["step"]
+    if request != "auto":
+        start, stop = (int(number) for number in request.split(":"))
+        if stop > steps or stop - start < MIN_STEPS:
+            raise AnalysisError(f"segment {request}: expected at least {MIN_STEPS} steps within 0:{steps}")
+        return _judge(run, start, stop)
+    start, stop = constant_stretches(run)[-1]
+    # torch leaves out the dampening at the first step; it also carries the unmoved starting point.
+    start = max(start, 1)
+    if stop - start < MIN_STEPS:
+        raise AnalysisError(
+            f"the last stretch of constant hyper-parameters has {stop - start} steps, at least {MIN_STEPS} are needed; "
+            "name a segment with --segment start:stop"
+        )
+    candidates = [start + (stop - start) * eighth // 8 for eighth in _STARTS]
+    for candidate in candidates:
+        if stop - candidate >= MIN_STEPS:
+            segment = _judge(run, candidate, stop)
+            if segment.stationary:
+                return segment
+    return _judge(run, max(start, stop - max((stop - start) // 2, MIN_STEPS)), stop)
+
+
+def _judge(run: xr.Dataset, start: int, stop: int) -> Segment:
+    part = run.isel(step=slice(start, stop))
+    loss_z = _split_half(part["loss"]) if "loss" in part else float("nan")
+    displacement_z = _split_half(part["displacement_squared"].sum("layer"))
+    if len({tuple(bounds) for bounds in constant_stretches(part)}) > 1:
+        text = ("a hyper-parameter changes within the segment", "区间内有超参数变化")
+        return Segment(start, stop, False, *text, loss_z, displacement_z)
+    moved = [
+        (en, zh)
+        for z, en, zh in ((loss_z, "loss", "损失"), (displacement_z, "displacement", "位移"))
+        if not abs(z) < 3 and not (en == "loss" and np.isnan(z))
+    ]
+    if moved:
+        names, names_zh = " and ".join(en for en, _ in moved), "与".join(zh for _, zh in moved)
+        text = (f"the two halves differ in {names}", f"前后两半的{names_zh}不一致")
+        return Segment(start, stop, False, *text, loss_z, displacement_z)
+    return Segment(start, stop, True, "both halves agree", "前后两半一致", loss_z, displacement_z)
+
+
+def _split_half(data: xr.DataArray) -> float:
+    """Difference of the halves' means in standard errors; infinite where a half has under ten effective samples."""
+    values = np.asarray(data.values, dtype=float)
+    values = values[np.isfinite(values)]
+    half = len(values) // 2
+    (early, early_error, early_n), (late, late_error, late_n) = (
+        series.mean_and_error(part) for part in (values[:half], values[half:])
+    )
+    if min(early_n, late_n) < 10:
+        return float("inf")
+    spread = float(np.hypot(early_error, late_error))
+    return float((late - early) / spread) if spread > 0 else 0.0
+
+
+def verdict(quantity: str, status: str, code: str, en: str, zh: str) -> dict[str, str]:
+    """One sentence about how far a quantity can be trusted; `status` is ok, caution or untrusted."""
+    return {"quantity": quantity, "status": status, "code": code, "en": en, "zh": zh}
+
+
+def segment_verdict(segment: Segment, quantity: str) -> dict[str, str]:
+    """Whether the segment behind an estimate is stationary."""
+    where = f"steps {segment.start}–{segment.stop}"
+    where_zh = f"第 {segment.start}–{segment.stop} 步"
+    if segment.stationary:
+        return verdict(quantity, "ok", "stationary", f"Stationary in {where}: {segment.reason}.",
+                       f"{where_zh}内平稳:{segment.reason_zh}。")
+    return verdict(quantity, "caution", "not-stationary", f"Not stationary in {where}: {segment.reason}.",
+                   f"{where_zh}内不平稳:{segment.reason_zh}。")

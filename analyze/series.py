@@ -1,0 +1,237 @@
+"""Kernels on plain arrays with time on the last axis: autocovariance, integrated time, means with error bars.
+
+Error bars follow Wolff's Γ-method (Wolff 2004, hep-lat/0306017): the variance of a mean is 2τ_int Γ(0)/N with the sum
+of autocovariances cut where statistical and systematic error balance (parameter S = 1.5), corrected for the bias of
+the sample mean. The integrated time is τ_int = ½ + Σ ρ(t) (½ for white noise; some tools return twice this), and
+N/(2τ_int) samples are effectively independent. Standard errors are widened to Student's t with N/(3τ_int) degrees of
+freedom, so that value ± 1.96·stderr covers 95 %: measured 93–97 % for at least 40 effective samples.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, stats
+
+Floats = NDArray[np.float64]
+WINDOW = 1.5
+_NORMAL = 1.959963984540054
+
+
+def autocovariance(series: Floats) -> Floats:
+    """Γ(t) of each series, shape (..., N) → (..., N): centred by the sample mean, normalized by N, by FFT."""
+    n = series.shape[-1]
+    centred = series - series.mean(-1, keepdims=True)
+    size = fft.next_fast_len(2 * n - 1, real=True)
+    spectrum = fft.rfft(centred, size)
+    return fft.irfft(spectrum.real**2 + spectrum.imag**2, size)[..., :n] / n
+
+
+def integrated_time(covariance: Floats) -> tuple[Floats, Floats]:
+    """τ_int of an autocovariance and its standard error (Wolff 2004, eqs. 35, 42, 49–52).
+
+    Args:
+        covariance: (..., N) from `autocovariance`, possibly summed over series.
+
+    Returns:
+        τ_int and its error, both of shape (...); ½ and 0 where the series is constant.
+    """
+    n = covariance.shape[-1]
+    flat = covariance.reshape(-1, n)
+    variance = flat[:, :1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rho = np.where(variance > 0, flat / variance, 0.0)
+        cumulative = 0.5 + np.cumsum(rho[:, 1 : max(2, n // 2)], axis=1)
+        lags = np.arange(1, cumulative.shape[1] + 1)
+        above = np.maximum(cumulative, 0.5 + 1e-12)
+        decay = WINDOW / np.log((2 * above + 1) / (2 * above - 1))
+        balance = np.exp(-lags / decay) - decay / np.sqrt(lags * n)
+    crossed = balance < 0
+    index = np.where(crossed.any(1), crossed.argmax(1), crossed.shape[1] - 1)
+    window = lags[index]
+    tau = np.maximum(cumulative[np.arange(len(flat)), index] * (1 + (2 * window + 1) / n), 0.5)
+    tau = np.where(np.isnan(variance[:, 0]), np.nan, tau)
+    error = tau * np.sqrt(np.maximum(4 * (window + 0.5 - tau) / n, 0.0))
+    shape = covariance.shape[:-1]
+    return tau.reshape(shape), error.reshape(shape)
+
+
+def mean_and_error(series: Floats) -> tuple[Floats, Floats, Floats]:
+    """Mean of each series (..., N), its standard error (Student-widened) and the number of effective samples.
+
+    The error is NaN for fewer than four samples; a constant series has error 0.
+    """
+    series = np.asarray(series, dtype=np.float64)
+    n = series.shape[-1]
+    if n == 0:
+        empty = np.full(series.shape[:-1], np.nan)
+        return empty, empty.copy(), np.zeros(series.shape[:-1])
+    mean = series.mean(-1)
+    if n < 4:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, float(n))
+    covariance = autocovariance(series)
+    tau, _ = integrated_time(covariance)
+    n_eff = n / (2 * tau)
+    variance = np.maximum(covariance[..., 0], 0.0) * (1 + 1 / n_eff)
+    return mean, np.sqrt(variance / n_eff) * student_factor(n_eff), n_eff
+
+
+def student_factor(n_eff: Floats) -> Floats:
+    """How much wider than Gaussian a 95 % interval is that rests on `n_eff` samples (N/(3τ_int) = n_eff·⅔ degrees)."""
+    return stats.t.ppf(0.975, np.maximum(2 * np.asarray(n_eff) / 3, 1.0)) / _NORMAL
+
+
+def ratio_and_error(numerator: Floats, denominator: Floats) -> tuple[Floats, Floats, Floats]:
+    """Ratio of means of two simultaneous series (..., N), with the error of their joint fluctuation.
+
+    The ratio's first-order fluctuation is the series (a − R b)/⟨b⟩, whose mean has the error of R (Wolff 2004, eq. 16).
+    """
+    bottom = denominator.mean(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = numerator.mean(-1) / bottom
+        fluctuation = (numerator - ratio[..., None] * denominator) / bottom[..., None]
+    _, error, n_eff = mean_and_error(fluctuation)
+    return ratio, error, n_eff
+
+
+def log_lags(longest: int, per_decade: int) -> NDArray[np.int64]:
+    """Whole lags from 1 to `longest`, about `per_decade` in each factor of ten."""
+    count = max(2, int(np.ceil(np.log10(max(longest, 2)) * per_decade)) + 1)
+    return np.unique(np.round(np.geomspace(1, max(longest, 1), count)).astype(np.int64))
+
+
+def mean_squared_displacement(positions: Floats) -> Floats:
+    """Time-averaged ‖x(t+τ) − x(t)‖², summed over coordinates, at every lag, by FFT.
+
+    With S(τ) = Σ_t x(t)·x(t+τ) and prefix sums of ‖x‖² (Calandrini et al. 2011, Kneller et al. 1995). Coordinates are
+    centred first: without that, digits are lost when the offset is much larger than the steps.
+
+    Args:
+        positions: (coordinate, N).
+
+    Returns:
+        (N,), value at lag τ.
+    """
+    n = positions.shape[-1]
+    centred = positions - positions.mean(-1, keepdims=True)
+    size = fft.next_fast_len(2 * n - 1, real=True)
+    spectrum = fft.rfft(centred, size)
+    product = fft.irfft((spectrum.real**2 + spectrum.imag**2).sum(0), size)[:n]
+    squared = np.concatenate([[0.0], np.cumsum((centred**2).sum(0))])
+    lags = np.arange(n)
+    tails = squared[n - lags] + squared[n] - squared[lags]
+    return np.maximum((tails - 2 * product) / (n - lags), 0.0)
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def squared_displacements(positions, lags):
+    """‖x(t+τ) − x(t)‖² of every origin, summed over coordinates; NaN where t+τ is past the end.
+
+    Args:
+        positions: (coordinate, N); lags: (L,) whole numbers.
+
+    Returns:
+        (L, N) float64.
+    """
+    count, n = positions.shape
+    out = np.zeros((lags.size, n))
+    for i in range(lags.size):
+        lag = lags[i]
+        out[i, max(0, n - lag) :] = np.nan
+        for c in range(count):
+            early, late, row = positions[c, : n - lag], positions[c, lag:], out[i, : n - lag]
+            for t in range(n - lag):
+                step = np.float64(late[t]) - np.float64(early[t])
+                row[t] += step * step
+    return out
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def lagged_products(positions, lags):
+    """x(t)·x(t+τ) of every origin, summed over coordinates; NaN where t+τ is past the end. Shapes as above."""
+    count, n = positions.shape
+    out = np.zeros((lags.size, n))
+    for i in range(lags.size):
+        lag = lags[i]
+        out[i, max(0, n - lag) :] = np.nan
+        for c in range(count):
+            early, late, row = positions[c, : n - lag], positions[c, lag:], out[i, : n - lag]
+            for t in range(n - lag):
+                row[t] += np.float64(late[t]) * np.float64(early[t])
+    return out
+
+
+def lag_means(collective: Floats, lags: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """Mean, error and effective samples of each row of (L, N), whose last `lags` entries are missing."""
+    n = collective.shape[-1]
+    rows = [mean_and_error(row[: n - lag]) for row, lag in zip(collective, lags, strict=True)]
+    mean, error, n_eff = (np.array(column) for column in zip(*rows, strict=True))
+    return mean, error, n_eff
+
+
+def local_exponents(collective: Floats, lags: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """d ln⟨·⟩ / d ln τ at each lag, from its neighbours on either side, with its error.
+
+    The error is that of the difference of the two relative fluctuations, origin by origin, so that the strong
+    correlation between neighbouring lags is in it. NaN at the ends, and where a mean is not positive.
+    """
+    n = collective.shape[-1]
+    exponent, error = np.full((2, len(lags)), np.nan)
+    for i in range(1, len(lags) - 1):
+        width = n - lags[i + 1]
+        low, high = collective[i - 1, :width], collective[i + 1, :width]
+        if low.mean() <= 0 or high.mean() <= 0:
+            continue
+        span = np.log(lags[i + 1] / lags[i - 1])
+        exponent[i] = np.log(high.mean() / low.mean()) / span
+        error[i] = mean_and_error(high / high.mean() - low / low.mean())[1] / span
+    return exponent, error
+
+
+def autocorrelation(collective: Floats, lags: NDArray[np.int64], variance_of_mean: float) -> tuple[Floats, Floats]:
+    """ρ(τ) from products x(t)·x(t+τ) of centred series, with errors.
+
+    Centring by the sample mean lowers every autocovariance by the variance of that mean; it is added back.
+
+    Args:
+        collective: (1 + L, N) from `lagged_products` with lag 0 first.
+        lags: (L,) without the 0.
+    """
+    n = collective.shape[-1]
+    zero = collective[0] + variance_of_mean
+    rho, error = np.full((2, len(lags)), np.nan)
+    for i, lag in enumerate(lags):
+        here = collective[i + 1, : n - lag] + variance_of_mean
+        # c(0) from all origins, its fluctuation from both ends of each pair.
+        bottom = zero.mean()
+        rho[i] = here.mean() / bottom
+        both = (zero[: n - lag] + zero[lag:]) / 2
+        error[i] = mean_and_error((here - rho[i] * both) / bottom)[1]
+    return rho, error
+
+
+def effective_dimension(increments: Floats, widths: list[int], exact: list[bool]) -> float:
+    """d_eff = (tr C)²/tr C² of independent increments seen through the sketches of one or more groups.
+
+    tr C² is the mean of (x_i·x_j)² over pairs, less the sketches' own contribution Σ_g (tr C_g)²/k_g
+    (physics.md 1.1: E tr S_P² = tr C²(1+1/k) + (tr C)²/k).
+
+    Args:
+        increments: (sample, coordinate), centred; coordinates of the groups one after another.
+        widths: k_g, coordinates of each group.
+        exact: whether a group's sketch holds every parameter, and so contributes nothing of its own.
+    """
+    samples = len(increments)
+    gram = increments @ increments.T
+    trace = np.trace(gram) / samples
+    if samples < 2 or not trace > 0:
+        return 1.0
+    squares = (np.sum(gram**2) - np.sum(np.diag(gram) ** 2)) / (samples * (samples - 1))
+    groups = np.split(increments, np.cumsum(widths)[:-1], axis=1)
+    own = sum(
+        np.mean(np.sum(part**2, axis=1)) ** 2 / width
+        for part, width, whole in zip(groups, widths, exact, strict=True)
+        if not whole
+    )
+    # More dimensions than samples times coordinates cannot be told apart from none.
+    smallest = trace**2 / (samples * increments.shape[1])
+    return float(max(trace**2 / max(squares - own, smallest), 1.0))

@@ -1,0 +1,44 @@
+"""Settings of the analyses: frozen and checked; each analysis names those that it depends on."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from thermodl.record.store import UserError
+
+
+class AnalysisError(UserError):
+    """An analysis that cannot be made of this run, with the reason."""
+
+
+class AnalysisSettings(BaseModel):
+    """How runs are analyzed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    segment: str = Field(
+        "auto",
+        pattern=r"^(auto|\d+:\d+)$",
+        description="steps to use, start:stop, or auto: the longest stationary end of the run",
+    )
+    windows: Annotated[int, Field(ge=2, le=400)] = Field(32, description="windows of the curves over time, at most")
+    lags_per_decade: Annotated[int, Field(ge=2, le=100)] = Field(10, description="lags in each factor of ten")
+    diffusion_lag: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="lag ℓ at which D is taken from MSD(2ℓ) − MSD(ℓ); default 5/(1−μ)"
+    )
+    waiting_times: Annotated[int, Field(ge=1, le=64)] = Field(6, description="origins of the two-time displacement")
+
+
+def make_settings(**values: object) -> AnalysisSettings:
+    """Check settings.
+
+    Raises:
+        AnalysisError: naming the setting, what came and what is allowed.
+    """
+    try:
+        return AnalysisSettings.model_validate(values)
+    except ValidationError as error:
+        item = error.errors()[0]
+        key = ".".join(str(part) for part in item["loc"])
+        known = ", ".join(AnalysisSettings.model_fields)
+        raise AnalysisError(f"{key} = {item['input']!r}: {item['msg'].lower()} (settings are {known})") from error

@@ -1,0 +1,149 @@
+"""`thermodl record`: train and record one run, or many from settings files."""
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .settings import RunSettings, SettingsError, assign, check_name, make_settings, read_toml
+from .store import RunError, UserError, read_attributes, run_state
+
+_FLAGS = ("model", "data", "data_root", "steps", "batch_size", "sampling", "optimizer", "learning_rate", "momentum",
+          "weight_decay", "seed", "device")  # fmt: skip
+
+
+def record(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Settings files (TOML), one run each. None: the defaults and the flags.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder. Default: the file's name.")] = None,
+    runs_dir: Annotated[Path, typer.Option(help="Folder that receives the run folders.")] = Path("runs"),
+    model: Annotated[
+        str | None, typer.Option(help="cnn, mlp, a torchvision name such as resnet50, or package.module:function.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="fashion-mnist-10k (embedded), mnist, fashion-mnist, cifar10, cifar100, a .npz file, or "
+            "package.module:function."
+        ),
+    ] = None,
+    data_root: Annotated[
+        str | None, typer.Option(help="Folder that holds the data set's files, or receives the download.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps. [default: 3000]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per step. [default: 64]")] = None,
+    sampling: Annotated[
+        str | None,
+        typer.Option(help="shuffle (every example once per epoch) or replacement (independent). It changes the physics."),
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="A class of torch.optim. [default: SGD]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate η. [default: 0.05]")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Momentum μ, SGD only. [default: 0.9]")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay. [default: 0.005]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and probes.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting as key=value, such as recorder.probe_every=10. May be repeated."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace recordings that are there.")] = False,
+) -> None:
+    """Train a model and record its trajectory into RUNS_DIR/NAME.
+
+    Without arguments a small CNN is trained on the embedded Fashion-MNIST part with SGD and momentum; it takes a
+    minute or two. Settings come from TOML files and flags; a flag wins over the file. A run that is finished with the
+    same settings is skipped; one that fails does not stop the others.
+
+    \b
+    thermodl record
+    thermodl record --sampling replacement --set recorder.probe_every=10
+    thermodl record --model resnet50 --data cifar10
+    thermodl record a.toml b.toml
+    """
+    given = locals()
+    flags = {flag: given[flag] for flag in _FLAGS if given[flag] is not None}
+    if name is not None and files and len(files) > 1:
+        raise SettingsError(f"--name {name} names one run, but {len(files)} settings files were given")
+    failures: dict[str, int] = {}
+    for file in files or [None]:
+        label = str(file or name or "run")
+        try:
+            folder, settings = _plan(file, name, flags, set_ or [], runs_dir)
+            record_run(settings, folder, overwrite=overwrite)
+        except UserError as error:
+            if not files or len(files) == 1:
+                raise
+            print(f"thermodl: {label}: {error}", file=sys.stderr)
+            failures[label] = 2
+        except Exception:
+            traceback.print_exc()
+            failures[label] = 1
+    if failures:
+        print(f"thermodl: failed: {', '.join(failures)}", file=sys.stderr)
+        raise typer.Exit(min(failures.values()))
+
+
+def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False) -> bool:
+    """Record one run with progress on the terminal; False if it was there already with the same settings.
+
+    Raises:
+        RunError: if the folder holds another recording, or one that is not finished, and `overwrite` is false.
+        SettingsError: if the settings cannot be met.
+    """
+    if not overwrite and (folder / "run.zarr").exists():
+        attributes = read_attributes(folder)
+        state = run_state(attributes)
+        if attributes.get("run_id") == settings.run_id() and state == "finished":
+            print(f"{folder}: already recorded with these settings, skipped")
+            return False
+        why = f"is {state}" if attributes.get("run_id") == settings.run_id() else "has other settings"
+        raise RunError(f"{folder} holds a recording that {why}; choose another --name, or --overwrite to replace it")
+    from .train import train
+
+    with _progress(folder.name, settings.steps) as advance:
+        train(settings, folder, overwrite=overwrite, progress=advance)
+    print(f"{folder}: recorded {settings.steps} steps; next: thermodl analyze {folder}")
+    return True
+
+
+def _plan(
+    file: Path | None, name: str | None, flags: dict[str, Any], assignments: list[str], runs_dir: Path
+) -> tuple[Path, RunSettings]:
+    table = read_toml(file) if file else {}
+    table |= flags
+    for assignment in assignments:
+        assign(table, assignment)
+    in_file = table.pop("name", None)
+    settings = make_settings(table, str(file or "settings"))
+    name = name or in_file or (file.stem if file else f"{_plain(settings.model)}-{settings.run_id()[:6]}")
+    return runs_dir / check_name(str(name)), settings
+
+
+def _plain(name: str) -> str:
+    return name.rpartition(":")[2]
+
+
+@contextlib.contextmanager
+def _progress(name: str, steps: int) -> Iterator[Callable[[int, float], None]]:
+    """A bar on a terminal; elsewhere a line for every tenth."""
+    console = Console()
+    if not console.is_terminal:
+        tenth = max(1, steps // 10)
+
+        def print_line(done: int, loss: float) -> None:
+            if done % tenth == 0 or done == steps:
+                print(f"{name}: step {done} of {steps}, training loss {loss:.3f}", flush=True)
+
+        yield print_line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("training loss {task.fields[loss]:.3f}"), console=console) as bar:
+        task = bar.add_task(name, total=steps, loss=float("nan"))
+        yield lambda done, loss: bar.update(task, completed=done, loss=loss)

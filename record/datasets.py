@@ -1,0 +1,173 @@
+"""Data sets as tensors in memory: the embedded one, torchvision's, an `.npz` file, or one's own function."""
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thermodl.data import FASHION_MNIST_TRAIN, fashion_mnist_10k
+
+from .settings import SettingsError
+
+TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+NAMES = ("fashion-mnist-10k", *TORCHVISION)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images as bytes, so that even CIFAR fits in memory; `images` normalizes a batch when it is drawn."""
+
+    train_images: Tensor
+    """uint8 (N, channels, height, width)"""
+    train_labels: Tensor
+    """int64 (N,)"""
+    test_images: Tensor
+    test_labels: Tensor
+    classes: int
+    mean: Tensor
+    """per channel, of the training images scaled to 0…1, shape (channels, 1, 1)"""
+    std: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.train_images.shape[1:]
+        return channels, height, width
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Bytes (B, channels, height, width) as float32 with mean 0 and standard deviation 1 per channel."""
+        return (images.float() / 255 - self.mean) / self.std
+
+    def to(self, device: torch.device) -> "Dataset":
+        """The same data on a device."""
+        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()}
+        return Dataset(**moved)
+
+
+def load_dataset(name: str, root: str | None = None) -> Dataset:
+    """Load a data set by name.
+
+    Args:
+        name: one of `NAMES`, a path ending in `.npz` with arrays `train_images`, `train_labels`, `test_images`,
+            `test_labels` (images uint8, (N, height, width) or (N, height, width, channels)), or
+            `package.module:function`, a function without arguments that returns those four arrays as a dict.
+        root: folder for torchvision's files; they are downloaded there if missing. Default `~/.cache/thermodl`.
+
+    Raises:
+        SettingsError: if the name is unknown, or the files are neither there nor to be had.
+    """
+    if name == "fashion-mnist-10k":
+        images, labels = fashion_mnist_10k()
+        cut = FASHION_MNIST_TRAIN
+        return make_dataset(images[:cut], labels[:cut], images[cut:], labels[cut:])
+    if name in TORCHVISION:
+        return _load_torchvision(name, Path(root) if root else Path.home() / ".cache" / "thermodl")
+    if name.endswith(".npz"):
+        return _load_npz(Path(name))
+    if ":" in name:
+        return make_dataset(**load_function(name, "data")())
+    raise SettingsError(
+        f"--data {name!r} is unknown; expected {', '.join(NAMES)}, a .npz file, or package.module:function"
+    )
+
+
+def make_dataset(
+    train_images: np.ndarray, train_labels: np.ndarray, test_images: np.ndarray, test_labels: np.ndarray
+) -> Dataset:
+    """Put arrays of bytes into a `Dataset`.
+
+    Raises:
+        SettingsError: if images are not bytes, or labels and images differ in number.
+    """
+    for images, labels in ((train_images, train_labels), (test_images, test_labels)):
+        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+            raise SettingsError(f"images must be uint8 of 3 or 4 dimensions; got {images.dtype} {images.shape}")
+        if len(images) != len(labels) or len(images) == 0:
+            raise SettingsError(f"there are {len(images)} images but {len(labels)} labels")
+    train = _channels_first(train_images)
+    scaled = train.reshape(train.shape[0], train.shape[1], -1).astype(np.float32) / 255
+    return Dataset(
+        torch.from_numpy(train),
+        torch.from_numpy(np.asarray(train_labels, dtype=np.int64)),
+        torch.from_numpy(_channels_first(test_images)),
+        torch.from_numpy(np.asarray(test_labels, dtype=np.int64)),
+        classes=int(max(train_labels.max(), test_labels.max())) + 1,
+        mean=torch.from_numpy(scaled.mean((0, 2))).view(-1, 1, 1),
+        std=torch.from_numpy(scaled.std((0, 2))).clamp_min(1e-6).view(-1, 1, 1),
+    )
+
+
+def draw_batches(size: int, batch_size: int, sampling: str, generator: torch.Generator) -> Iterator[Tensor]:
+    """Endless index tensors of shape (batch_size,).
+
+    `shuffle` goes through a fresh permutation per epoch and drops an incomplete last batch; `replacement` draws
+    independently. The difference is physics: within an epoch the noise of shuffled batches is anti-correlated
+    (Kühn & Rosenow 2023).
+
+    Raises:
+        SettingsError: if the batch is larger than the data set.
+    """
+    if batch_size > size:
+        raise SettingsError(f"batch_size {batch_size} is larger than the data set of {size} examples")
+    while True:
+        if sampling == "replacement":
+            yield torch.randint(size, (batch_size,), generator=generator)
+        else:
+            yield from torch.randperm(size, generator=generator)[: size - size % batch_size].split(batch_size)
+
+
+def load_function(name: str, what: str) -> Any:
+    """The function that `package.module:function` names.
+
+    Raises:
+        SettingsError: if it cannot be imported.
+    """
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(f"--{what} {name!r}: {error}; expected package.module:function") from error
+
+
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    return np.array(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2), order="C")
+
+
+def _load_npz(path: Path) -> Dataset:
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return make_dataset(*(file[name] for name in names))
+    except FileNotFoundError:
+        raise SettingsError(f"--data {path}: there is no such file") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise SettingsError(f"--data {path}: {error}; expected the arrays {', '.join(names)}") from error
+
+
+def _load_torchvision(name: str, root: Path) -> Dataset:
+    from torchvision import datasets
+
+    kind = getattr(datasets, TORCHVISION[name])
+    parts = []
+    for train in (True, False):
+        try:
+            part = kind(root, train=train, download=False)
+        except RuntimeError:
+            part = _download(kind, name, root, train)
+        parts += [np.asarray(part.data), np.asarray(part.targets)]
+    return make_dataset(*parts)
+
+
+def _download(kind: Any, name: str, root: Path, train: bool) -> Any:
+    try:
+        return kind(root, train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        raise SettingsError(
+            f"the files of {name} are not in {root}, and the download failed ({error}); "
+            "connect to a network, or name the folder that holds them with --data-root"
+        ) from error

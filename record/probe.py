@@ -1,0 +1,54 @@
+"""The independent-batch probe: one more gradient g′ at the same θ, without leaving a trace in the training.
+
+With g and g′ from independent batches of the same size, ½‖g−g′‖² is unbiased for tr C and g·g′ for ‖∇L‖², whatever
+the architecture; g−g′ is the noise that moved θ, which gives the response without perturbing.
+"""
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def probe_gradient(
+    model: nn.Module, parameters: Sequence[Tensor], loss: Callable[[], Tensor], seed: int
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Gradient of an independent mini-batch at the present parameters.
+
+    `.grad`, buffers (BatchNorm statistics), and the random states of torch, numpy and Python are as before
+    afterwards. Inside, torch draws from `seed`, so that a dropout mask of the probe is never that of the next step.
+
+    Args:
+        loss: a function that draws a batch of its own and returns the loss, a scalar tensor.
+
+    Returns:
+        The loss, and one gradient per parameter (None where the loss does not depend on it).
+
+    Raises:
+        ValueError: if the loss is no scalar tensor with a gradient.
+    """
+    with _undisturbed(model, parameters), torch.enable_grad():
+        torch.manual_seed(seed)
+        value = loss()
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+            raise ValueError(f"probe must return the loss of a mini-batch, a scalar tensor with a gradient; got {value!r}")
+        return value.detach(), list(torch.autograd.grad(value.reshape(()), list(parameters), allow_unused=True))
+
+
+@contextlib.contextmanager
+def _undisturbed(model: nn.Module, parameters: Sequence[Tensor]) -> Iterator[None]:
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    devices = {parameter.device for parameter in parameters if parameter.device.type == "cuda"}
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's stream is saved, not used
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        with torch.no_grad():
+            for buffer, saved in buffers:
+                buffer.copy_(saved)

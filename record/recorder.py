@@ -1,0 +1,405 @@
+"""The recorder: two lines in any PyTorch loop, measuring at the optimizer's own pre- and post-step hooks.
+
+There the gradient is unscaled, accumulated, reduced and clipped, the update is exact, and steps that a GradScaler
+skips do not appear. Every step fills one row of a buffer on the device; a flush copies the buffer to the host once,
+and a background thread writes it. Recording does not disturb: weights are bit for bit those of the plain loop.
+"""
+
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import observables
+from .buffer import CLOCKS, HYPERPARAMETERS, SKETCHES, StepBuffer
+from .layers import decay_kind, find_layers, momentum_of
+from .probe import probe_gradient
+from .settings import RecorderSettings
+from .sketch import draw_signs, sketch
+from .store import NAME, RunWriter, remove_recording
+
+_MEASURED = {*CLOCKS, *HYPERPARAMETERS, *observables.BEFORE, *observables.AFTER, *SKETCHES}
+_PROBE_STREAM = 2**32
+
+
+class Recorder:
+    """Record a training run.
+
+    Use it as a context manager around the loop, or call `close` at the end; a run that ends by an exception is marked
+    as failed (by Ctrl-C as stopped). If the store can no longer be written, one warning says how much is safe, and
+    the training goes on unrecorded.
+
+    Args:
+        model: the network in training.
+        optimizer: any torch optimizer; what is not defined for it (the velocity, for all but SGD) is not recorded,
+            and the attribute `not_recorded` says so.
+        folder: the run folder, made if missing; `run.zarr` is written inside.
+        probe: a function without arguments that draws its own mini-batch, independent of the optimizer step's and of
+            the same size, and returns its loss. Without it there is no noise temperature.
+        settings: cadence and size of the channels.
+        attributes: JSON-able facts to keep with the run, such as `sampling`, `batch_size`, `train_size`.
+        overwrite: replace a recording that is already there.
+
+    Raises:
+        RunError: if the folder holds a recording and `overwrite` is false, or there is nothing to record.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        folder: str | Path,
+        *,
+        probe: Callable[[], Tensor] | None = None,
+        settings: RecorderSettings | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ):
+        self.folder = Path(folder)
+        self.settings = settings or RecorderSettings()
+        self._model, self._optimizer = model, optimizer
+        self._probe = probe if self.settings.probe_every else None
+        self._layers, self._groups = find_layers(model, optimizer)
+        self._decay = decay_kind(optimizer)
+        self._has_velocity = isinstance(optimizer, torch.optim.SGD)
+
+        self._device = self._layers[0].parameter.device
+        double = all(layer.parameter.dtype == torch.float64 for layer in self._layers)
+        self._dtype = torch.float64 if double else torch.float32
+        wide = torch.float32 if self._device.type == "mps" else torch.float64
+        self._reference = self._flatten_parameters()
+        self._previous = torch.zeros_like(self._reference)
+        self._signs = self._draw_signs()
+        # A sketch of width 0 could not be folded; where it is switched off it is measured at width 1 and not kept.
+        self._width = max(1, self.settings.sketch_size)
+        self._buffer = StepBuffer(len(self._layers), len(self._groups), self._width, self._device, wide)
+        self._wide = wide
+
+        self._step, self._sgd_time = 0, 0.0
+        self._rates: list[float] = []
+        self._measuring = False
+        self._lost = self._closed = False
+        self._started = self._flushed = time.monotonic()
+        self._events: dict[str, list[dict[str, np.ndarray]]] = {"probe": [], "snapshot": [], "evaluation": []}
+        self._pending: Future[None] | None = None
+        if overwrite:
+            remove_recording(self.folder)
+        self._writer = self._create_run(dict(attributes or {}))
+        self._thread = ThreadPoolExecutor(1, "thermodl-writer")
+        self._hooks = [
+            optimizer.register_step_pre_hook(lambda *_: self._before_step()),
+            optimizer.register_step_post_hook(lambda *_: self._after_step()),
+        ]
+
+    # ------------------------------------------------------------------------------------------------- public
+
+    @property
+    def step(self) -> int:
+        """Number of optimizer steps seen."""
+        return self._step
+
+    def log(self, **values: float | Tensor) -> None:
+        """Attach scalars to the step just made: `loss`, `epoch`, `epoch_position`, `clip_factor`, or one's own.
+
+        A tensor is copied on its device, without waiting for it.
+
+        Raises:
+            ValueError: if the recorder measures the name itself, it is no plain name, or no step was made yet.
+        """
+        if self._lost or self._closed:
+            return
+        if self._buffer.count == 0:
+            raise ValueError("log() belongs after optimizer.step(): no step was made since the recorder started")
+        for name, value in values.items():
+            if name in _MEASURED or not NAME.fullmatch(name):
+                raise ValueError(f"cannot log {name!r}: the recorder measures it itself, or it is no plain name")
+            self._buffer.put_scalar(name, value)
+
+    def log_evaluation(self, **values: float) -> None:
+        """Keep `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy` of the present parameters."""
+        self._keep("evaluation", evaluation_step=self._step, **values)
+
+    def flush(self) -> None:
+        """Hand what is in memory to the writer and wait until it is committed."""
+        self._submit()
+        self._wait()
+
+    def close(self, state: str = "finished") -> None:
+        """Write everything, mark the run, and let go of the optimizer; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        for hook in self._hooks:
+            hook.remove()
+        self.flush()
+        final = self._flatten_parameters().cpu().numpy()
+        self._attempt(lambda: self._finish(final, state))
+        self._thread.shutdown()
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close("finished")
+        else:
+            self.close("stopped" if issubclass(kind, KeyboardInterrupt) else "failed")
+
+    # ------------------------------------------------------------------------------------------------- measuring
+
+    def _before_step(self) -> None:
+        late = time.monotonic() - self._flushed > self.settings.flush_seconds
+        if self._buffer.count == self._buffer.capacity or (late and self._buffer.count):
+            self._submit()
+        if self._lost:
+            return
+        self._note_clocks()
+        for index, layer in enumerate(self._layers):
+            parameter = self._flat(layer.parameter)
+            observables.before_step(
+                self._flat_gradient(layer.parameter.grad, parameter),
+                *self._sign_and_decay(index),
+                parameter,
+                self._reference[layer.part],
+                self._velocity(index),
+                self._signs[layer.part],
+                layer.offset,
+                self._buffer.products(index, after=False),
+                self._buffer.sketch(0, layer.group),
+                self._buffer.sketch(1, layer.group),
+            )
+            self._previous[layer.part] = parameter
+        self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        if self._probe is not None and self._step % self.settings.probe_every == 0:
+            self._record_probe(self._probe)
+        if self._snapshot_due():
+            theta = self._previous.to("cpu", copy=True).numpy()
+            self._keep("snapshot", snapshot_step=self._step, parameters=theta)
+        self._measuring = True
+
+    def _after_step(self) -> None:
+        if self._lost or not self._measuring:
+            return
+        for index, layer in enumerate(self._layers):
+            parameter = self._flat(layer.parameter)
+            observables.after_step(
+                self._flat_gradient(layer.parameter.grad, parameter),
+                *self._sign_and_decay(index),
+                parameter,
+                self._previous[layer.part],
+                self._signs[layer.part],
+                layer.offset,
+                self._buffer.products(index, after=True),
+                self._buffer.sketch(2, layer.group),
+            )
+        self._buffer.count += 1
+        self._step += 1
+        self._measuring = False
+
+    def _note_clocks(self) -> None:
+        groups = self._optimizer.param_groups
+        hyperparameters = [
+            [float(g["lr"]), momentum_of(g), float(g.get("dampening", np.nan)), float(g.get("weight_decay", np.nan))]
+            for g in groups
+        ]
+        self._buffer.put_clocks((self._step, self._sgd_time, time.monotonic() - self._started), hyperparameters)
+        learning_rate, momentum, dampening, _ = np.nan_to_num(hyperparameters[0])
+        self._sgd_time += learning_rate * (1 - dampening) / (1 - momentum)
+
+    def _velocity(self, index: int) -> Tensor:
+        """v_t of a layer: the momentum buffer, or without momentum the last gradient, −Δθ/η; 0 before the first."""
+        layer = self._layers[index]
+        group = self._optimizer.param_groups[layer.optimizer_group]
+        if group.get("momentum"):
+            buffer = self._optimizer.state.get(layer.parameter, {}).get("momentum_buffer")
+            return torch.zeros_like(self._previous[layer.part]) if buffer is None else self._flat(buffer)
+        if self._step == 0 or not self._has_velocity:
+            return torch.zeros_like(self._previous[layer.part])
+        return self._previous[layer.part] / -self._rates[layer.optimizer_group]
+
+    def _sign_and_decay(self, index: int) -> tuple[float, float]:
+        """Factors that make the descended gradient out of `p.grad`; a layer without gradient is not decayed."""
+        layer = self._layers[index]
+        group = self._optimizer.param_groups[layer.optimizer_group]
+        sign = -1.0 if group.get("maximize") else 1.0
+        coupled = self._decay == "coupled" and layer.parameter.grad is not None
+        return sign, float(group.get("weight_decay", 0.0)) if coupled else 0.0
+
+    def _record_probe(self, probe: Callable[[], Tensor]) -> None:
+        parameters = [layer.parameter for layer in self._layers]
+        seed = _PROBE_STREAM + self._step
+        loss, others = probe_gradient(self._model, parameters, probe, seed)
+        sums = torch.zeros(3, len(self._layers), dtype=self._wide, device=self._device)
+        folded = torch.zeros(len(self._groups), self._width, dtype=self._wide, device=self._device)
+        for index, layer in enumerate(self._layers):
+            p = self._previous[layer.part].to(self._wide)
+            sign, decay = self._sign_and_decay(index)
+            g = sign * self._flat_gradient(layer.parameter.grad, p).to(self._wide) + decay * p
+            other = sign * self._flat_gradient(others[index], p).to(self._wide) + decay * p
+            displacement = p - self._reference[layer.part].to(self._wide)
+            sums[:, index] = torch.stack(
+                [torch.dot(g - other, g - other) / 2, torch.dot(g, other), torch.dot(other, displacement)]
+            )
+            folded[layer.group] += sketch(other, self._signs[layer.part], layer.offset, self._width)
+        noise_trace, gradient_dot, along = sums.cpu().numpy()
+        self._keep(
+            "probe",
+            probe_step=self._step,
+            probe_loss=float(loss),
+            noise_trace=noise_trace,
+            gradient_dot=gradient_dot,
+            probe_dot_displacement=along,
+            probe_sketch=folded.cpu().numpy(),
+        )
+
+    def _snapshot_due(self) -> bool:
+        every, step = self.settings.snapshot_every, self._step
+        if not every:
+            return False
+        powers = self.settings.snapshot_spacing == "logarithmic" and step < every
+        return step % every == 0 or (powers and step & (step - 1) == 0)
+
+    # ------------------------------------------------------------------------------------------------- tensors
+
+    def _flat(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().reshape(-1).to(self._dtype)
+
+    def _flat_gradient(self, gradient: Tensor | None, like: Tensor) -> Tensor:
+        return torch.zeros_like(like) if gradient is None else self._flat(gradient)
+
+    def _flatten_parameters(self) -> Tensor:
+        return torch.cat([self._flat(layer.parameter) for layer in self._layers])
+
+    def _draw_signs(self) -> Tensor:
+        signs = torch.empty(self._reference.numel(), dtype=torch.int8)
+        for group in range(len(self._groups)):
+            members = [layer for layer in self._layers if layer.group == group]
+            drawn = draw_signs(sum(layer.parameter.numel() for layer in members), self.settings.sketch_seed, group)
+            for layer in members:
+                end = layer.offset + layer.parameter.numel()
+                signs[layer.part] = torch.from_numpy(drawn[layer.offset : end])
+        return signs.to(self._device)
+
+    # ------------------------------------------------------------------------------------------------- writing
+
+    def _create_run(self, attributes: dict[str, Any]) -> RunWriter:
+        sizes = {
+            "layer": len(self._layers),
+            "group": len(self._groups),
+            "sketch": self.settings.sketch_size,
+            "parameter": self._reference.numel(),
+            "optimizer_group": len(self._optimizer.param_groups),
+        }
+        not_recorded = self._not_recorded()
+        arrays = [name for name in (*CLOCKS, *HYPERPARAMETERS, *observables.BEFORE, *observables.AFTER, *SKETCHES)]
+        dtype = "f8" if self._dtype == torch.float64 else "f4"
+        sized_by_model = ("gradient_sketch", "update_sketch", "probe_sketch", "parameters")
+        fixed = ("initial_parameters", "final_parameters")
+        writer = RunWriter(
+            self.folder,
+            sizes,
+            [name for name in arrays if name not in not_recorded],
+            {
+                "run_id": "",
+                **attributes,
+                "layers": [
+                    {
+                        "name": layer.name,
+                        "shape": list(layer.parameter.shape),
+                        "size": layer.parameter.numel(),
+                        "group": self._groups[layer.group],
+                        "optimizer_group": layer.optimizer_group,
+                    }
+                    for layer in self._layers
+                ],
+                "groups": self._groups,
+                "optimizer": {"class": type(self._optimizer).__name__, "weight_decay_kind": self._decay,
+                              "nesterov": any(g.get("nesterov", False) for g in self._optimizer.param_groups)},
+                "recorder": self.settings.model_dump(),
+                "parameter_dtype": str(self._layers[0].parameter.dtype).removeprefix("torch."),
+                "not_recorded": not_recorded,
+                "provenance": _provenance(),
+            },
+            dict.fromkeys((*sized_by_model, *fixed), dtype),
+        )
+        writer.write_fixed("initial_parameters", self._reference.cpu().numpy())
+        return writer
+
+    def _not_recorded(self) -> dict[str, str]:
+        reasons = {}
+        if not self._has_velocity:
+            reason = f"the heavy-ball velocity is not defined for {type(self._optimizer).__name__}"
+            reasons |= {name: reason for name in observables.BEFORE if "velocity" in name}
+        if not self.settings.sketch_size:
+            reasons |= dict.fromkeys((*SKETCHES, "probe_sketch"), "sketch_size is 0")
+        if self._probe is None:
+            names = ("noise_trace", "gradient_dot", "probe_dot_displacement")
+            reasons |= dict.fromkeys(names, "there is no probe")
+        return reasons
+
+    def _keep(self, dim: str, **values: Any) -> None:
+        if not self._lost and not self._closed:
+            self._events[dim].append({name: np.asarray(value) for name, value in values.items()})
+
+    def _submit(self) -> None:
+        """Hand rows and events to the background thread; waits for its last job, so that memory stays bounded."""
+        self._wait()
+        self._flushed = time.monotonic()
+        if self._lost:
+            return
+        blocks = [("step", self._buffer.take())] if self._buffer.count else []
+        for dim, events in self._events.items():
+            if events:
+                blocks.append((dim, {name: np.stack([e[name] for e in events], axis=-1) for name in events[0]}))
+                events.clear()
+        self._pending = self._thread.submit(self._write, blocks)
+
+    def _write(self, blocks: list[tuple[str, dict[str, np.ndarray]]]) -> None:
+        dropped = self._not_recorded()
+        for dim, block in blocks:
+            self._writer.append(dim, {name: values for name, values in block.items() if name not in dropped})
+
+    def _finish(self, final: np.ndarray, state: str) -> None:
+        self._writer.write_fixed("final_parameters", final)
+        self._writer.close(state)
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._attempt(pending.result)
+
+    def _attempt(self, write: Callable[[], object]) -> None:
+        if self._lost:
+            return
+        try:
+            write()
+        except Exception as error:  # whatever happens to the store, the training goes on
+            self._lost = True
+            warnings.warn(
+                f"recording to {self.folder} stopped ({type(error).__name__}: {error}); the training goes on. "
+                f"Safe are {self._writer.committed['step']} steps of {self._step}.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _provenance() -> dict[str, Any]:
+    versions = {}
+    for package in ("thermodl", "torch", "numpy", "zarr"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    return {"command": sys.orig_argv, "python": platform.python_version(), "system": platform.system(), **versions}

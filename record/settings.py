@@ -1,0 +1,148 @@
+"""Settings of a run: frozen, checked, read from TOML and flags; the run id is a hash of them."""
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .store import NAME, UserError
+
+
+class SettingsError(UserError):
+    """A setting that is unknown, of the wrong type or out of range."""
+
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+CountOrOff = Annotated[int, Field(ge=0)]
+
+
+class RecorderSettings(BaseModel):
+    """What is recorded and how often; 0 switches a channel off."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    probe_every: CountOrOff = Field(50, description="steps between independent-batch probes")
+    sketch_size: CountOrOff = Field(256, description="numbers kept of each group's displacement, gradient and update")
+    sketch_seed: CountOrOff = Field(0, description="seed of the sketch's random signs")
+    snapshot_every: CountOrOff = Field(200, description="steps between full parameter snapshots")
+    snapshot_spacing: Literal["linear", "logarithmic"] = Field(
+        "linear", description="logarithmic: at 0, 1, 2, 4, 8, … steps, then every snapshot_every"
+    )
+    flush_seconds: Positive = Field(5.0, description="longest time that a step waits in memory")
+
+
+class RunSettings(BaseModel):
+    """One built-in training run and its recording."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field("cnn", description="cnn, mlp, a torchvision name, or package.module:function")
+    data: str = Field(
+        "fashion-mnist-10k",
+        description="fashion-mnist-10k, mnist, fashion-mnist, cifar10, cifar100, a .npz file, or package.module:function",
+    )
+    data_root: str | None = Field(None, description="folder that holds the data set's files, or receives the download")
+    steps: Count = Field(3000, description="optimizer steps")
+    batch_size: Count = Field(64, description="examples per step")
+    sampling: Literal["shuffle", "replacement"] = Field(
+        "shuffle", description="shuffle: every example once per epoch; replacement: independent draws"
+    )
+    optimizer: str = Field("SGD", description="a class of torch.optim, such as SGD, Adam or AdamW")
+    learning_rate: Positive = Field(0.05, description="learning rate η")
+    momentum: Fraction = Field(0.9, description="momentum μ (SGD only)")
+    dampening: Fraction = Field(0.0, description="dampening ν (SGD only)")
+    nesterov: bool = Field(False, description="Nesterov momentum (SGD only)")
+    weight_decay: NonNegative = Field(0.005, description="L2 penalty; for AdamW decoupled")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate over the run")
+    clip_norm: Positive | None = Field(None, description="clip the gradient to this norm")
+    seed: CountOrOff = Field(0, description="seed of weights, batches and probes")
+    device: str = Field("auto", description="auto, cpu, cuda or mps")
+    evaluate_every: CountOrOff = Field(200, description="steps between evaluations on train and test data; 0 is never")
+    recorder: RecorderSettings = RecorderSettings()
+
+    def run_id(self) -> str:
+        """Hash of the sorted settings: equal settings give equal ids, whatever order or file they came from."""
+        text = json.dumps(self.model_dump(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table of a settings file.
+
+    Raises:
+        SettingsError: if the file cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the settings file {path} is not valid TOML: {error}") from error
+
+
+def make_settings(table: dict[str, Any], source: str = "settings") -> RunSettings:
+    """Check a nested table of settings.
+
+    Raises:
+        SettingsError: naming each wrong key or value, what came and what is allowed.
+    """
+    try:
+        return RunSettings.model_validate(table)
+    except ValidationError as error:
+        raise SettingsError("\n".join(f"{source}: {_explain(item)}" for item in error.errors())) from error
+
+
+def assign(table: dict[str, Any], assignment: str) -> None:
+    """Apply one `key=value` (or `recorder.key=value`) to a table; the value is read as TOML, else as text.
+
+    Raises:
+        SettingsError: if there is no `=`.
+    """
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise SettingsError(f"--set expects key=value, such as recorder.probe_every=10; got {assignment!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise SettingsError(f"--set {assignment}: {parent} holds a value, not a table")
+    table[last] = value
+
+
+def check_name(name: str) -> str:
+    """A run name that is a plain file name.
+
+    Raises:
+        SettingsError: if it is not.
+    """
+    if not NAME.fullmatch(name):
+        raise SettingsError(
+            f"{name!r} cannot be a run's name: expected a letter or digit, then letters, digits, '.', '_' or '-'"
+        )
+    return name
+
+
+def _explain(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        model = RecorderSettings if item["loc"][0] == "recorder" else RunSettings
+        return f"unknown setting {key!r}{_suggest(str(item['loc'][-1]), model)}"
+    return f"{key} = {item['input']!r}: {item['msg'].lower()}"
+
+
+def _suggest(key: str, model: type[BaseModel]) -> str:
+    from difflib import get_close_matches
+
+    names = list(model.model_fields)
+    close = get_close_matches(key, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; expected one of {', '.join(names)}"

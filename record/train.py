@@ -1,0 +1,178 @@
+"""The built-in training: one loop, readable from top to bottom."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .datasets import Dataset, draw_batches, load_dataset
+from .models import make_model
+from .recorder import Recorder
+from .settings import RunSettings, SettingsError
+
+_EVALUATION_EXAMPLES = 2000
+_EVALUATION_BATCH = 500
+
+
+def train(
+    settings: RunSettings,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int, float], None] | None = None,
+) -> nn.Module:
+    """Train a model and record it into a run folder; the model is saved as `model.safetensors`.
+
+    Args:
+        progress: called after every step with the number of steps done and the last evaluated training loss.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        SettingsError: if a name is unknown or the data are not to be had.
+        RunError: if the folder holds a recording and `overwrite` is false.
+    """
+    device = choose_device(settings.device)
+    data = load_dataset(settings.data, settings.data_root).to(device)
+    torch.manual_seed(settings.seed)
+    model = make_model(settings.model, data.shape, data.classes).to(device)
+    optimizer = make_optimizer(model, settings)
+    size = len(data.train_labels)
+    batches = draw_batches(size, settings.batch_size, settings.sampling, _generator(settings.seed, 1))
+    probes = draw_batches(size, settings.batch_size, "replacement", _generator(settings.seed, 2))
+    steps_per_epoch = size // settings.batch_size
+
+    def batch_loss(indices: Tensor) -> Tensor:
+        indices = indices.to(device)
+        return F.cross_entropy(model(data.normalize(data.train_images[indices])), data.train_labels[indices])
+
+    def probe() -> Tensor:
+        return batch_loss(next(probes))
+
+    recorder = Recorder(
+        model,
+        optimizer,
+        folder,
+        probe=probe,
+        settings=settings.recorder,
+        attributes=describe(settings, size),
+        overwrite=overwrite,
+    )
+    with recorder:
+        train_loss = evaluate(recorder, model, data)
+        for step in range(settings.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * learning_rate_factor(settings, step)
+            loss = batch_loss(next(batches))
+            optimizer.zero_grad()
+            loss.backward()
+            clip_factor = clip(model, settings.clip_norm)
+            optimizer.step()
+            recorder.log(loss=loss, epoch=step // steps_per_epoch, epoch_position=step % steps_per_epoch / steps_per_epoch)
+            if settings.clip_norm:
+                recorder.log(clip_factor=clip_factor)
+            done = step + 1
+            if (settings.evaluate_every and done % settings.evaluate_every == 0) or done == settings.steps:
+                train_loss = evaluate(recorder, model, data)
+            if progress is not None:
+                progress(done, train_loss)
+    save_model(model, folder)
+    return model
+
+
+def describe(settings: RunSettings, train_size: int) -> dict:
+    """What the store keeps of the settings, with what analyses need to know of the sampling."""
+    return {
+        "run_id": settings.run_id(),
+        "settings": settings.model_dump(exclude={"recorder"}),
+        "sampling": settings.sampling,
+        "batch_size": settings.batch_size,
+        "train_size": train_size,
+        "steps_per_epoch": train_size // settings.batch_size,
+        "planned_steps": settings.steps,
+    }
+
+
+def make_optimizer(model: nn.Module, settings: RunSettings) -> torch.optim.Optimizer:
+    """The optimizer of the settings; momentum, dampening and Nesterov go to SGD only.
+
+    Raises:
+        SettingsError: if torch.optim has no such class, or it refuses the settings.
+    """
+    kind = getattr(torch.optim, settings.optimizer, None)
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        raise SettingsError(f"optimizer = {settings.optimizer!r}: expected a class of torch.optim, such as SGD or AdamW")
+    options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    if kind is torch.optim.SGD:
+        options |= {"momentum": settings.momentum, "dampening": settings.dampening, "nesterov": settings.nesterov}
+    try:
+        return kind(model.parameters(), **options)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"optimizer {settings.optimizer}: {error}") from error
+
+
+def learning_rate_factor(settings: RunSettings, step: int) -> float:
+    """1 for a constant schedule; half a cosine from 1 to 0 over the run."""
+    return 1.0 if settings.schedule == "constant" else (1 + math.cos(math.pi * step / settings.steps)) / 2
+
+
+def clip(model: nn.Module, norm: float | None) -> Tensor | float:
+    """Clip the gradient to a norm; the factor that was applied, 1 where nothing was."""
+    if norm is None:
+        return 1.0
+    found = nn.utils.clip_grad_norm_(model.parameters(), norm)
+    return (norm / (found + 1e-6)).clamp(max=1.0)
+
+
+def evaluate(recorder: Recorder, model: nn.Module, data: Dataset) -> float:
+    """Loss and accuracy on the first training examples and on the test data; returns the training loss."""
+    train_loss, train_accuracy = measure(model, data, data.train_images, data.train_labels)
+    test_loss, test_accuracy = measure(model, data, data.test_images, data.test_labels)
+    recorder.log_evaluation(
+        train_loss=train_loss, train_accuracy=train_accuracy, test_loss=test_loss, test_accuracy=test_accuracy
+    )
+    return train_loss
+
+
+@torch.no_grad()
+def measure(model: nn.Module, data: Dataset, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean cross entropy and accuracy over at most 2,000 examples, in evaluation mode."""
+    images, labels = images[:_EVALUATION_EXAMPLES], labels[:_EVALUATION_EXAMPLES]
+    training = model.training
+    model.eval()
+    loss = correct = 0.0
+    for part, expected in zip(images.split(_EVALUATION_BATCH), labels.split(_EVALUATION_BATCH), strict=True):
+        output = model(data.normalize(part))
+        loss += float(F.cross_entropy(output, expected, reduction="sum"))
+        correct += float((output.argmax(1) == expected).sum())
+    model.train(training)
+    return loss / len(labels), correct / len(labels)
+
+
+def save_model(model: nn.Module, folder: Path) -> None:
+    """Write the weights and buffers as `model.safetensors`."""
+    from safetensors.torch import save_model as save
+
+    save(model, str(folder / "model.safetensors"))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of the settings; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        SettingsError: if torch knows no such device or it is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"device = {name!r} is not to be had: {error}") from error
+
+
+def _generator(seed: int, stream: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 4 + stream)
