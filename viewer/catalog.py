@@ -10,6 +10,10 @@ import xarray as xr
 from thermodl.analyze.results import list_settings_names, open_results, read_result_attributes
 from thermodl.record.store import UserError, list_runs, read_attributes, run_state
 
+# What the format itself keeps in the attributes of a run, and what has its own place on a page.
+_NOT_SETTINGS = {"format", "format_version", "run_id", "state", "started", "last_commit", "committed", "layers",
+                 "groups", "settings", "provenance"}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Run:
@@ -87,13 +91,11 @@ def plain_reason(error: Exception, path: Path) -> str:
 def settings_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Flat table of a run's settings: `{"learning_rate": 0.05, "recorder.probe_every": 50}`.
 
-    A run recorded from somebody's own loop has no table of settings; then every plain attribute counts as one.
+    First the table of settings, which a run from somebody's own loop does not have, then whatever else describes it.
     """
     settings = attributes.get("settings")
-    if isinstance(settings, Mapping):
-        return _flatten(settings)
-    own = {"format", "format_version", "state", "started", "last_commit", "committed", "layers", "groups", "provenance"}
-    return _flatten({key: value for key, value in attributes.items() if key not in own})
+    rest = {key: value for key, value in attributes.items() if key not in _NOT_SETTINGS}
+    return {**(_flatten(settings) if isinstance(settings, Mapping) else {}), **_flatten(rest)}
 
 
 def provenance_of(attributes: Mapping[str, Any]) -> dict[str, Any]:

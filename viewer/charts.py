@@ -60,7 +60,7 @@ def curves(
     """
     frame, more = _fit_axes(frame, lang, log_x, log_y)
     order = list(order or dict.fromkeys(frame["series"]))
-    x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=log_x), axis=_axis(frame["x"], log_x))
+    x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=False), axis=_axis(frame["x"], log_x))
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
     colour = alt.Color(
         "series:N", title=None, scale=_colours(order, sequential), legend=_legend(order, "stroke"), sort=order
@@ -80,7 +80,7 @@ def curves(
     else:
         layers.append(base.mark_rule(opacity=0, strokeWidth=4).encode(x, tooltip=tooltip))
     layers += _references(level, rule)
-    return alt.layer(*layers).properties(height=320, title=_subtitle([*notes, *more]))
+    return alt.layer(*layers).properties(height=400, title=_subtitle([*notes, *more]))
 
 
 def bars(
@@ -111,7 +111,7 @@ def bars(
     tooltip = [alt.Tooltip("x:N", title=x_title), *_tooltip("", y_title)[1:]]
     layers.append(marks.encode(x, y, color=colour, shape=shape, xOffset=offset, tooltip=tooltip))
     layers += _references(level, None)
-    return alt.layer(*layers).properties(height=300, title=_subtitle(notes))
+    return alt.layer(*layers).properties(height=350, title=_subtitle(notes))
 
 
 def themed(chart: alt.LayerChart, width: int) -> dict[str, Any]:
@@ -141,25 +141,27 @@ def _fit_axes(frame: pd.DataFrame, lang: str, log_x: bool, log_y: bool) -> tuple
 
 
 def _scale(log: bool, **options: Any) -> alt.Scale:
-    # A logarithmic scale has no zero to include.
-    return alt.Scale(type="log", nice=options.get("nice", True)) if log else alt.Scale(**options)
+    return alt.Scale(type="log", **options) if log else alt.Scale(**options)
 
 
 def _axis(values: pd.Series, log: bool) -> alt.Axis:
     """Labels that stay short: plain numbers, or powers of ten where plain ones would be strings of zeros."""
     sizes = values.abs()[np.isfinite(values) & (values != 0)]
     extreme = len(sizes) > 0 and (sizes.max() < 1e-3 or sizes.max() >= 1e6 or (log and sizes.min() < 1e-3))
-    style = "~e" if extreme else "~g" if log else ","
-    decades = np.log10(sizes.max() / sizes.min()) if log and len(sizes) else 0
-    if decades < 2:
+    style = "~e" if extreme else "~g" if log else ",~f"
+    if not log or not len(sizes):
         return alt.Axis(format=style, labelOverlap=True)
-    # Over several decades only powers of ten get a line: ten for each decade are a carpet.
-    powers = np.arange(np.floor(np.log10(sizes.min())), np.ceil(np.log10(sizes.max())) + 1)
-    return alt.Axis(format=style, labelOverlap=True, values=[float(f"1e{int(power)}") for power in powers])
+    # Lines at powers of ten, or at 1, 2, 5 of each where there are few: ten for each decade are a carpet.
+    first, last = (int(np.floor(np.log10(size))) for size in (sizes.min(), sizes.max()))
+    factors = (1,) if last - first > 2 else (1, 2, 5)
+    values = [float(f"{factor}e{power}") for power in range(first, last + 2) for factor in factors]
+    return alt.Axis(format=style, labelOverlap=True, values=values)
 
 
 def _y(field: str, title: str, frame: pd.DataFrame, log: bool) -> alt.Y:
-    return alt.Y(field, title=title, scale=_scale(log, zero=False), axis=_axis(frame["y"], log))
+    # A logarithmic scale has no zero to leave out, and rounds its ends to whole decades unless told not to.
+    scale = _scale(log, nice=False, padding=12) if log else _scale(log, zero=False)
+    return alt.Y(field, title=title, scale=scale, axis=_axis(frame["y"], log))
 
 
 def _colours(order: list[str], sequential: bool = False) -> alt.Scale:
@@ -213,7 +215,9 @@ def _references(level: tuple[float, str] | None, rule: tuple[float, str] | None)
     return layers
 
 
-def _subtitle(notes: Sequence[str]) -> alt.TitleParams:
+def _subtitle(notes: Sequence[str]) -> Any:
     """What a reader must know about the drawing, above it in small letters."""
-    shown = [note for note in notes if note] or [""]
-    return alt.TitleParams(text=shown, anchor="start", color="#808080", fontSize=12, fontWeight="normal")
+    shown = [note for note in notes if note]
+    if not shown:
+        return alt.Undefined
+    return alt.TitleParams(text=shown, anchor="start", color="#808080", fontSize=12, fontWeight="normal", offset=2)

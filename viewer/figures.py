@@ -30,6 +30,7 @@ ALL = Text("all layers", "全部层")
 _TEMPERATURE = Text("temperature", "温度")
 _POWER = Text("power", "功率")
 _ONE_EPOCH = Text("one epoch", "一轮")
+_AGREE = Text("the two agree: 1", "二者一致：1")
 _LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
 _DAMAGED = Text(
     "{n:,} values lie in damaged pieces of the file and cannot be read", "{n:,} 个值位于损坏的数据块中，无法读取"
@@ -61,7 +62,7 @@ def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
         _by_group(sources, names, state, "temperature-group", Text("Thermometers by group", "各层组的温度"),
                   _TEMPERATURE),
         _by_group(sources, ["kinetic_over_noise"], state, "temperature-ratio",
-                  Text("Kinetic over noise temperature", "动能温度与噪声温度之比"), level=(1.0, "1")),
+                  Text("Kinetic over noise temperature", "动能温度与噪声温度之比"), level=(1.0, _AGREE(state.lang))),
     )  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def diffusion(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     return _all(
         _over_lag(sources, squared, state, "diffusion-msd", Text("Mean squared displacement", "均方位移"), log_y=True),
         _over_lag(sources, ["local_exponent"], state, "diffusion-exponent",
-                  Text("Local exponent α of τ^α", "局部指数 α（τ^α）"),
+                  Text("Local exponent of the displacement", "位移的局部指数"),
                   level=(1.0, Text("free diffusion: 1", "自由扩散：1")(state.lang))),
         _two_time(sources, state),
         _by_group(sources, coefficients, state, "diffusion-coefficients",

@@ -1,5 +1,6 @@
 """Numbers with their errors, settings and verdicts as small tables of text. No Streamlit, no physics."""
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -201,4 +202,6 @@ def moment(seconds: Any) -> str:
 def _plain(value: Any) -> str:
     if value is None:
         return MISSING
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return shlex.join(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -70,7 +70,7 @@ def readable_run(context: Context) -> Run | None:
     run, lang = context.run, context.lang
     if run is None:
         st.info(_NO_RUNS(lang))
-        st.code("thermodl record", language="bash")
+        st.code(f"thermodl record --name first --runs-dir {shlex.quote(str(context.root))}", language="bash")
         return None
     if run.broken:
         say(st.error, _BROKEN(lang), run.problem)
@@ -147,8 +147,6 @@ def _explain(data: xr.Dataset, run: Run, lang: str) -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.text(attribute(data.attrs, "explanation", lang))
-        if data.attrs.get("formula"):
-            st.latex(str(data.attrs["formula"]))
         segment = data.attrs.get("segment")
         if segment is not None and len(segment) == 2:
             st.caption(_SEGMENT(lang).format(a=int(segment[0]), b=int(segment[1])))
@@ -157,6 +155,8 @@ def _explain(data: xr.Dataset, run: Run, lang: str) -> None:
         covered = data.attrs.get("committed_steps")
         if isinstance(covered, int) and covered < run.steps:
             st.warning(_OLD_RESULTS(lang).format(old=covered, new=run.steps))
+    if data.attrs.get("formula"):
+        st.latex(str(data.attrs["formula"]))  # below, across the page: a column cuts long ones
 
 
 def draw_verdicts(data: xr.Dataset, lang: str) -> None:
