@@ -4,7 +4,7 @@ The address is read into the session and written back at the end of every rerun;
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -65,9 +65,7 @@ def _write_address(state: ViewState) -> None:
 
 def _sidebar(runs: dict[str, Run]) -> ViewState:
     """The selectors; whatever the address asked for and does not exist becomes the first choice."""
-    st.sidebar.segmented_control(
-        "Language · 语言", LANGUAGES, format_func=_LANGUAGE_NAMES.__getitem__, key="lang", required=True
-    )
+    _select("Language · 语言", "lang", LANGUAGES, _LANGUAGE_NAMES.__getitem__)
     lang = st.session_state["lang"]
     _select(Text("Run", "实验")(lang), "run", list(runs) or [""], lambda run: run)
     others = ["", *(run for run in runs if run != st.session_state["run"])]
@@ -79,7 +77,7 @@ def _sidebar(runs: dict[str, Run]) -> ViewState:
     return ViewState(**{key: st.session_state[key] for key in ("run", "other", "axis", "group", "lang")})
 
 
-def _select(label: str, key: str, options: Sequence[str], name: object) -> None:
+def _select(label: str, key: str, options: Sequence[str], name: Callable[[str], str]) -> None:
     if st.session_state.get(key) not in options:
         st.session_state[key] = options[0]
-    st.sidebar.selectbox(label, options, format_func=name, key=key)  # type: ignore[arg-type]
+    st.sidebar.selectbox(label, options, format_func=name, key=key)

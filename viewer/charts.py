@@ -80,7 +80,7 @@ def curves(
     else:
         layers.append(base.mark_rule(opacity=0, strokeWidth=4).encode(x, tooltip=tooltip))
     layers += _references(level, rule)
-    return alt.layer(*layers).properties(height=400, title=_subtitle([*notes, *more]))
+    return alt.layer(*layers).properties(height=400, **_subtitle([*notes, *more]))
 
 
 def bars(
@@ -111,7 +111,7 @@ def bars(
     tooltip = [alt.Tooltip("x:N", title=x_title), *_tooltip("", y_title)[1:]]
     layers.append(marks.encode(x, y, color=colour, shape=shape, xOffset=offset, tooltip=tooltip))
     layers += _references(level, None)
-    return alt.layer(*layers).properties(height=350, title=_subtitle(notes))
+    return alt.layer(*layers).properties(height=350, **_subtitle(notes))
 
 
 def themed(chart: alt.LayerChart, width: int) -> dict[str, Any]:
@@ -215,9 +215,10 @@ def _references(level: tuple[float, str] | None, rule: tuple[float, str] | None)
     return layers
 
 
-def _subtitle(notes: Sequence[str]) -> Any:
-    """What a reader must know about the drawing, above it in small letters."""
+def _subtitle(notes: Sequence[str]) -> dict[str, alt.TitleParams]:
+    """What a reader must know about the drawing, above it in small letters; without notes no title takes up room."""
     shown = [note for note in notes if note]
     if not shown:
-        return alt.Undefined
-    return alt.TitleParams(text=shown, anchor="start", color="#808080", fontSize=12, fontWeight="normal", offset=2)
+        return {}
+    title = alt.TitleParams(text=shown, anchor="start", color="#808080", fontSize=12, fontWeight="normal", offset=2)
+    return {"title": title}
