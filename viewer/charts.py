@@ -58,9 +58,11 @@ def curves(
         sequential: series are steps of one quantity and get a gradual colour scale.
         points: mark the single points, and show their values under the pointer.
     """
+    # Buckets bring their own count of missing values.
+    notes = [*notes, *(_missing(frame, lang) if points else [])]
     frame, more = _fit_axes(frame, lang, log_x, log_y)
     order = list(order or dict.fromkeys(frame["series"]))
-    x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=False), axis=_axis(frame["x"], log_x))
+    x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=False), axis=_axis(frame["x"].to_numpy(), log_x))
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
     colour = alt.Color(
         "series:N", title=None, scale=_colours(order, sequential), legend=_legend(order, "stroke"), sort=order
@@ -70,7 +72,7 @@ def curves(
     )
     base = alt.Chart(frame)
     layers: list[Any] = []
-    if frame[["low", "high"]].notna().any(axis=None):
+    if _has_errors(frame):
         layers.append(base.mark_area(opacity=0.25, invalid=_BREAK).encode(x, y=low, y2="high:Q", color=colour))
     line = base.mark_line(strokeWidth=1.8, invalid=_BREAK)
     layers.append(line.encode(x, y, color=colour, strokeDash=dash))
@@ -80,7 +82,8 @@ def curves(
     else:
         layers.append(base.mark_rule(opacity=0, strokeWidth=4).encode(x, tooltip=tooltip))
     layers += _references(level, rule)
-    return alt.layer(*layers).properties(height=400, **_subtitle([*notes, *more]))
+    chart: Any = alt.layer(*layers)
+    return chart.properties(height=400, **_subtitle([*notes, *more]))
 
 
 def bars(
@@ -95,6 +98,7 @@ def bars(
     log_y: bool = False,
 ) -> alt.LayerChart:
     """Points with error bars, side by side for each category; `x` of the frame is the category's name."""
+    missing = _missing(frame, lang)
     frame, notes = _fit_axes(frame, lang, False, log_y)
     order = list(order or dict.fromkeys(frame["series"]))
     x = alt.X("x:N", title=x_title, sort=list(categories or dict.fromkeys(frame["x"])), axis=alt.Axis(labelAngle=0))
@@ -104,14 +108,15 @@ def bars(
     shape = alt.Shape("series:N", title=None, scale=_shapes(order), legend=_legend(order), sort=order)
     base = alt.Chart(frame)
     layers: list[Any] = []
-    if frame[["low", "high"]].notna().any(axis=None):
+    if _has_errors(frame):
         notes.insert(0, STANDARD_ERROR_BARS(lang))
         layers.append(base.mark_rule(strokeWidth=2).encode(x, y=low, y2="high:Q", color=colour, xOffset=offset))
     marks = base.mark_point(filled=True, size=45, opacity=1)
     tooltip = [alt.Tooltip("x:N", title=x_title), *_tooltip("", y_title)[1:]]
     layers.append(marks.encode(x, y, color=colour, shape=shape, xOffset=offset, tooltip=tooltip))
     layers += _references(level, None)
-    return alt.layer(*layers).properties(height=350, **_subtitle(notes))
+    chart: Any = alt.layer(*layers)
+    return chart.properties(height=350, **_subtitle([*notes, *missing]))
 
 
 def themed(chart: alt.LayerChart, width: int) -> dict[str, Any]:
@@ -125,28 +130,39 @@ _BREAK = "break-paths-show-domains"
 def _fit_axes(frame: pd.DataFrame, lang: str, log_x: bool, log_y: bool) -> tuple[pd.DataFrame, list[str]]:
     """Keep off a logarithmic axis what it cannot show, and say how much that is."""
     notes = []
-    undefined = int((~np.isfinite(frame["y"].to_numpy(float))).sum())
-    off = (frame["x"] <= 0) if log_x else pd.Series(False, frame.index)
-    off = off | ((frame["y"] <= 0) if log_y else False)
+    off = np.zeros(len(frame), bool)
+    if log_x:
+        off |= frame["x"].to_numpy(float) <= 0
+    if log_y:
+        off |= frame["y"].to_numpy(float) <= 0
     if off.any():
-        notes.append(_OFF_LOG(lang).format(n=int(off.sum())))
-    if undefined and not frame.attrs.get("counted"):
-        notes.append(_UNRESOLVED(lang).format(n=undefined))
-    frame = frame[~off].reset_index(drop=True)
-    if log_y and (frame["low"] <= 0).any():
-        positive = frame[["low", "y"]].where(frame[["low", "y"]] > 0).min(axis=None)
-        frame = frame.assign(low=frame["low"].mask(frame["low"] <= 0, positive / 2))
+        notes.append(_OFF_LOG.fill(n=off.sum())(lang))
+    frame = pd.DataFrame(frame.loc[~off].reset_index(drop=True))
+    low, y = frame["low"].to_numpy(float), frame["y"].to_numpy(float)
+    if log_y and (low <= 0).any():
+        smallest = np.concatenate([y, low[low > 0]]).min(initial=np.inf, where=np.isfinite(np.r_[y, low[low > 0]]))
+        frame = frame.assign(low=np.where(low <= 0, smallest / 2, low))
         notes.append(_CUT(lang))
     return frame, notes
+
+
+def _missing(frame: pd.DataFrame, lang: str) -> list[str]:
+    """A word about estimates that are not defined."""
+    missing = int((~np.isfinite(frame["y"].to_numpy(float))).sum())
+    return [_UNRESOLVED.fill(n=missing)(lang)] if missing else []
+
+
+def _has_errors(frame: pd.DataFrame) -> bool:
+    return bool(np.isfinite(frame[["low", "high"]].to_numpy(float)).any())
 
 
 def _scale(log: bool, **options: Any) -> alt.Scale:
     return alt.Scale(type="log", **options) if log else alt.Scale(**options)
 
 
-def _axis(values: pd.Series, log: bool) -> alt.Axis:
+def _axis(values: np.ndarray, log: bool) -> alt.Axis:
     """Labels that stay short: plain numbers, or powers of ten where plain ones would be strings of zeros."""
-    sizes = values.abs()[np.isfinite(values) & (values != 0)]
+    sizes = np.abs(values[np.isfinite(values) & (values != 0)])
     extreme = len(sizes) > 0 and (sizes.max() < 1e-3 or sizes.max() >= 1e6 or (log and sizes.min() < 1e-3))
     style = "~e" if extreme else "~g" if log else ",~f"
     if not log or not len(sizes):
@@ -154,14 +170,14 @@ def _axis(values: pd.Series, log: bool) -> alt.Axis:
     # Lines at powers of ten, or at 1, 2, 5 of each where there are few: ten for each decade are a carpet.
     first, last = (int(np.floor(np.log10(size))) for size in (sizes.min(), sizes.max()))
     factors = (1,) if last - first > 2 else (1, 2, 5)
-    values = [float(f"{factor}e{power}") for power in range(first, last + 2) for factor in factors]
-    return alt.Axis(format=style, labelOverlap=True, values=values)
+    places = [float(f"{factor}e{power}") for power in range(first, last + 2) for factor in factors]
+    return alt.Axis(format=style, labelOverlap=True, values=places)
 
 
 def _y(field: str, title: str, frame: pd.DataFrame, log: bool) -> alt.Y:
     # A logarithmic scale has no zero to leave out, and rounds its ends to whole decades unless told not to.
     scale = _scale(log, nice=False, padding=12) if log else _scale(log, zero=False)
-    return alt.Y(field, title=title, scale=scale, axis=_axis(frame["y"], log))
+    return alt.Y(field, title=title, scale=scale, axis=_axis(frame["y"].to_numpy(), log))
 
 
 def _colours(order: list[str], sequential: bool = False) -> alt.Scale:

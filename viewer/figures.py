@@ -164,8 +164,7 @@ def _raw(run: Path, name: str, row: int | None, title: Text, clock: Series, stat
     n = min(len(clock.values), len(series.values))
     buckets = band(clock.values[:n], series.values[:n])
     frame = buckets.rename(columns={"mean": "y"}).assign(series=title(state.lang)).drop(columns=["count", "missing"])
-    frame.attrs["counted"] = True
-    note = charts.EXTREMES.fill(buckets=len(buckets), count=n, missing=int(buckets["missing"].sum()))
+    note = charts.EXTREMES.fill(buckets=len(buckets), count=n, missing=int(buckets["missing"].to_numpy().sum()))
     notes = [note(state.lang)] if len(buckets) < n else []
     if series.unreadable or clock.unreadable:
         notes.append(_DAMAGED.fill(n=max(series.unreadable, clock.unreadable))(state.lang))

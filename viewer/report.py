@@ -142,8 +142,15 @@ def build_report(folder: Path, lang: str = "en") -> str:
         settings=tables.settings(settings_of(run.attributes), lang),
         provenance=tables.settings({**_identity(run), **provenance_of(run.attributes)}, lang),
         specs=_script_json({p.id: p.spec for p in [*training, *(p for s in sections for p in s.figures)]}),
-        bundle=Markup(vl_convert.javascript_bundle().replace("</", r"<\/")),
+        bundle=_bundle(),
     )
+
+
+def _bundle() -> Markup:
+    """Vega, Vega-Lite and Vega-Embed as one script."""
+    # The types of vl-convert do not know that the argument may be left out.
+    script = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]
+    return Markup(script.replace("</", r"<\/"))
 
 
 def _in_order(results: Iterable[str]) -> list[str]:

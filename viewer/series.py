@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import zarr
+import zarr.storage
 
 from thermodl.record.store import RunError, read_attributes, run_folder
 

@@ -116,6 +116,14 @@ def test_pages_and_languages_change_by_clicking_and_the_address_follows(address,
     page.close()
 
 
+WEBSOCKET = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
 def _answer(address, headers):
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
     connection.request("GET", "/", headers=headers)
@@ -134,11 +142,9 @@ def test_answers_carry_the_security_headers(address):
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
-@pytest.mark.parametrize("upgrade", [{}, {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
-                                          "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}])  # fmt: skip
+@pytest.mark.parametrize("upgrade", [{}, WEBSOCKET])
 def test_strangers_are_refused(address, headers, upgrade):
-    path = {**headers, **upgrade}
-    assert _answer(address, path).status in (400, 403)
+    assert _answer(address, {**headers, **upgrade}).status in (400, 403)
 
 
 def _view(*arguments):

@@ -37,7 +37,7 @@ def go_to(at, page):
 
 def words(at):
     """All text of ours on the page, without tables, code and what comes from results."""
-    elements = (*at.title, *at.subheader, *at.caption, *at.error, *at.warning, *at.info, *at.success)
+    elements = (*at.title, *at.subheader, *at.markdown, *at.error, *at.warning, *at.info, *at.success)
     return [element.value for element in elements] + [box.label for box in (*at.selectbox, *at.expander, *at.toggle)]
 
 

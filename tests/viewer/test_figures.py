@@ -67,8 +67,8 @@ def test_a_log_axis_says_how_many_values_it_cannot_show():
     frame = pd.DataFrame({"x": [0.0, 1, 2, 3], "y": [1.0, -1, 2, np.nan], "low": 0.5, "high": 3.0, "series": "a"})
     chart = charts.curves(frame, lang="en", x_title="x", y_title="y", log_x=True, log_y=True)
     assert chart.to_dict()["title"]["text"] == [
-        "2 values ≤ 0 cannot be drawn on the logarithmic axis",
         "1 values not resolved, left out of the curve",
+        "2 values ≤ 0 cannot be drawn on the logarithmic axis",
     ]
     drawn = next(data for data in chart.to_dict()["datasets"].values() if "series" in data[0])
     assert len(drawn) == 2

@@ -1,7 +1,7 @@
 """What all pages share: the context they draw from, verdicts, figures, tables and the words for what is missing."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,9 +82,14 @@ def readable_run(context: Context) -> Run | None:
     return run
 
 
-def say(box: object, sentence: str, detail: str) -> None:
+def note(text: str) -> None:
+    """A remark in small letters; st.caption is too pale to read for some."""
+    st.markdown(f":small[{escape_markdown(text)}]")
+
+
+def say(box: Callable[[str], object], sentence: str, detail: str) -> None:
     """One sentence of ours and a detail that may hold anything, in one box."""
-    box(f"{sentence} {escape_markdown(detail)}")  # type: ignore[operator]
+    box(f"{sentence} {escape_markdown(detail)}")
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -119,7 +124,7 @@ def analysis_page(context: Context, analysis: str, title: Text, question: Text) 
         name = f" · {escape_markdown(source.run)}" if len(sources) > 1 else ""
         st.subheader(_NUMBERS(context.lang) + name, anchor=False)
         table(tables.numbers(source.data, tables.NUMBERS[analysis], context.lang))
-    st.caption(_NUMBERS_NOTE(context.lang))
+    note(_NUMBERS_NOTE(context.lang))
     with st.expander(_METHOD(context.lang)):
         for key in ("method", "reference"):
             st.text(attribute(data.attrs, key, context.lang))
@@ -149,7 +154,7 @@ def _explain(data: xr.Dataset, run: Run, lang: str) -> None:
         st.text(attribute(data.attrs, "explanation", lang))
         segment = data.attrs.get("segment")
         if segment is not None and len(segment) == 2:
-            st.caption(_SEGMENT(lang).format(a=int(segment[0]), b=int(segment[1])))
+            note(_SEGMENT(lang).format(a=int(segment[0]), b=int(segment[1])))
     with right:
         draw_verdicts(data, lang)
         covered = data.attrs.get("committed_steps")

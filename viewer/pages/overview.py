@@ -53,4 +53,4 @@ def _origin(run: Run, lang: str) -> None:
         if provenance:
             layout.table(tables.settings(provenance, lang))
         else:
-            st.caption(_NO_PROVENANCE(lang))
+            layout.note(_NO_PROVENANCE(lang))

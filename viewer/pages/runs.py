@@ -39,7 +39,7 @@ def page(context: Context) -> None:
         on_select=partial(_choose, list(context.runs)),
         selection_mode="single-row",
     )
-    st.caption(_SELECT(context.lang))
+    layout.note(_SELECT(context.lang))
     if context.run is not None:
         st.text(_CHOSEN(context.lang).format(run=context.run.id))
     for run in context.runs.values():
@@ -65,6 +65,6 @@ def _compare(context: Context) -> None:
     comparison = tables.comparison(readable[:_MOST_COLUMNS], context.lang, only_differences=not every)
     layout.table(comparison)
     if not len(comparison):
-        st.caption(_ALIKE(context.lang))
+        layout.note(_ALIKE(context.lang))
     if len(readable) > _MOST_COLUMNS:
-        st.caption(_FIRST(context.lang).format(n=_MOST_COLUMNS))
+        layout.note(_FIRST(context.lang).format(n=_MOST_COLUMNS))

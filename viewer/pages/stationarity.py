@@ -3,7 +3,7 @@
 import streamlit as st
 
 from thermodl.viewer import tables
-from thermodl.viewer.pages.layout import Context, analysis_page, table
+from thermodl.viewer.pages.layout import Context, analysis_page, note, table
 from thermodl.viewer.text import Text
 
 TITLE = Text("Stationarity", "平稳性")
@@ -27,4 +27,4 @@ def page(context: Context) -> None:
     if len(segments):
         st.subheader(_SEGMENTS(context.lang), anchor=False)
         table(segments)
-        st.caption(_SEGMENTS_NOTE(context.lang))
+        note(_SEGMENTS_NOTE(context.lang))
