@@ -150,7 +150,8 @@ def _bundle() -> Markup:
     """Vega, Vega-Lite and Vega-Embed as one script."""
     # The types of vl-convert do not know that the argument may be left out.
     script = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]
-    return Markup(script.replace("</", r"<\/"))
+    # Only inside a string could it stand; a plain `</` also begins regular expressions and must stay.
+    return Markup(script.replace("</script", r"<\/script"))
 
 
 def _in_order(results: Iterable[str]) -> list[str]:
