@@ -121,7 +121,9 @@ def bars(
 
 def themed(chart: alt.LayerChart, width: int) -> dict[str, Any]:
     """The Vega-Lite specification for paper: fixed width, white ground, fonts with Chinese characters."""
-    return chart.properties(width=width).configure(font=FONT, background="#ffffff").to_dict()
+    sized = chart.properties(width=width).configure(font=FONT, background="#ffffff")
+    readable = sized.configure_axis(labelFontSize=12, titleFontSize=13, titleFontWeight="normal")
+    return readable.configure_legend(labelFontSize=12).to_dict()
 
 
 _BREAK = "break-paths-show-domains"

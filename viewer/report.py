@@ -48,6 +48,9 @@ WORDS = {
     "provenance": Text("Provenance", "来源"),
     "setting": tables.SETTING,
     "value": tables.VALUE,
+    "actions": Text("Save this chart", "保存此图"),
+    "svg": Text("Save as SVG", "保存为 SVG"),
+    "png": Text("Save as PNG", "保存为 PNG"),
     "formula": Text("Formula (LaTeX)", "公式（LaTeX）"),
     "made": Text(
         "Made by thermodl {version}. Charts by Vega, Vega-Lite and Vega-Embed (BSD-3-Clause).",
