@@ -1,0 +1,53 @@
+"""The real server in a process of its own, and a Chromium to look at it with."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+PAGES = ("", "overview", "temperature", "dissipation", "diffusion", "correlation", "stationarity")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+@contextmanager
+def served(root: Path) -> Iterator[str]:
+    """Run `thermodl view` on a free port; gives its address, and ends it by Ctrl-C."""
+    command = [sys.executable, "-m", "thermodl.cli", "view", str(root), "--port", "0", "--no-browser"]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert "http://" in line, f"the server did not start: {line!r}"
+        yield line.split(" at ")[1].split()[0]
+    finally:
+        process.send_signal(2)
+        assert process.wait(20) == 0, "Ctrl-C must end the viewer cleanly"
+        process.stdout.close()  # type: ignore[union-attr]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium of the system."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        yield browser
+        browser.close()
+
+
+def open_page(page: Page, address: str) -> None:
+    """Go to an address and wait until the script has run and all charts are drawn."""
+    page.goto(address)
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=30_000)
+    page.wait_for_selector("h1", timeout=30_000)
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('[data-testid=stVegaLiteChart]')]"
+        ".every(chart => chart.querySelector('.marks, canvas'))",
+        timeout=30_000,
+    )

@@ -1,0 +1,186 @@
+"""The real server and a real browser: it shows everything, asks nobody else, refuses strangers and writes nothing."""
+
+import hashlib
+import http.client
+import os
+import socket
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser.server import CHROMIUM, PAGES, chromium, open_page, served
+from viewer.synthetic import write_all_results, write_run, write_world
+
+pytestmark = pytest.mark.browser
+
+if CHROMIUM is None and os.environ.get("CI") != "true":
+    pytest.skip("no Chromium found on PATH: the browser tests DID NOT RUN", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("browser"))
+
+
+@pytest.fixture(scope="module")
+def address(runs):
+    with served(runs) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    assert CHROMIUM, "CI needs a Chromium"
+    with chromium() as browser:
+        yield browser
+
+
+def fingerprint(root):
+    """Every name below a folder with its content and time of change."""
+    return {
+        str(path.relative_to(root)): (
+            path.stat().st_mtime_ns,
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "",
+        )
+        for path in sorted(root.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_every_page_is_drawn_and_leaves_no_trace(runs, address, browser, lang, theme):
+    before = fingerprint(runs)
+    foreign, faults = [], []
+    page = browser.new_page(color_scheme=theme)
+    page.on("request", lambda request: foreign.append(request.url) if not _own(request.url, address) else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on(
+        "console", lambda message: faults.append(message.text) if "Content Security Policy" in message.text else None
+    )
+    for name in PAGES:
+        open_page(page, f"{address}/{name}?v=1&run=good&lang={lang}")
+        assert page.locator("[data-testid=stException]").count() == 0, name
+        assert page.locator("[data-testid=stVegaLiteChart]").count() >= 2 or name == ""
+        assert f"lang={lang}" in page.url
+        background = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
+        assert (sum(map(int, background[4:-1].split(",")[:3])) < 200) == (theme == "dark")
+        assert not _serious_faults(page), name
+    page.close()
+    assert not foreign
+    assert not faults
+    assert fingerprint(runs) == before
+
+
+def _serious_faults(page):
+    """What axe calls a serious or critical fault of accessibility, with the first element it was found on."""
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return {item["id"]: item["nodes"][0]["html"][:300] for item in found if item["impact"] in ("serious", "critical")}
+
+
+def _own(url, address):
+    return urlsplit(url).scheme in ("data", "blob") or urlsplit(url).netloc == urlsplit(address).netloc
+
+
+@pytest.mark.parametrize("run", ["running", "silent", "no-results", "empty", "truncated-chunk", "damaged-results"])
+def test_runs_in_any_condition_give_a_page(address, browser, run):
+    page = browser.new_page()
+    for name in ("overview", "temperature"):
+        open_page(page, f"{address}/{name}?run={run}")
+        assert page.locator("[data-testid=stException]").count() == 0
+    page.close()
+
+
+def test_a_first_visitor_of_a_deep_link_gets_the_whole_app(tmp_path, browser):
+    write_all_results(write_run(tmp_path / "only"))
+    with served(tmp_path) as address:
+        page = browser.new_page()
+        open_page(page, f"{address}/temperature?lang=zh")
+        assert page.locator("h1").inner_text() == "有效温度"
+        assert page.locator("[data-testid=stSidebarNavLink]").count() == len(PAGES)
+        page.close()
+
+
+def test_pages_and_languages_change_by_clicking_and_the_address_follows(address, browser):
+    page = browser.new_page()
+    open_page(page, f"{address}/temperature?run=good&group=fc1")
+    page.get_by_label("Language").click()
+    page.get_by_role("option", name="中文").click()
+    page.wait_for_function("() => document.querySelector('h1').innerText === '有效温度'")
+    page.locator("[data-testid=stSidebarNavLink]").filter(has_text="扩散").click()
+    page.wait_for_function("() => document.querySelector('h1').innerText === '扩散'")
+    page.wait_for_url("**/diffusion?*lang=zh*")
+    assert "run=good" in page.url
+    assert "group=fc1" in page.url
+    page.close()
+
+
+WEBSOCKET = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+def _answer(address, headers):
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+    connection.request("GET", "/", headers=headers)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer
+
+
+def test_answers_carry_the_security_headers(address):
+    headers = _answer(address, {}).headers
+    assert "default-src 'self'" in headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+
+
+@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
+@pytest.mark.parametrize("upgrade", [{}, WEBSOCKET])
+def test_strangers_are_refused(address, headers, upgrade):
+    assert _answer(address, {**headers, **upgrade}).status in (400, 403)
+
+
+def _view(*arguments):
+    command = [sys.executable, "-m", "thermodl.cli", "view", "--no-browser", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_port_in_use_is_one_sentence(runs):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = _view(str(runs), "--port", port)
+    assert result.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_missing_folder_is_one_sentence(tmp_path):
+    result = _view(str(tmp_path / "nowhere"))
+    assert result.returncode == 2
+    assert "there is no folder" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_report_draws_itself_from_disk_without_a_network(runs, tmp_path, browser, lang):
+    from thermodl.viewer.report import write_report
+
+    file = write_report(runs / "good", tmp_path / "report.html", lang)
+    requests, faults = [], []
+    page = browser.new_page()
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.goto(file.as_uri())
+    charts = page.locator(".chart").count()
+    page.locator(".chart svg.marks").nth(charts - 1).wait_for()
+    page.close()
+    assert requests == [file.as_uri()]
+    assert not faults

@@ -1,0 +1,66 @@
+"""Ids are the only way to a run, and a broken run gives its reason."""
+
+import pytest
+
+from thermodl.record.store import RunError
+from thermodl.viewer import catalog
+
+
+@pytest.fixture(scope="module")
+def runs(world):
+    return catalog.scan(world)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "../good",
+        "/etc/passwd",
+        "good/",
+        "./good",
+        "good\n",
+        "good\0",
+        "%2e%2e",
+        "..",
+        "",
+        "GOOD",
+        None,
+        3,
+        ["good"],
+        {},
+    ],
+)
+def test_hostile_ids_lead_nowhere(runs, hostile):
+    assert catalog.find(runs, hostile) is None
+
+
+def test_a_link_out_of_the_folder_is_not_a_run(world, tmp_path):
+    (tmp_path / "link").symlink_to(world / "good")
+    assert catalog.scan(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [("good", "finished"), ("running", "running"), ("silent", "silent"), ("no-results", "finished")],
+)
+def test_states(runs, name, state):
+    assert runs[name].state == state
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("empty", "run.zarr"), ("truncated-metadata", "metadata"), ("newer-format", "version 99")]
+)
+def test_a_broken_run_says_why_without_paths_of_this_computer(runs, world, name, word):
+    assert runs[name].broken
+    assert word in runs[name].problem
+    assert str(world) not in runs[name].problem
+
+
+def test_a_missing_folder_is_an_error_of_one_sentence(tmp_path):
+    with pytest.raises(RunError, match="no folder"):
+        catalog.scan(tmp_path / "nowhere")
+
+
+def test_settings_of_a_foreign_loop_are_its_plain_attributes():
+    attributes = {"format": "thermodl-run", "layers": [], "batch_size": 8, "optimizer": {"class": "SGD"}}
+    assert catalog.settings_of(attributes) == {"batch_size": 8, "optimizer.class": "SGD"}

@@ -1,0 +1,95 @@
+"""Every chart: titled axes, true logarithms, few rows, both languages, nothing dropped in silence."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from viewer.synthetic import ALL_GROUPS
+
+from thermodl.analyze.results import open_results
+from thermodl.viewer import charts, figures
+from thermodl.viewer.figures import Source
+from thermodl.viewer.state import ViewState
+
+
+def _all_figures(world, state, other=False):
+    runs = ["good", "other"] if other else ["good"]
+    results = {run: open_results(world / run) for run in runs}
+    found = figures.training(world / "good", state)
+    for name, draw in figures.ANALYSES.items():
+        found += draw([Source(run, results[run][name]) for run in runs], state)
+    return found
+
+
+def _encodings(spec):
+    for layer in spec["layer"]:
+        yield from layer.get("encoding", {}).items()
+
+
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize("axis", ["step", "sgd_time"])
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_every_chart_is_titled_small_and_in_one_language(world, lang, axis, other):
+    found = _all_figures(world, ViewState(lang=lang, axis=axis, group="fc1"), other)
+    assert len(found) >= 16
+    assert len({figure.id for figure in found}) == len(found)
+    for figure in found:
+        spec = figure.chart.to_dict()
+        positions = [value for key, value in _encodings(spec) if key in ("x", "y") and "field" in value]
+        titles = [value["title"] for value in positions if value["field"] != "at"]
+        assert titles
+        assert all(titles)
+        if lang == "zh":
+            assert all(charts_has_cjk(title) for title in titles), (figure.id, titles)
+        rows = {name: len(data) for name, data in spec["datasets"].items()}
+        default = spec.get("data", {}).get("name")
+        assert sum(rows[layer.get("data", {}).get("name", default)] for layer in spec["layer"]) <= charts.MAX_ROWS
+
+
+def charts_has_cjk(text):
+    return any("\u4e00" <= letter <= "\u9fff" for letter in text)
+
+
+def test_displacement_is_drawn_on_true_log_axes_with_a_rule_at_one_epoch(world):
+    data = open_results(world / "good")["diffusion"]
+    spec = figures.diffusion([Source("good", data)], ViewState())[0].chart.to_dict()
+    types = {key: value["scale"]["type"] for key, value in _encodings(spec) if "scale" in value and key in ("x", "y")}
+    assert types == {"x": "log", "y": "log"}
+    assert [{"at": 156.0, "name": "one epoch"}] in spec["datasets"].values()
+
+
+def test_independent_draws_have_no_rule_at_one_epoch(world):
+    data = open_results(world / "other")["diffusion"]
+    spec = figures.diffusion([Source("other", data)], ViewState())[0].chart.to_dict()
+    assert not any(row[0].get("name") == "one epoch" for row in spec["datasets"].values())
+
+
+def test_a_log_axis_says_how_many_values_it_cannot_show():
+    frame = pd.DataFrame({"x": [0.0, 1, 2, 3], "y": [1.0, -1, 2, np.nan], "low": 0.5, "high": 3.0, "series": "a"})
+    chart = charts.curves(frame, lang="en", x_title="x", y_title="y", log_x=True, log_y=True)
+    assert chart.to_dict()["title"]["text"] == [
+        "1 values not resolved, left out of the curve",
+        "2 values ≤ 0 cannot be drawn on the logarithmic axis",
+    ]
+    drawn = next(data for data in chart.to_dict()["datasets"].values() if "series" in data[0])
+    assert len(drawn) == 2
+
+
+def test_the_group_of_the_sidebar_is_the_one_drawn(world):
+    data = open_results(world / "good")["temperature"]
+    for index, group in enumerate(ALL_GROUPS):
+        spec = figures.temperature([Source("good", data)], ViewState(group=group))[0].chart.to_dict()
+        rows = next(rows for rows in spec["datasets"].values() if "series" in rows[0])
+        assert rows[0]["y"] == pytest.approx(float(data["temperature_noise_over_time"][index, 0]))
+
+
+def test_results_of_another_version_draw_what_they_have(world):
+    data = open_results(world / "good")["temperature"].drop_vars(["temperature_seed", "kinetic_over_noise"])
+    assert len(figures.temperature([Source("good", data)], ViewState())) == 2
+
+
+def test_charts_never_import_streamlit():
+    import subprocess
+    import sys
+
+    code = "import sys, thermodl.viewer.report, thermodl.viewer.cli; sys.exit('streamlit' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

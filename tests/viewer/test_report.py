@@ -1,0 +1,92 @@
+"""One file that needs no network, in both languages, whatever the run is called."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+from viewer.synthetic import write_all_results, write_run
+
+from thermodl.record.store import UserError
+from thermodl.viewer.report import _script_json, build_report, write_report
+
+
+@pytest.fixture(scope="module", params=["en", "zh"])
+def report(request, world):
+    return request.param, build_report(world / "good", request.param)
+
+
+def test_the_report_fetches_nothing(report):
+    _, html = report
+    markup = re.sub(r"<script>.*?</script>", "", html, flags=re.S)
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?\s*(?:https?:)?//""", markup)
+    assert not re.search(r"<(?:link|img|iframe)\b|@import|url\(\s*['\"]?http", markup)
+    assert "default-src 'none'" in html
+
+
+def test_the_report_is_small(report):
+    assert len(report[1].encode()) < 3e6
+
+
+def test_the_report_has_a_live_chart_and_a_still_one_for_each_figure(report):
+    lang, html = report
+    specs = json.loads(re.search(r'id="specs">(.*?)</script>', html, re.S)[1])
+    assert len(specs) >= 16
+    assert all(f'id="chart-{name}"' in html for name in specs)
+    assert html.count("<noscript><svg") == len(specs)
+    assert f'lang="{"zh-Hans" if lang == "zh" else "en"}"' in html
+
+
+def test_the_report_says_what_to_trust_and_how_it_was_made(report):
+    lang, html = report
+    words = {"en": ["✗ untrusted", "Methods and references", "Provenance", "learning_rate", "Wolff"],
+             "zh": ["✗ 不可信", "方法与参考文献", "来源", "learning_rate", "Wolff"]}  # fmt: skip
+    assert all(word in html for word in words[lang])
+
+
+def test_a_hostile_setting_stays_text(tmp_path):
+    folder = write_all_results(write_run(tmp_path / "run"))
+    metadata = folder / "run.zarr" / "zarr.json"
+    content = json.loads(metadata.read_bytes())
+    attack = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+    content["attributes"]["settings"]["model"] = attack
+    content["attributes"]["provenance"][attack] = attack
+    metadata.write_text(json.dumps(content))
+    html = build_report(folder)
+    assert attack not in html
+    assert "&lt;/script&gt;" in html
+    assert "</script" not in _script_json({attack: attack})
+    assert json.loads(_script_json({attack: attack})) == {attack: attack}
+
+
+def test_a_run_without_results_names_the_command(world):
+    with pytest.raises(UserError, match=r"thermodl analyze .*no-results"):
+        build_report(world / "no-results")
+
+
+@pytest.mark.parametrize("name", ["empty", "truncated-metadata", "newer-format", "damaged-results", "nowhere"])
+def test_what_cannot_be_read_is_an_error_of_the_user(world, name):
+    with pytest.raises(UserError):
+        build_report(world / name)
+
+
+def test_writing_is_all_or_nothing(world, tmp_path):
+    target = tmp_path / "report.html"
+    assert write_report(world / "truncated-chunk", target) == target
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    with pytest.raises(UserError, match="cannot write"):
+        write_report(world / "good", tmp_path / "no" / "such" / "place.html")
+
+
+def test_the_command_puts_the_report_into_the_run_folder(tmp_path):
+    import typer
+
+    from thermodl.viewer.cli import report as command
+
+    folder = write_all_results(write_run(tmp_path / "run"))
+    app = typer.Typer()
+    app.command()(command)
+    result = CliRunner().invoke(app, [str(folder), "--lang", "zh"])
+    assert result.exit_code == 0, result.output
+    assert result.output.strip() == str(folder / "report.zh.html")
+    assert (folder / "report.zh.html").stat().st_size > 1e6

@@ -1,0 +1,112 @@
+"""The runs below one folder: the only place where an id from outside becomes a path."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from thermodl.analyze.results import list_settings_names, open_results, read_result_attributes
+from thermodl.record.store import UserError, list_runs, read_attributes, run_state
+
+# What the format itself keeps in the attributes of a run, and what has its own place on a page.
+_NOT_SETTINGS = {"format", "format_version", "run_id", "state", "started", "last_commit", "committed", "layers",
+                 "groups", "settings", "provenance"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as far as its small metadata tell; a broken one keeps the reason instead of its attributes."""
+
+    id: str
+    path: Path
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    state: str = "broken"
+    """running, finished, stopped, failed, silent, or broken"""
+    problem: str = ""
+    """why the run or its results cannot be read, without paths of this computer"""
+    results_name: str = "default"
+    analyzed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """attributes of each stored analysis"""
+
+    @property
+    def broken(self) -> bool:
+        return self.state == "broken"
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that are safe on disk."""
+        return int(self.attributes["committed"]["step"]) if self.attributes else 0
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the recording or the results do; the key of everything cached."""
+        stamps = sorted((name, str(attrs.get("created"))) for name, attrs in self.analyzed.items())
+        return f"{self.attributes.get('last_commit')} {self.attributes.get('committed')} {stamps}"
+
+
+def scan(root: str | Path) -> dict[str, Run]:
+    """Every run directly below `root` by its id, broken ones included.
+
+    Raises:
+        RunError: if `root` is no folder.
+    """
+    return {path.name: read_run(path) for path in list_runs(root)}
+
+
+def read_run(path: Path) -> Run:
+    """Metadata of one run; a run that cannot be read says why."""
+    try:
+        attributes = read_attributes(path)
+        state = run_state(attributes)
+    except (UserError, TypeError, ValueError) as error:
+        return Run(path.name, path, problem=plain_reason(error, path))
+    try:
+        name = next(iter(list_settings_names(path)), "default")
+        return Run(path.name, path, attributes, state, "", name, read_result_attributes(path, name))
+    except (OSError, TypeError) as error:
+        return Run(path.name, path, attributes, state, plain_reason(error, path))
+
+
+def find(runs: Mapping[str, Run], run_id: Any) -> Run | None:
+    """The run of that id, or None: nothing but an exact name from the scan leads to a path."""
+    return runs.get(run_id) if isinstance(run_id, str) else None
+
+
+def read_results(run: Run) -> dict[str, xr.Dataset]:
+    """The results of a run, in memory; {} if there are none.
+
+    Raises:
+        ResultsError: if they cannot be read.
+    """
+    return open_results(run.path, run.results_name) if run.analyzed else {}
+
+
+def plain_reason(error: Exception, path: Path) -> str:
+    """The message of an error with the run's name in place of its path on this computer."""
+    return str(error).replace(str(path), path.name) or type(error).__name__
+
+
+def settings_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat table of a run's settings: `{"learning_rate": 0.05, "recorder.probe_every": 50}`.
+
+    First the table of settings, which a run from somebody's own loop does not have, then whatever else describes it.
+    """
+    settings = attributes.get("settings")
+    rest = {key: value for key, value in attributes.items() if key not in _NOT_SETTINGS}
+    return {**(_flatten(settings) if isinstance(settings, Mapping) else {}), **_flatten(rest)}
+
+
+def provenance_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat table of where a run comes from: versions, command, computer."""
+    provenance = attributes.get("provenance")
+    return _flatten(provenance) if isinstance(provenance, Mapping) else {}
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        flat |= _flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat

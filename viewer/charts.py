@@ -1,0 +1,242 @@
+"""Data frames into Altair charts: curves with bands, points with error bars. No Streamlit, no physics.
+
+A tidy frame has the columns `x`, `y`, `low`, `high` and `series`. Every chart names its band, says how many values a
+logarithmic axis or a missing estimate keeps off it, and tells its series apart by colour *and* dash or shape.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from .text import Text
+
+# Okabe and Ito's palette, which stays apart for colour-blind readers, without black and yellow: each of the six can
+# be seen on white and on dark paper.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4])
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
+FONT = "'Source Sans Pro', 'Noto Sans', 'Noto Sans CJK SC', 'Microsoft YaHei', 'PingFang SC', sans-serif"
+MAX_ROWS = 5000
+
+STANDARD_ERROR = Text("band: ± 1 standard error", "阴影带：± 1 个标准误")
+STANDARD_ERROR_BARS = Text("bars: ± 1 standard error", "误差棒：± 1 个标准误")
+EXTREMES = Text(
+    "line: mean, band: lowest to highest of {buckets:,} buckets; {count:,} values, {missing:,} not finite",
+    "曲线：均值；阴影带：{buckets:,} 个区间内的最小值至最大值；共 {count:,} 个值，{missing:,} 个非有限值",
+)
+_OFF_LOG = Text("{n} values ≤ 0 cannot be drawn on the logarithmic axis", "{n} 个 ≤ 0 的值无法画在对数轴上")
+_UNRESOLVED = Text("{n} values not resolved, left out of the curve", "{n} 个值无法分辨，曲线中留空")
+_CUT = Text("bars that reach below zero end at the axis", "伸到零以下的误差在轴处截断")
+
+
+def curves(
+    frame: pd.DataFrame,
+    *,
+    lang: str,
+    x_title: str,
+    y_title: str,
+    notes: Sequence[str] = (),
+    log_x: bool = False,
+    log_y: bool = False,
+    order: Sequence[str] | None = None,
+    level: tuple[float, str] | None = None,
+    rule: tuple[float, str] | None = None,
+    sequential: bool = False,
+    points: bool = True,
+) -> alt.LayerChart:
+    """Lines with bands.
+
+    Args:
+        frame: tidy frame; NaN breaks a line.
+        notes: the name of the band and what else a reader must know, shown above the chart.
+        order: all series in their stable order, which fixes colours and dashes.
+        level: a horizontal reference line and its name.
+        rule: a vertical reference line and its name.
+        sequential: series are steps of one quantity and get a gradual colour scale.
+        points: mark the single points, and show their values under the pointer.
+    """
+    # Buckets bring their own count of missing values.
+    notes = [*notes, *(_missing(frame, lang) if points else [])]
+    frame, more = _fit_axes(frame, lang, log_x, log_y)
+    order = list(order or dict.fromkeys(frame["series"]))
+    x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=False), axis=_axis(frame["x"].to_numpy(), log_x))
+    y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
+    colour = alt.Color(
+        "series:N", title=None, scale=_colours(order, sequential), legend=_legend(order, "stroke"), sort=order
+    )
+    dash = alt.StrokeDash(
+        "series:N", title=None, scale=_dashes(order, sequential), legend=_legend(order, "stroke"), sort=order
+    )
+    base = alt.Chart(frame)
+    layers: list[Any] = []
+    if _has_errors(frame):
+        layers.append(base.mark_area(opacity=0.25, invalid=_BREAK).encode(x, y=low, y2="high:Q", color=colour))
+    line = base.mark_line(strokeWidth=1.8, invalid=_BREAK)
+    layers.append(line.encode(x, y, color=colour, strokeDash=dash))
+    tooltip = _tooltip(x_title, y_title)
+    if points:
+        layers.append(base.mark_point(filled=True, size=28, opacity=1).encode(x, y, color=colour, tooltip=tooltip))
+    else:
+        layers.append(base.mark_rule(opacity=0, strokeWidth=4).encode(x, tooltip=tooltip))
+    layers += _references(level, rule)
+    chart: Any = alt.layer(*layers)
+    return chart.properties(height=400, **_subtitle([*notes, *more]))
+
+
+def bars(
+    frame: pd.DataFrame,
+    *,
+    lang: str,
+    x_title: str,
+    y_title: str,
+    order: Sequence[str] | None = None,
+    categories: Sequence[str] | None = None,
+    level: tuple[float, str] | None = None,
+    log_y: bool = False,
+) -> alt.LayerChart:
+    """Points with error bars, side by side for each category; `x` of the frame is the category's name."""
+    missing = _missing(frame, lang)
+    frame, notes = _fit_axes(frame, lang, False, log_y)
+    order = list(order or dict.fromkeys(frame["series"]))
+    x = alt.X("x:N", title=x_title, sort=list(categories or dict.fromkeys(frame["x"])), axis=alt.Axis(labelAngle=0))
+    offset = alt.XOffset("series:N", sort=order)
+    y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
+    colour = alt.Color("series:N", title=None, scale=_colours(order), legend=_legend(order), sort=order)
+    shape = alt.Shape("series:N", title=None, scale=_shapes(order), legend=_legend(order), sort=order)
+    base = alt.Chart(frame)
+    layers: list[Any] = []
+    if _has_errors(frame):
+        notes.insert(0, STANDARD_ERROR_BARS(lang))
+        layers.append(base.mark_rule(strokeWidth=2).encode(x, y=low, y2="high:Q", color=colour, xOffset=offset))
+    marks = base.mark_point(filled=True, size=45, opacity=1)
+    tooltip = [alt.Tooltip("x:N", title=x_title), *_tooltip("", y_title)[1:]]
+    layers.append(marks.encode(x, y, color=colour, shape=shape, xOffset=offset, tooltip=tooltip))
+    layers += _references(level, None)
+    chart: Any = alt.layer(*layers)
+    return chart.properties(height=350, **_subtitle([*notes, *missing]))
+
+
+def themed(chart: alt.LayerChart, width: int) -> dict[str, Any]:
+    """The Vega-Lite specification for paper: fixed width, white ground, fonts with Chinese characters."""
+    sized = chart.properties(width=width).configure(font=FONT, background="#ffffff")
+    readable = sized.configure_axis(labelFontSize=12, titleFontSize=13, titleFontWeight="normal")
+    return readable.configure_legend(labelFontSize=12).to_dict()
+
+
+_BREAK = "break-paths-show-domains"
+
+
+def _fit_axes(frame: pd.DataFrame, lang: str, log_x: bool, log_y: bool) -> tuple[pd.DataFrame, list[str]]:
+    """Keep off a logarithmic axis what it cannot show, and say how much that is."""
+    notes = []
+    off = np.zeros(len(frame), bool)
+    if log_x:
+        off |= frame["x"].to_numpy(float) <= 0
+    if log_y:
+        off |= frame["y"].to_numpy(float) <= 0
+    if off.any():
+        notes.append(_OFF_LOG.fill(n=off.sum())(lang))
+    frame = pd.DataFrame(frame.loc[~off].reset_index(drop=True))
+    low, y = frame["low"].to_numpy(float), frame["y"].to_numpy(float)
+    if log_y and (low <= 0).any():
+        smallest = np.concatenate([y, low[low > 0]]).min(initial=np.inf, where=np.isfinite(np.r_[y, low[low > 0]]))
+        frame = frame.assign(low=np.where(low <= 0, smallest / 2, low))
+        notes.append(_CUT(lang))
+    return frame, notes
+
+
+def _missing(frame: pd.DataFrame, lang: str) -> list[str]:
+    """A word about estimates that are not defined."""
+    missing = int((~np.isfinite(frame["y"].to_numpy(float))).sum())
+    return [_UNRESOLVED.fill(n=missing)(lang)] if missing else []
+
+
+def _has_errors(frame: pd.DataFrame) -> bool:
+    return bool(np.isfinite(frame[["low", "high"]].to_numpy(float)).any())
+
+
+def _scale(log: bool, **options: Any) -> alt.Scale:
+    return alt.Scale(type="log", **options) if log else alt.Scale(**options)
+
+
+def _axis(values: np.ndarray, log: bool) -> alt.Axis:
+    """Labels that stay short: plain numbers, or powers of ten where plain ones would be strings of zeros."""
+    sizes = np.abs(values[np.isfinite(values) & (values != 0)])
+    extreme = len(sizes) > 0 and (sizes.max() < 1e-3 or sizes.max() >= 1e6 or (log and sizes.min() < 1e-3))
+    style = "~e" if extreme else "~g" if log else ",~f"
+    if not log or not len(sizes):
+        return alt.Axis(format=style, labelOverlap=True)
+    # Lines at powers of ten, or at 1, 2, 5 of each where there are few: ten for each decade are a carpet.
+    first, last = (int(np.floor(np.log10(size))) for size in (sizes.min(), sizes.max()))
+    factors = (1,) if last - first > 2 else (1, 2, 5)
+    places = [float(f"{factor}e{power}") for power in range(first, last + 2) for factor in factors]
+    return alt.Axis(format=style, labelOverlap=True, values=places)
+
+
+def _y(field: str, title: str, frame: pd.DataFrame, log: bool) -> alt.Y:
+    # A logarithmic scale has no zero to leave out, and rounds its ends to whole decades unless told not to.
+    scale = _scale(log, nice=False, padding=12) if log else _scale(log, zero=False)
+    return alt.Y(field, title=title, scale=scale, axis=_axis(frame["y"].to_numpy(), log))
+
+
+def _colours(order: list[str], sequential: bool = False) -> alt.Scale:
+    if sequential:
+        return alt.Scale(domain=order, scheme="viridis")
+    return alt.Scale(domain=order, range=[PALETTE[i % len(PALETTE)] for i in range(len(order))])
+
+
+def _dashes(order: list[str], sequential: bool) -> alt.Scale:
+    dashes = [[1, 0] if sequential else DASHES[i % len(DASHES)] for i in range(len(order))]
+    return alt.Scale(domain=order, range=dashes)
+
+
+def _shapes(order: list[str]) -> alt.Scale:
+    return alt.Scale(domain=order, range=[SHAPES[i % len(SHAPES)] for i in range(len(order))])
+
+
+def _legend(order: list[str], symbol: str | None = None) -> alt.Legend | None:
+    """None for one series: the axis title names it already."""
+    if len(order) < 2:
+        return None
+    columns = 2 if max(map(len, order)) > 24 else 3
+    options = {"symbolType": symbol, "symbolSize": 500, "symbolStrokeWidth": 2} if symbol else {}
+    return alt.Legend(orient="top", columns=columns, labelLimit=420, symbolOpacity=1, **options)
+
+
+def _tooltip(x_title: str, y_title: str) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("x:Q", title=x_title, format="~g"),
+        alt.Tooltip("series:N", title="·"),
+        alt.Tooltip("y:Q", title=y_title, format=".4g"),
+        alt.Tooltip("low:Q", title="↓", format=".4g"),
+        alt.Tooltip("high:Q", title="↑", format=".4g"),
+    ]
+
+
+def _references(level: tuple[float, str] | None, rule: tuple[float, str] | None) -> list[Any]:
+    """A horizontal and a vertical line, each with its name beside it."""
+    layers: list[Any] = []
+    grey = "#888888"
+    for channel, reference in (("y", level), ("x", rule)):
+        if reference is None:
+            continue
+        base = alt.Chart(pd.DataFrame({"at": [reference[0]], "name": [reference[1]]}))
+        layers.append(base.mark_rule(color=grey, strokeDash=[4, 4]).encode(**{channel: "at:Q"}))
+        # Names stand at the right end of a level and beside the top of a rule, where curves seldom are.
+        level_label = base.mark_text(color=grey, align="right", dx=-4, dy=-7).encode(x=alt.value("width"))
+        rule_label = base.mark_text(color=grey, align="left", dx=4).encode(y=alt.value(10))
+        label = level_label if channel == "y" else rule_label
+        layers.append(label.encode(**{channel: "at:Q"}, text="name:N"))
+    return layers
+
+
+def _subtitle(notes: Sequence[str]) -> dict[str, alt.TitleParams]:
+    """What a reader must know about the drawing, above it in small letters; without notes no title takes up room."""
+    shown = [note for note in notes if note]
+    if not shown:
+        return {}
+    title = alt.TitleParams(text=shown, anchor="start", color="#808080", fontSize=12, fontWeight="normal", offset=2)
+    return {"title": title}

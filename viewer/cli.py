@@ -1,0 +1,110 @@
+"""The verbs `thermodl view` and `thermodl report`. Streamlit is imported only when the viewer starts."""
+
+import os
+import socket
+import sys
+import webbrowser
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import thermodl.data
+from thermodl.record.store import UserError, list_runs, run_folder
+
+# The script `app.py` reads these: it runs inside Streamlit and takes no arguments.
+ROOT = "THERMODL_VIEW_ROOT"
+LANG = "THERMODL_VIEW_LANG"
+
+
+class ViewError(UserError):
+    """The viewer cannot start."""
+
+
+class Language(StrEnum):
+    """Languages of the viewer and the report."""
+
+    en = "en"
+    zh = "zh"
+
+
+def view(
+    runs: Annotated[Path, typer.Argument(help="Folder that holds the run folders.")] = Path("runs"),
+    host: Annotated[str, typer.Option(help="Address to listen on. Any other than the default opens your runs to the "
+                                           "network; there is no password.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = 8501,
+    sample: Annotated[bool, typer.Option("--sample", help="Show the recorded sample that comes with thermodl; no "
+                                                          "recording of your own is needed.")] = False,
+    lang: Annotated[Language | None, typer.Option(help="Language to start in; by default the browser's. A switch is in "
+                                                       "the sidebar.")] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser, only print the "
+                                                                  "address.")] = False,
+) -> None:  # fmt: skip
+    """Look at runs in the browser. Nothing is written: the viewer only reads. Ctrl-C ends it."""
+    root = sample_folder() if sample else runs
+    list_runs(root)  # a missing folder is better said here than in the browser
+    listener = _listen(host, port)
+    os.environ[ROOT] = str(root)
+    if lang:
+        os.environ[LANG] = lang.value
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        print(f"thermodl: {host} is reachable from the network, and there is no password", file=sys.stderr)
+    shown = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listener.getsockname()[1]}"
+
+    def announce() -> None:
+        print(f"ThermoDL shows {root} at {address} (Ctrl-C ends it)", flush=True)
+        if not no_browser:
+            webbrowser.open(address)
+
+    from .asgi import serve
+
+    with listener, suppress(KeyboardInterrupt):
+        serve(listener, host, announce)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder, such as runs/first.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; by default report.html (or "
+                                                                       "report.zh.html) in the run folder.")] = None,
+    lang: Annotated[Language, typer.Option(help="Language of the report.")] = Language.en,
+) -> None:  # fmt: skip
+    """Write one HTML file about an analyzed run: it opens anywhere without a network, and prints."""
+    from .report import write_report
+
+    name = "report.html" if lang is Language.en else f"report.{lang.value}.html"
+    print(write_report(run_folder(run), output or run_folder(run) / name, lang.value))
+
+
+def sample_folder() -> Path:
+    """The folder of recorded runs that is shipped with the package.
+
+    Raises:
+        ViewError: if this installation has none.
+    """
+    folder = Path(str(thermodl.data.__file__)).parent / "sample"
+    if not folder.is_dir():
+        raise ViewError("this installation holds no sample run; record one with thermodl record")
+    return folder
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket, so that a port in use is known before anything is started."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+    except OSError as error:
+        raise ViewError(f"cannot listen on {host}: {error.strerror}; use --host 127.0.0.1") from None
+    try:
+        if os.name != "nt":  # on Windows the option would let two programs share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ViewError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another port with --port, or --port 0 for any"
+        ) from None
+    return listener

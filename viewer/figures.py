@@ -1,0 +1,372 @@
+"""Which curves show which analysis. One function per page of curves; each returns figures, pure data to Altair.
+
+A `Source` is one run's dataset of the analysis at hand; with two of them every series carries its run's name.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from . import charts
+from .series import Series, band, read_series
+from .state import ViewState
+from .text import Text, quantity_title, unit
+
+# What a coordinate is called where its own attributes do not say.
+_COORDINATES = {
+    "window_step": Text("optimizer step", "优化步"),
+    "window_sgd_time": Text("SGD time Σ η(1−ν)/(1−μ)", "SGD 时间 Σ η(1−ν)/(1−μ)"),
+    "lag": Text("lag (step)", "时间差（步）"),
+    "lag_sgd_time": Text("lag in SGD time", "时间差（SGD 时间）"),
+}
+_GROUP = Text("group of layers", "层组")
+ALL = Text("all layers", "全部层")
+_TEMPERATURE = Text("temperature", "温度")
+_POWER = Text("power", "功率")
+_ONE_EPOCH = Text("one epoch", "一轮")
+_AGREE = Text("the two agree: 1", "二者一致：1")
+_LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
+_DAMAGED = Text(
+    "{n:,} values lie in damaged pieces of the file and cannot be read", "{n:,} 个值位于损坏的数据块中，无法读取"
+)
+
+
+class Source(NamedTuple):
+    """One analysis of one run."""
+
+    run: str
+    data: xr.Dataset
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its title."""
+
+    id: str
+    title: Text
+    chart: alt.LayerChart
+
+
+def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """All thermometers on one axis: over time, and by group."""
+    names = ["temperature_noise", "temperature_kinetic", "temperature_kinetic_drift_free", "temperature_seed"]
+    return _all(
+        _over_time(sources, names, state, "temperature-time", Text("Thermometers over time", "各温度计随时间的变化"),
+                   _TEMPERATURE),
+        _by_group(sources, names, state, "temperature-group", Text("Thermometers by group", "各层组的温度"),
+                  _TEMPERATURE),
+        _by_group(sources, ["kinetic_over_noise"], state, "temperature-ratio",
+                  Text("Kinetic over noise temperature", "动能温度与噪声温度之比"), level=(1.0, _AGREE(state.lang))),
+    )  # fmt: skip
+
+
+def dissipation(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """Powers over time and by group."""
+    seed, powers = ["seed_dissipation"], ["descent_power", "noise_power"]
+    return _all(
+        _over_time(sources, seed, state, "dissipation-seed", Text("Dissipation rate η‖g‖²", "耗散率 η‖g‖²")),
+        _over_time(sources, powers, state, "dissipation-powers",
+                   Text("Descent and noise power", "下降功率与噪声功率"), _POWER),
+        _by_group(sources, [*seed, *powers], state, "dissipation-group",
+                  Text("Powers by group", "各层组的功率"), _POWER),
+    )  # fmt: skip
+
+
+def diffusion(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """Mean squared displacement, its local exponent, its age dependence, and diffusion coefficients."""
+    squared = ["mean_squared_displacement", "detrended_mean_squared_displacement",
+               "predicted_mean_squared_displacement"]  # fmt: skip
+    coefficients = ["diffusion_coefficient", "diffusion_coefficient_predicted"]
+    return _all(
+        _over_lag(sources, squared, state, "diffusion-msd", Text("Mean squared displacement", "均方位移"), log_y=True),
+        _over_lag(sources, ["local_exponent"], state, "diffusion-exponent",
+                  Text("Local exponent of the displacement", "位移的局部指数"),
+                  level=(1.0, Text("free diffusion: 1", "自由扩散：1")(state.lang))),
+        _two_time(sources, state),
+        _by_group(sources, coefficients, state, "diffusion-coefficients",
+                  Text("Diffusion coefficient, measured and predicted", "扩散系数：实测与预测"), log_y=True),
+    )  # fmt: skip
+
+
+def correlation(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """Autocorrelation functions and integrated times."""
+    functions = ["loss_autocorrelation", "parameter_autocorrelation", "gradient_autocorrelation"]
+    times = ["parameter_integrated_time", "gradient_integrated_time"]
+    return _all(
+        _over_lag(sources, functions, state, "correlation-functions", Text("Autocorrelation", "自相关函数"),
+                  level=(0.0, "0"), y=Text("autocorrelation", "自相关")),
+        _by_group(sources, times, state, "correlation-times",
+                  Text("Integrated autocorrelation time by group", "各层组的积分自相关时间"),
+                  Text("integrated time", "积分自相关时间"), log_y=True),
+    )  # fmt: skip
+
+
+def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """The first fluctuation–dissipation relation over time and by group, and the check of the record itself."""
+    ratios = ["fdr1_raw", "fdr1_centred"]
+    law = (1.0, _LAW(state.lang))
+    ratio = Text("ratio of the two sides", "等式两边之比")
+    return _all(
+        _over_time(sources, ratios, state, "stationarity-time",
+                   Text("Fluctuation–dissipation ratio over time", "涨落耗散比随时间的变化"), ratio, level=law),
+        _by_group(sources, ratios, state, "stationarity-group",
+                  Text("Fluctuation–dissipation ratio by group", "各层组的涨落耗散比"), ratio, level=law),
+        _by_group(sources, ["identity_residual", "identity_floor"], state, "stationarity-identity",
+                  Text("Does the record close? Residual and rounding floor", "记录自洽吗？恒等式残差与舍入误差下限"),
+                  Text("relative residual", "相对残差"), log_y=True),
+    )  # fmt: skip
+
+
+ANALYSES: dict[str, Callable[[Sequence[Source], ViewState], list[Figure]]] = {
+    "temperature": temperature,
+    "dissipation": dissipation,
+    "diffusion": diffusion,
+    "correlation": correlation,
+    "stationarity": stationarity,
+}
+
+
+def training(run: Path, state: ViewState) -> list[Figure]:
+    """The training itself, from the recording: loss, evaluations, learning rate; what was not recorded is left out.
+
+    Raises:
+        RunError: if the recording cannot be read.
+    """
+    clock = read_series(run, state.axis)
+    if clock is None:
+        return []
+    x_title = quantity_title(clock.attributes, state.lang)
+    names = {
+        "loss": (["train_loss", "test_loss"], Text("Evaluated loss", "评估损失"), Text("loss", "损失")),
+        "accuracy": (["train_accuracy", "test_accuracy"], Text("Accuracy", "准确率"), Text("accuracy", "准确率")),
+    }
+    return _all(
+        _raw(run, "loss", None, Text("Mini-batch loss", "小批量损失"), clock, state),
+        *(_evaluations(run, key, *parts, clock, x_title, state) for key, parts in names.items()),
+        _raw(run, "learning_rate", 0, Text("Learning rate", "学习率"), clock, state),
+    )
+
+
+def _all(*figures: Figure | None) -> list[Figure]:
+    return [figure for figure in figures if figure is not None]
+
+
+def _raw(run: Path, name: str, row: int | None, title: Text, clock: Series, state: ViewState) -> Figure | None:
+    series = read_series(run, name, row)
+    if series is None:
+        return None
+    n = min(len(clock.values), len(series.values))
+    buckets = band(clock.values[:n], series.values[:n])
+    frame = buckets.rename(columns={"mean": "y"}).assign(series=title(state.lang)).drop(columns=["count", "missing"])
+    note = charts.EXTREMES.fill(buckets=len(buckets), count=n, missing=int(buckets["missing"].to_numpy().sum()))
+    notes = [note(state.lang)] if len(buckets) < n else []
+    if series.unreadable or clock.unreadable:
+        notes.append(_DAMAGED.fill(n=max(series.unreadable, clock.unreadable))(state.lang))
+    chart = charts.curves(
+        frame,
+        lang=state.lang,
+        x_title=quantity_title(clock.attributes, state.lang),
+        y_title=quantity_title(series.attributes, state.lang),
+        notes=notes,
+        points=False,
+    )
+    return Figure(f"training-{name}", title, chart)
+
+
+def _evaluations(
+    run: Path, key: str, names: list[str], title: Text, y: Text, clock: Series, x_title: str, state: ViewState
+) -> Figure | None:
+    place = read_series(run, "evaluation_step")
+    if place is None or not len(place.values) or not len(clock.values):
+        return None
+    steps = read_series(run, "step")
+    # An evaluation after the last step has no clock of its own; it gets the last one.
+    at = np.searchsorted(steps.values if steps else clock.values, place.values)
+    x = place.values if state.axis == "step" else clock.values[np.clip(at, 0, len(clock.values) - 1)]
+    parts = []
+    for name in names:
+        series = read_series(run, name)
+        if series is not None:
+            label = quantity_title({**series.attributes, "units": "1"}, state.lang)
+            parts.append(_frame(x[: len(series.values)], series.values, np.full(len(series.values), np.nan), label))
+    if not parts:
+        return None
+    units = unit("loss" if key == "loss" else "1", state.lang)
+    y_title = f"{y(state.lang)} ({units})" if units and units != y(state.lang) else y(state.lang)
+    chart = charts.curves(pd.concat(parts), lang=state.lang, x_title=x_title, y_title=y_title)
+    return Figure(f"training-evaluated-{key}", title, chart)
+
+
+# ------------------------------------------------------------------------------------- datasets to tidy frames
+
+
+def _over_time(
+    sources: Sequence[Source],
+    names: list[str],
+    state: ViewState,
+    figure_id: str,
+    title: Text,
+    y: Text | None = None,
+    level: tuple[float, str] | None = None,
+) -> Figure | None:
+    found = [(source, f"{name}_over_time") for source in sources for name in names]
+    found = [(source, name) for source, name in found if name in source.data]
+    if not found:
+        return None
+    x = "window_sgd_time" if state.axis == "sgd_time" else "window_step"
+    frame = pd.concat([_curve(source, name, x, state, len(sources) > 1) for source, name in found])
+    chart = charts.curves(
+        frame,
+        lang=state.lang,
+        x_title=_coordinate_title(found[0][0].data, x, state.lang),
+        y_title=_y_title(found[0], y, state.lang),
+        notes=[charts.STANDARD_ERROR(state.lang)],
+        level=level,
+    )
+    return Figure(figure_id, title, chart)
+
+
+def _over_lag(
+    sources: Sequence[Source],
+    names: list[str],
+    state: ViewState,
+    figure_id: str,
+    title: Text,
+    log_y: bool = False,
+    level: tuple[float, str] | None = None,
+    y: Text | None = None,
+) -> Figure | None:
+    found = [(source, name) for source in sources for name in names if name in source.data]
+    if not found:
+        return None
+    x = "lag_sgd_time" if state.axis == "sgd_time" else "lag"
+    frame = pd.concat([_curve(source, name, x, state, len(sources) > 1) for source, name in found])
+    chart = charts.curves(
+        frame,
+        lang=state.lang,
+        x_title=_coordinate_title(found[0][0].data, x, state.lang),
+        y_title=_y_title(found[0], y, state.lang),
+        notes=[charts.STANDARD_ERROR(state.lang)],
+        log_x=True,
+        log_y=log_y,
+        level=level,
+        rule=_one_epoch(found[0][0].data, x, state.lang),
+    )
+    return Figure(figure_id, title, chart)
+
+
+def _two_time(sources: Sequence[Source], state: ViewState) -> Figure | None:
+    """One curve per waiting time, of the first run only: two families of curves on one chart say nothing."""
+    name = "two_time_mean_squared_displacement"
+    if not sources or name not in sources[0].data:
+        return None
+    data = sources[0].data
+    x = "lag_sgd_time" if state.axis == "sgd_time" else "lag"
+    step = Text("waited {n} steps", "等待 {n} 步")
+    parts = []
+    for i, waited in enumerate(data["waiting_time"].values):
+        one = Source("", data.isel(waiting_time=i))
+        parts.append(_curve(one, name, x, state, False).assign(series=step(state.lang).format(n=f"{waited:g}")))
+    chart = charts.curves(
+        pd.concat(parts),
+        lang=state.lang,
+        x_title=_coordinate_title(data, x, state.lang),
+        y_title=quantity_title(data[name].attrs, state.lang),
+        notes=[charts.STANDARD_ERROR(state.lang)],
+        log_x=True,
+        log_y=True,
+        sequential=True,
+    )
+    return Figure(
+        "diffusion-two-time", Text("Does it age? Displacement by waiting time", "是否老化？不同等待时间的位移"), chart
+    )
+
+
+def _by_group(
+    sources: Sequence[Source],
+    names: list[str],
+    state: ViewState,
+    figure_id: str,
+    title: Text,
+    y: Text | None = None,
+    level: tuple[float, str] | None = None,
+    log_y: bool = False,
+) -> Figure | None:
+    found = [(source, name) for source in sources for name in names if name in source.data]
+    if not found:
+        return None
+    parts = []
+    for source, name in found:
+        values, stderr = source.data[name], _stderr(source.data, name)
+        label = _label(source, name, state.lang, len(sources) > 1)
+        parts.append(_frame(_shown_groups(source.data, state.lang), values.values, stderr.values, label))
+    chart = charts.bars(
+        pd.concat(parts),
+        lang=state.lang,
+        x_title=_GROUP(state.lang),
+        y_title=_y_title(found[0], y, state.lang),
+        level=level,
+        log_y=log_y,
+    )
+    return Figure(figure_id, title, chart)
+
+
+def _curve(source: Source, name: str, x: str, state: ViewState, several: bool) -> pd.DataFrame:
+    """One variable of the chosen group as a tidy frame."""
+    data, x = source.data, x if x in source.data.coords else x.replace("sgd_time", "step").replace("lag_step", "lag")
+    values, stderr = data[name], _stderr(data, name)
+    if "group" in values.dims:
+        groups = group_names(data)
+        chosen = {"group": groups.index(state.group) if state.group in groups else 0}
+        values, stderr = values.isel(chosen), stderr.isel(chosen)
+    return _frame(data[x].values, values.values, stderr.values, _label(source, name, state.lang, several))
+
+
+def _stderr(data: xr.Dataset, name: str) -> xr.DataArray:
+    return data[f"{name}_stderr"] if f"{name}_stderr" in data else xr.full_like(data[name], np.nan, dtype=float)
+
+
+def _frame(x: Sequence[str] | np.ndarray, y: np.ndarray, stderr: np.ndarray, series: str) -> pd.DataFrame:
+    y, stderr = np.asarray(y, float), np.asarray(stderr, float)
+    return pd.DataFrame({"x": x, "y": y, "low": y - stderr, "high": y + stderr, "series": series})
+
+
+def group_names(data: xr.Dataset) -> list[str]:
+    """Names of the groups; zarr hands them back in a string type that numpy cannot convert as a whole."""
+    return [str(name) for name in data["group"].values]
+
+
+def _shown_groups(data: xr.Dataset, lang: str) -> list[str]:
+    return [ALL(lang) if name == "all" else name for name in group_names(data)]
+
+
+def _label(source: Source, name: str, lang: str, several: bool) -> str:
+    label = quantity_title({**source.data[name].attrs, "units": "1"}, lang)
+    return f"{label} · {source.run}" if several else label
+
+
+def _y_title(found: tuple[Source, str], y: Text | None, lang: str) -> str:
+    attrs = found[0].data[found[1]].attrs
+    own = {**attrs, "long_name": y.en, "long_name_zh": y.zh} if y else attrs
+    return quantity_title(own, lang)
+
+
+def _coordinate_title(data: xr.Dataset, name: str, lang: str) -> str:
+    attrs = data[name].attrs if name in data.coords else {}
+    return quantity_title(attrs, lang) if attrs.get("long_name") else _COORDINATES[name](lang)
+
+
+def _one_epoch(data: xr.Dataset, x: str, lang: str) -> tuple[float, str] | None:
+    """Where one epoch lies on the axis of lags; nothing if batches are drawn with replacement."""
+    steps = float(data["steps_per_epoch"]) if "steps_per_epoch" in data else float("nan")
+    if not np.isfinite(steps) or not len(data["lag"]):
+        return None
+    lags = data["lag"].values
+    per_step = float(data[x].values[-1] / lags[-1]) if x in data.coords and lags[-1] else 1.0
+    return steps * per_step, _ONE_EPOCH(lang)

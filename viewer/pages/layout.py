@@ -1,0 +1,207 @@
+"""What all pages share: the context they draw from, verdicts, figures, tables and the words for what is missing."""
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+import xarray as xr
+
+from thermodl.analyze.results import STATUSES, read_verdicts
+from thermodl.record.store import RunError, UserError
+from thermodl.viewer import catalog, tables
+from thermodl.viewer.catalog import Run
+from thermodl.viewer.figures import ANALYSES, Figure, Source
+from thermodl.viewer.state import ViewState
+from thermodl.viewer.text import COLON, Text, attribute, escape_markdown, quantity_title
+
+_RUNNING = Text("This run is still being recorded: {steps:,} steps are safe on disk, last commit {when}. "
+                "What is shown covers those.",
+                "实验仍在记录中：已有 {steps:,} 步安全写入磁盘，最近一次提交于 {when}。"
+                "以下内容只涵盖这些步。")  # fmt: skip
+_SILENT = Text("This run has been silent since {when}: it never said it ended, and {steps:,} steps are safe on disk. "
+               "Its process was probably killed.",
+               "实验自 {when} 起无响应：它没有正常结束的标记，已有 {steps:,} 步安全写入磁盘，"
+               "其进程很可能被终止了。")  # fmt: skip
+_FAILED = Text("This run ended with an error after {steps:,} steps ({when}).",
+               "实验在 {steps:,} 步后因错误结束（{when}）。")  # fmt: skip
+_BROKEN = Text("This run cannot be read:", "无法读取这个实验：")
+_NO_RUNS = Text("There are no runs in this folder yet. Record one:", "这个文件夹里还没有实验。先记录一个：")
+_NOT_ANALYZED = Text("This run has no results for this page yet. This command makes them:",
+                     "这个实验还没有本页所需的分析结果。运行下面的命令即可得到：")  # fmt: skip
+_BAD_RESULTS = Text("The results cannot be read:", "无法读取分析结果：")
+_OLD_RESULTS = Text("The results cover {old:,} of {new:,} recorded steps; analyze again to include the rest.",
+                    "分析结果只涵盖已记录的 {new:,} 步中的 {old:,} 步；重新分析即可包含其余部分。")  # fmt: skip
+_METHOD = Text("Method and reference", "方法与参考文献")
+_NUMBERS = Text("Numbers", "数值")
+_NUMBERS_NOTE = Text("1.23(4) means 1.23 ± 0.04 (one standard error); — means not defined or not resolved.",
+                     "1.23(4) 表示 1.23 ± 0.04（一个标准误）；— 表示没有定义或无法分辨。")  # fmt: skip
+_OTHER_LACKS = Text("{run} has no results for this page and is not overlaid.", "{run} 没有本页的分析结果，未叠加显示。")
+_SEGMENT = Text("Estimated from steps {a:,} to {b:,}.", "由第 {a:,} 至 {b:,} 步估计。")
+_BOXES = {"ok": st.success, "caution": st.warning, "untrusted": st.error}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a page may show."""
+
+    state: ViewState
+    root: Path
+    """the folder of runs as it was named at launch, for the commands on display"""
+    runs: Mapping[str, Run]
+    run: Run | None
+    other: Run | None = None
+
+    @property
+    def lang(self) -> str:
+        return self.state.lang
+
+
+def heading(context: Context, title: Text, question: Text) -> None:
+    """Title and the question that the page answers."""
+    st.title(title(context.lang), anchor=False)
+    st.markdown(f"**{question(context.lang)}**")
+
+
+def readable_run(context: Context) -> Run | None:
+    """The chosen run with a word about its state; None, after saying so, if there is nothing to read."""
+    run, lang = context.run, context.lang
+    if run is None:
+        st.info(_NO_RUNS(lang))
+        st.code(f"thermodl record --name first --runs-dir {shlex.quote(str(context.root))}", language="bash")
+        return None
+    if run.broken:
+        say(st.error, _BROKEN(lang), run.problem)
+        return None
+    words = {"running": (st.info, _RUNNING), "silent": (st.warning, _SILENT), "failed": (st.warning, _FAILED)}
+    if run.state in words:
+        box, text = words[run.state]
+        box(text(lang).format(steps=run.steps, when=tables.moment(run.attributes.get("last_commit"))))
+    return run
+
+
+def note(text: str) -> None:
+    """A remark in small letters; st.caption is too pale to read for some."""
+    st.markdown(f":small[{escape_markdown(text)}]")
+
+
+def say(box: Callable[[str], object], sentence: str, detail: str) -> None:
+    """One sentence of ours and a detail that may hold anything, in one box."""
+    box(f"{sentence} {escape_markdown(detail)}")
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _read_results(path: str, version: str, _run: Run) -> dict[str, xr.Dataset]:  # noqa: ARG001 - the cache key
+    """Results as long as `version` stays; nobody changes the datasets, so one copy serves all sessions."""
+    return catalog.read_results(_run)
+
+
+def results_of(run: Run, lang: str) -> dict[str, xr.Dataset]:
+    """The results of a run; {} (and a sentence, if they are damaged) when there are none."""
+    try:
+        return _read_results(str(run.path), run.version, run)
+    except UserError as error:
+        say(st.error, _BAD_RESULTS(lang), catalog.plain_reason(error, run.path))
+        return {}
+
+
+def analysis_page(context: Context, analysis: str, title: Text, question: Text) -> xr.Dataset | None:
+    """A page about one analysis: explanation, formula, verdicts, curves, numbers, method. Returns what it showed."""
+    heading(context, title, question)
+    run = readable_run(context)
+    if run is None:
+        return None
+    data = results_of(run, context.lang).get(analysis)
+    if data is None:
+        missing_results(context, run)
+        return None
+    _explain(data, run, context.lang)
+    sources = [Source(run.id, data), *_other_source(context, analysis)]
+    draw_figures(ANALYSES[analysis](sources, context.state), context.lang)
+    for source in sources:
+        name = f" · {escape_markdown(source.run)}" if len(sources) > 1 else ""
+        st.subheader(_NUMBERS(context.lang) + name, anchor=False)
+        table(tables.numbers(source.data, tables.NUMBERS[analysis], context.lang))
+    note(_NUMBERS_NOTE(context.lang))
+    with st.expander(_METHOD(context.lang)):
+        for key in ("method", "reference"):
+            st.text(attribute(data.attrs, key, context.lang))
+    return data
+
+
+def missing_results(context: Context, run: Run) -> None:
+    """Name the command that makes the results."""
+    st.info(_NOT_ANALYZED(context.lang))
+    st.code(f"thermodl analyze {shlex.quote(str(context.root / run.id))}", language="bash")
+
+
+def _other_source(context: Context, analysis: str) -> list[Source]:
+    other, lang = context.other, context.lang
+    if other is None:
+        return []
+    data = None if other.broken else results_of(other, lang).get(analysis)
+    if data is None:
+        st.info(_OTHER_LACKS(lang).format(run=escape_markdown(other.id)))
+        return []
+    return [Source(other.id, data)]
+
+
+def _explain(data: xr.Dataset, run: Run, lang: str) -> None:
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.text(attribute(data.attrs, "explanation", lang))
+        segment = data.attrs.get("segment")
+        if segment is not None and len(segment) == 2:
+            note(_SEGMENT(lang).format(a=int(segment[0]), b=int(segment[1])))
+    with right:
+        draw_verdicts(data, lang)
+        covered = data.attrs.get("committed_steps")
+        if isinstance(covered, int) and covered < run.steps:
+            st.warning(_OLD_RESULTS(lang).format(old=covered, new=run.steps))
+    if data.attrs.get("formula"):
+        st.latex(str(data.attrs["formula"]))  # below, across the page: a column cuts long ones
+
+
+def draw_verdicts(data: xr.Dataset, lang: str) -> None:
+    """The verdicts, worst first, one box for each status: sign, word, and what to think of which quantity."""
+    verdicts = read_verdicts(data)
+    for status in reversed(STATUSES):
+        lines = [_verdict_line(data, verdict, lang) for verdict in verdicts if verdict["status"] == status]
+        if lines:
+            _BOXES[status](f"**{tables.status_word(status, lang)}**\n\n" + "\n".join(f"- {line}" for line in lines))
+
+
+def _verdict_line(data: xr.Dataset, verdict: Mapping[str, str], lang: str) -> str:
+    name = verdict["quantity"]
+    title = quantity_title({**data[name].attrs, "units": "1"}, lang) if name in data else ""
+    sentence = escape_markdown(Text(verdict["en"], verdict["zh"])(lang))
+    return f"{escape_markdown(title)}{COLON(lang)}{sentence}" if title else sentence
+
+
+def draw_figures(figures: Iterable[Figure], lang: str) -> None:
+    """Charts under their titles, across the page."""
+    for figure in figures:
+        title = figure.title(lang)
+        st.subheader(escape_markdown(title), anchor=False)
+        st.altair_chart(figure.chart, width="stretch", key=f"chart-{figure.id}", alt=title)
+
+
+def table(frame: pd.DataFrame) -> None:
+    """A table of untrusted text."""
+    if len(frame):
+        st.dataframe(frame, hide_index=True, width="stretch", height="content")
+
+
+@st.cache_data(max_entries=2000, show_spinner=False)
+def _accuracy(path: str, version: str, _run: Run) -> float:  # noqa: ARG001 - the cache key
+    try:
+        return tables.final_accuracy(_run)
+    except RunError:
+        return float("nan")
+
+
+def accuracies(runs: Mapping[str, Run]) -> dict[str, float]:
+    """Final test accuracy of every run, read once for each version of it."""
+    return {run.id: _accuracy(str(run.path), run.version, run) for run in runs.values()}

@@ -1,0 +1,56 @@
+"""The page about one run as a whole: how it trained, what came out, where it comes from."""
+
+import streamlit as st
+
+from thermodl.record.store import RunError
+from thermodl.viewer import catalog, figures, tables
+from thermodl.viewer.catalog import Run
+from thermodl.viewer.pages import layout
+from thermodl.viewer.pages.layout import Context
+from thermodl.viewer.text import Text
+
+TITLE = Text("Overview", "概览")
+QUESTION = Text("How did this training go, and what do its numbers say?", "这次训练进行得如何？得到了哪些数值？")
+_HEADLINES = Text("Results for all layers together", "全部层合计的结果")
+_SETTINGS = Text("Settings", "设置")
+_PROVENANCE = Text("Provenance", "来源")
+_NO_PROVENANCE = Text("The recording does not say where it comes from.", "记录中没有来源信息。")
+_UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
+
+
+def page(context: Context) -> None:
+    """Draw the page."""
+    layout.heading(context, TITLE, QUESTION)
+    run = layout.readable_run(context)
+    if run is None:
+        return
+    _headlines(context, run)
+    try:
+        layout.draw_figures(figures.training(run.path, context.state), context.lang)
+    except RunError as error:
+        layout.say(st.error, _UNREADABLE(context.lang), catalog.plain_reason(error, run.path))
+    _origin(run, context.lang)
+
+
+def _headlines(context: Context, run: Run) -> None:
+    results = layout.results_of(run, context.lang)
+    headlines = tables.headlines(results, context.lang)
+    if len(headlines):
+        st.subheader(_HEADLINES(context.lang), anchor=False)
+        layout.table(headlines)
+    elif not run.analyzed:
+        layout.missing_results(context, run)
+
+
+def _origin(run: Run, lang: str) -> None:
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader(_SETTINGS(lang), anchor=False)
+        layout.table(tables.settings(catalog.settings_of(run.attributes), lang))
+    with right:
+        st.subheader(_PROVENANCE(lang), anchor=False)
+        provenance = catalog.provenance_of(run.attributes)
+        if provenance:
+            layout.table(tables.settings(provenance, lang))
+        else:
+            layout.note(_NO_PROVENANCE(lang))

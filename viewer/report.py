@@ -1,0 +1,214 @@
+"""One HTML file about a run: text, numbers and live charts that need neither a server nor a network.
+
+The charts are drawn by one copy of Vega inside the file; each has a still picture for paper and for readers without
+scripts. The content policy of the file forbids every request.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import vl_convert
+import xarray as xr
+from markupsafe import Markup
+
+from thermodl.analyze.results import read_verdicts
+from thermodl.record.store import UserError, read_attributes
+
+from . import charts, figures, tables
+from .catalog import Run, provenance_of, read_results, read_run, settings_of
+from .figures import Figure, Source
+from .state import ViewState
+from .text import Text, attribute, quantity_title
+
+WIDTH = 760
+_DIGITS = 5
+WORDS = {
+    "report": Text("ThermoDL report", "ThermoDL 报告"),
+    "recorded": Text("recorded", "记录于"),
+    "state": Text("state", "状态"),
+    "steps": Text("steps", "步数"),
+    "results": Text("Results for all layers together", "全部层合计的结果"),
+    "training": Text("Training", "训练过程"),
+    "numbers": Text("Numbers", "数值"),
+    "note": Text(
+        "1.23(4) means 1.23 ± 0.04 (one standard error); — means not defined or not resolved.",
+        "1.23(4) 表示 1.23 ± 0.04（一个标准误）；— 表示没有定义或无法分辨。",
+    ),
+    "methods": Text("Methods and references", "方法与参考文献"),
+    "settings": Text("Settings", "设置"),
+    "provenance": Text("Provenance", "来源"),
+    "setting": tables.SETTING,
+    "value": tables.VALUE,
+    "actions": Text("Save this chart", "保存此图"),
+    "svg": Text("Save as SVG", "保存为 SVG"),
+    "png": Text("Save as PNG", "保存为 PNG"),
+    "formula": Text("Formula (LaTeX)", "公式（LaTeX）"),
+    "made": Text(
+        "Made by thermodl {version}. Charts by Vega, Vega-Lite and Vega-Embed (BSD-3-Clause).",
+        "由 thermodl {version} 生成。图表由 Vega、Vega-Lite 和 Vega-Embed 绘制（BSD-3-Clause）。",
+    ),
+}
+_PARTIAL = Text(
+    "The recording had not ended when this was written; what is shown covers the steps above.",
+    "写这份报告时记录尚未结束；内容只涵盖上述步数。",
+)
+
+
+class ReportError(UserError):
+    """A report that cannot be made."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One analysis in the report."""
+
+    id: str
+    title: str
+    explanation: str
+    formula: str
+    verdicts: list[tuple[str, str, str, str]]
+    """status, sign and word, quantity, sentence"""
+    numbers: pd.DataFrame
+    figures: list["Picture"]
+    method: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure: the live specification and a still SVG."""
+
+    id: str
+    title: str
+    spec: dict[str, Any]
+    svg: Markup
+
+
+def write_report(folder: Path, output: Path, lang: str = "en") -> Path:
+    """Write the report of a run to `output`, atomically.
+
+    Raises:
+        UserError: if the run cannot be read, was never analyzed, or the file cannot be written.
+    """
+    html = build_report(folder, lang)
+    try:
+        handle, beside = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(html)
+        # mkstemp makes the file private; a report gets the mode that any new file has.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(beside).chmod(0o666 & ~umask)
+        Path(beside).replace(output)
+    except OSError as error:
+        raise ReportError(f"cannot write {output}: {error.strerror}") from error
+    return output
+
+
+def build_report(folder: Path, lang: str = "en") -> str:
+    """The report of a run as HTML text.
+
+    Raises:
+        UserError: if the run cannot be read or was never analyzed.
+    """
+    read_attributes(folder)  # says what is wrong, with the path
+    run = read_run(folder)
+    results = read_results(run)
+    if not results:
+        raise ReportError(f"{folder} has no results yet; make them with: thermodl analyze {folder}")
+    state = ViewState(run=run.id, lang=lang)
+    training = [_picture(figure, lang) for figure in figures.training(folder, state)]
+    sections = [_section(run, name, results[name], state) for name in _in_order(results)]
+    template = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).get_template("report.html")
+    return template.render(
+        lang=lang,
+        words={key: text(lang) for key, text in WORDS.items()},
+        made=WORDS["made"](lang).format(version=version("thermodl")),
+        run=run,
+        state=tables.STATES.get(run.state, Text(run.state, run.state))(lang),
+        partial=_PARTIAL(lang) if run.state in ("running", "silent") else "",
+        recorded=tables.moment(run.attributes.get("started")),
+        headlines=tables.headlines(results, lang),
+        training=training,
+        sections=sections,
+        settings=tables.settings(settings_of(run.attributes), lang),
+        provenance=tables.settings({**_identity(run), **provenance_of(run.attributes)}, lang),
+        specs=_script_json({p.id: p.spec for p in [*training, *(p for s in sections for p in s.figures)]}),
+        bundle=_bundle(),
+    )
+
+
+def _bundle() -> Markup:
+    """Vega, Vega-Lite and Vega-Embed as one script."""
+    # The types of vl-convert do not know that the argument may be left out.
+    script = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]
+    # Only inside a string could it stand; a plain `</` also begins regular expressions and must stay.
+    return Markup(script.replace("</script", r"<\/script"))
+
+
+def _in_order(results: Iterable[str]) -> list[str]:
+    """Analyses in the order of the pages; those that only have numbers come last."""
+    names = list(results)
+    known = [name for name in figures.ANALYSES if name in names]
+    return known + [name for name in names if name not in known]
+
+
+def _section(run: Run, name: str, data: xr.Dataset, state: ViewState) -> Section:
+    lang = state.lang
+    draw = figures.ANALYSES.get(name)
+    return Section(
+        id=name,
+        title=attribute(data.attrs, "title", lang) or name,
+        explanation=attribute(data.attrs, "explanation", lang),
+        formula=str(data.attrs.get("formula", "")),
+        verdicts=[_verdict(data, verdict, lang) for verdict in read_verdicts(data)],
+        numbers=tables.numbers(data, tables.NUMBERS.get(name, ()), lang),
+        figures=[_picture(figure, lang) for figure in (draw([Source(run.id, data)], state) if draw else [])],
+        method=attribute(data.attrs, "method", lang),
+        reference=attribute(data.attrs, "reference", lang),
+    )
+
+
+def _verdict(data: xr.Dataset, verdict: dict[str, str], lang: str) -> tuple[str, str, str, str]:
+    name, status = verdict["quantity"], verdict["status"]
+    title = quantity_title({**data[name].attrs, "units": "1"}, lang) if name in data else ""
+    return status, tables.status_word(status, lang), title, verdict["zh" if lang == "zh" else "en"]
+
+
+def _picture(figure: Figure, lang: str) -> Picture:
+    spec = _rounded(charts.themed(figure.chart, WIDTH))
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=".".join(spec["$schema"].split("/v")[-1].split(".")[:2]))
+    return Picture(figure.id, figure.title(lang), spec, Markup(svg))
+
+
+def _rounded(value: Any) -> Any:
+    """Five significant digits are more than a chart shows, and halve the file."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.{_DIGITS}g}") if np.isfinite(value) else None
+    return value
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that cannot end the script element it stands in, whatever a run is called."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    keys = ("run_id", "format_version", "thermodl_version")
+    return {key: run.attributes[key] for key in keys if key in run.attributes}

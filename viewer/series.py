@@ -1,0 +1,156 @@
+"""A raw series of any length as a thousand buckets: lowest, mean and highest value of each.
+
+Bucket edges are fixed places on the axis (multiples of 1, 2 or 5 times a power of ten; equal fractions of a decade on
+a logarithmic axis). They depend on the range, not on how much has arrived, so that the curve of a growing run does
+not jump, and no spike is lost. NaN and infinite values are counted, never averaged.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+import zarr.storage
+
+from thermodl.record.store import RunError, read_attributes, run_folder
+
+BUCKETS = 1000
+# What zarr 3.1 raises for a chunk that is cut off or does not decode.
+_UNREADABLE = (RuntimeError, ValueError, OSError)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One recorded array, clipped to what was committed."""
+
+    values: np.ndarray
+    """(..., n), the growing dimension last; NaN where a chunk cannot be read"""
+    attributes: Mapping[str, Any]
+    """units, long_name, long_name_zh"""
+    unreadable: int = 0
+    """entries of the growing dimension lost to damaged chunks"""
+
+
+def read_series(folder: str | Path, name: str, row: int | None = None) -> Series | None:
+    """Read one array of a run with plain zarr (2 ms against 40 ms through xarray).
+
+    Args:
+        folder: the run folder.
+        name: the array, e.g. `loss`.
+        row: take only this index of the first dimension.
+
+    Returns:
+        The series, or None if this run does not record it.
+
+    Raises:
+        RunError: if the run or the array's metadata cannot be read.
+    """
+    committed = read_attributes(folder)["committed"]
+    path = run_folder(folder) / "run.zarr"
+    if not (path / name / "zarr.json").exists():
+        return None
+    try:
+        array = zarr.open_array(zarr.storage.LocalStore(path, read_only=True), path=name, mode="r")
+        attributes = dict(array.attrs)
+        dims = array.metadata.dimension_names or (None,)  # pyright: ignore[reportAttributeAccessIssue]
+    except (*_UNREADABLE, KeyError, TypeError) as error:
+        raise RunError(f"the array {name} of {Path(folder).name} cannot be read ({type(error).__name__})") from error
+    length = min(array.shape[-1], committed.get(dims[-1], array.shape[-1]))
+    values, unreadable = _read_by_chunk(array, length, row)
+    return Series(values, attributes, unreadable)
+
+
+def _read_by_chunk(array: zarr.Array, length: int, row: int | None) -> tuple[np.ndarray, int]:
+    """The first `length` entries; if a chunk is damaged, everything but that chunk."""
+    key = (...,) if row is None else (row, ...)
+    try:
+        return np.asarray(array[(*key, slice(0, length))], dtype=float), 0
+    except _UNREADABLE:
+        pass
+    shape = array.shape[:-1] if row is None else array.shape[1:-1]
+    values, lost, width = np.full((*shape, length), np.nan), 0, array.chunks[-1]
+    for start in range(0, length, width):
+        part = slice(start, min(start + width, length))
+        try:
+            values[..., part] = array[(*key, part)]
+        except _UNREADABLE:
+            lost += part.stop - part.start
+    return values, lost
+
+
+def edges(low: float, high: float, buckets: int = BUCKETS, log: bool = False) -> np.ndarray:
+    """Bucket edges that cover [low, high], at most `buckets` + 1 of them.
+
+    Args:
+        low, high: range on the axis; positive for `log`.
+        buckets: largest number of buckets.
+        log: equal fractions of a decade in place of equal widths.
+    """
+    start, stop = (math.log10(low), math.log10(high)) if log else (low, high)
+    width = _round_width((stop - start) / max(1, buckets - 2))
+    first, last = math.floor(start / width), math.floor(stop / width) + 1
+    places = (float(first) + np.arange(last - first + 1)) * width
+    places = 10.0**places if log else places
+    # Rounding may leave an end just outside.
+    places[0], places[-1] = min(places[0], low), max(places[-1], np.nextafter(high, np.inf))
+    return places
+
+
+def _round_width(width: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is at least `width`."""
+    if not width > 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(width))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= width * (1 - 1e-12))
+
+
+def reduce(x: np.ndarray, y: np.ndarray, places: np.ndarray) -> pd.DataFrame:
+    """Lowest, mean and highest value in each bucket.
+
+    Args:
+        x: (n,) positions, ascending.
+        y: (n,) values; NaN and infinite ones are counted as `missing`.
+        places: (m + 1,) edges; an entry at an edge belongs to the bucket on its right.
+
+    Returns:
+        One row per bucket that holds an entry: x (middle of its entries), mean, low, high, count, missing. Count and
+        missing together add up to the entries between the first and the last edge.
+    """
+    bucket = np.searchsorted(places, x, side="right") - 1
+    inside = (bucket >= 0) & (bucket < len(places) - 1)
+    x, y, bucket = x[inside], y[inside], bucket[inside]
+    if not len(x):
+        return pd.DataFrame({key: np.empty(0) for key in ("x", "mean", "low", "high", "count", "missing")})
+    starts = np.flatnonzero(np.diff(bucket, prepend=bucket[0] - 1))
+    finite = np.isfinite(y)
+    entries = np.diff(starts, append=len(x))
+    count = np.add.reduceat(finite.astype(int), starts)
+    low = np.minimum.reduceat(np.where(finite, y, np.inf), starts)
+    high = np.maximum.reduceat(np.where(finite, y, -np.inf), starts)
+    total = np.add.reduceat(np.where(finite, y, 0.0), starts)
+    some = count > 0
+    # Rounding of the sum must not push the mean out of its own band.
+    mean = np.clip(total / np.maximum(count, 1), low, high, where=some, out=np.full(len(starts), np.nan))
+    return pd.DataFrame(
+        {
+            "x": (x[starts] + x[starts + entries - 1]) / 2,
+            "mean": mean,
+            "low": np.where(some, low, np.nan),
+            "high": np.where(some, high, np.nan),
+            "count": count,
+            "missing": entries - count,
+        }
+    )
+
+
+def band(x: np.ndarray, y: np.ndarray, buckets: int = BUCKETS, log: bool = False) -> pd.DataFrame:
+    """Buckets of a whole series, as `reduce`; on a logarithmic axis only entries with x > 0."""
+    usable = np.isfinite(x) & (x > 0) if log else np.isfinite(x)
+    x, y = x[usable], y[usable]
+    if not len(x):
+        return reduce(x, y, np.array([0.0, 1.0]))
+    return reduce(x, y, edges(float(x.min()), float(x.max()), buckets, log))

@@ -1,0 +1,57 @@
+"""What the address bar says: run, second run, axis, group and language, as canonical ids and nothing else.
+
+The address is the only place where the view is kept, so that a link shows another reader the same page. Ids are
+language-neutral, and whatever cannot be read gives the default: a link never breaks a page.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from thermodl.record.store import NAME
+
+VERSION = "1"
+AXES = ("step", "sgd_time")
+LANGUAGES = ("en", "zh")
+_LONGEST_GROUP = 128
+
+
+@dataclass(frozen=True)
+class ViewState:
+    """One view."""
+
+    run: str = ""
+    """name of the run's folder; empty: the first one"""
+    other: str = ""
+    """a second run to compare with, or empty"""
+    axis: str = "step"
+    """time axis: `step` or `sgd_time`"""
+    group: str = "all"
+    """group of layers, or `all`"""
+    lang: str = "en"
+
+    def to_query(self) -> dict[str, str]:
+        """Query parameters: the version, and each field that is not empty."""
+        return {"v": VERSION, **{key: value for key, value in asdict(self).items() if value}}
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, Any], lang: str = "en") -> "ViewState":
+        """Read query parameters; `lang` is the language of a reader whose link names none."""
+        state = replace(cls(), lang=lang if lang in LANGUAGES else "en")
+        if query.get("v", VERSION) != VERSION:
+            return state
+        valid = {
+            field.name: query[field.name]
+            for field in fields(cls)
+            if isinstance(query.get(field.name), str) and _CHECKS[field.name](query[field.name])
+        }
+        return replace(state, **valid)
+
+
+_CHECKS: dict[str, Callable[[str], bool]] = {
+    "run": lambda text: bool(NAME.fullmatch(text)),
+    "other": lambda text: bool(NAME.fullmatch(text)),
+    "axis": lambda text: text in AXES,
+    "group": lambda text: 0 < len(text) <= _LONGEST_GROUP and text.isprintable(),
+    "lang": lambda text: text in LANGUAGES,
+}
