@@ -1,6 +1,5 @@
 """`thermodl demo`: record two runs, analyze them, write a report, say what came out; all on embedded data."""
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +39,7 @@ def demo(
 def findings(shuffle: Path, replacement: Path) -> list[str]:
     """Five lines about two analyzed runs that differ in their sampling."""
     from thermodl.analyze import open_results, open_run
+    from thermodl.viewer.text import with_error
 
     pair = {"shuffled": shuffle, "independent": replacement}
     results = {name: open_results(folder) for name, folder in pair.items()}
@@ -62,14 +62,3 @@ def findings(shuffle: Path, replacement: Path) -> list[str]:
         f"part of η‖g‖² that descends {both('dissipation', 'descent_fraction')}; the rest is stirred by noise",
         f"diffusion coefficient {both('diffusion', 'diffusion_coefficient')}: shuffled epochs cancel their noise",
     ]
-
-
-def with_error(value: float, error: float) -> str:
-    """A value with its standard error in parentheses, as 1.23(4) or 1.23(4)e-05."""
-    if not (math.isfinite(value) and math.isfinite(error) and error > 0):
-        return f"{value:.3g}"
-    exponent = math.floor(math.log10(max(abs(value), error)))
-    power = 0 if -3 <= exponent < 4 else exponent
-    digits = max(0, power - math.floor(math.log10(error)))
-    text = f"{value / 10**power:.{digits}f}({round(error / 10**power * 10**digits)})"
-    return text if power == 0 else f"{text}e{power:+03d}"

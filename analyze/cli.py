@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from thermodl.record.store import NAME, RunError, UserError, list_runs, read_attributes, run_state
@@ -80,15 +81,20 @@ def ls(
     thermodl ls
     thermodl ls runs --json
     """
-    rows = [_describe(folder) for folder in list_runs(runs_dir)]
+    missing = runs_dir == Path("runs") and not runs_dir.exists()
+    rows = [] if missing else [_describe(folder) for folder in list_runs(runs_dir)]
     if as_json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    table = Table("run", "state", "steps", "model", "data", "sampling", "recorded", "analyzed")
+    if not rows:
+        print(f"no runs in {runs_dir}; thermodl record makes one")
+        return
+    columns = ("name", "state", "steps", "model", "data", "sampling", "recorded")
+    table = Table(*columns, "analyzed")
     for row in rows:
-        table.add_row(*(str(row[key]) for key in ("name", "state", "steps", "model", "data", "sampling", "recorded")),
-                      ", ".join(row["analyzed"]) or "—")  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 140).print(table if rows else f"no runs in {runs_dir}", markup=False)
+        table.add_row(*(escape(str(row[column])) for column in columns), ", ".join(row["analyzed"]) or "—")
+    # Without a terminal the width is unknown, and a narrow guess would cut names.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 class _Lines:

@@ -14,8 +14,18 @@ from thermodl.record.store import open_run, read_attributes
 
 from . import physics
 from .quantities import MIN_STEPS
-from .results import read_result_attributes, write_results
+from .results import FORMAT_VERSION, read_result_attributes, write_results
 from .settings import AnalysisError, AnalysisSettings, make_settings
+
+_COORDINATES = {
+    "lag": ("step", "lag", "时间差"),
+    "lag_sgd_time": ("parameter2 loss-1", "lag in SGD time", "时间差（SGD 时间）"),
+    "waiting_time": ("step", "waiting time", "等待时间"),
+    "window_step": ("step", "optimizer step", "优化步"),
+    "window_sgd_time": ("parameter2 loss-1", "SGD time", "SGD 时间"),
+    "segment_start": ("step", "first step", "起始步"),
+    "segment_stop": ("step", "end step", "结束步"),
+}
 
 __all__ = ["AnalysisSettings", "analyze", "cache_key", "make_settings"]
 
@@ -109,10 +119,14 @@ def _label(
         "explanation": module.EXPLANATION,
         "explanation_zh": module.EXPLANATION_ZH,
         "method": module.METHOD,
+        "method_zh": module.METHOD_ZH,
         "reference": module.REFERENCE,
     }
+    for name, (units, en, zh) in _COORDINATES.items():
+        if name in results.coords:
+            results[name].attrs.update(units=units, long_name=en, long_name_zh=zh)
     return results.assign_attrs(
-        format_version=1,
+        format_version=FORMAT_VERSION,
         analysis=analysis,
         analysis_version=module.VERSION,
         cache_key=key,

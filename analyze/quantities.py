@@ -201,7 +201,7 @@ def _judge(run: xr.Dataset, start: int, stop: int) -> Segment:
     elif open_:
         reason = (
             f"too short to tell, a half holds fewer than ten correlation times of {_list(open_)}",
-            f"太短而无法判断,每半不足十个{_list_zh(open_)}的相关时间",
+            f"太短而无法判断，每半不足十个{_list_zh(open_)}的相关时间",
         )
     else:
         return Segment(start, stop, True, "both halves agree", "前后两半一致", scores["loss"], scores["displacement"])
@@ -244,12 +244,12 @@ def segment_verdict(segment: Segment, quantity: str) -> dict[str, str]:
             "ok",
             "stationary",
             f"Stationary in {where}: {segment.reason}.",
-            f"{where_zh}内平稳:{segment.reason_zh}。",
+            f"{where_zh}内平稳：{segment.reason_zh}。",
         )
     return verdict(
         quantity,
         "caution",
         "not-stationary",
         f"Not shown to be stationary in {where}: {segment.reason}.",
-        f"{where_zh}内未显示平稳:{segment.reason_zh}。",
+        f"{where_zh}内未显示平稳：{segment.reason_zh}。",
     )

@@ -82,7 +82,7 @@ def read_result_attributes(run: str | Path, name: str = "default") -> dict[str, 
             continue
         try:
             found[entry.name] = json.loads((entry / "zarr.json").read_bytes())["attributes"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
     return found
 

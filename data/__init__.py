@@ -1,12 +1,12 @@
 """Data that travel with ThermoDL: 10,000 Fashion-MNIST images, demo settings, and a small recorded sample."""
 
 import gzip
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 HERE = Path(__file__).parent
-SAMPLE = HERE / "sample"
 DEMO = HERE / "demo"
 FASHION_MNIST_TRAIN = 8000
 
@@ -35,3 +35,9 @@ def fashion_mnist_10k() -> tuple[np.ndarray, np.ndarray]:
     """
     folder = HERE / "fashion-mnist"
     return read_idx(folder / "t10k-images-idx3-ubyte.gz"), read_idx(folder / "t10k-labels-idx1-ubyte.gz")
+
+
+def unpack_sample(folder: Path) -> None:
+    """Write the recorded and analyzed sample run into a folder, as `fashion-mnist-shuffle/`."""
+    with zipfile.ZipFile(HERE / "sample.zip") as archive:
+        archive.extractall(folder)

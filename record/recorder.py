@@ -30,6 +30,7 @@ from .store import NAME, RunWriter, remove_recording
 
 _MEASURED = {*CLOCKS, *HYPERPARAMETERS, *observables.BEFORE, *observables.AFTER, *SKETCHES}
 _PROBE_STREAM = 2**32
+_STRETCH = 256
 
 
 class Recorder:
@@ -80,8 +81,8 @@ class Recorder:
         self._reference = self._flatten_parameters()
         self._previous = torch.zeros_like(self._reference)
         self._signs = self._draw_signs()
-        # A sketch of width 0 could not be folded; where it is switched off it is measured at width 1 and not kept.
-        self._width = max(1, self.settings.sketch_size)
+        # The sums run in stretches of the sketch's width; where it is switched off it is made all the same, not kept.
+        self._width = self.settings.sketch_size or _STRETCH
         self._buffer = StepBuffer(len(self._layers), len(self._groups), self._width, self._device, wide)
         self._wide = wide
 
@@ -405,4 +406,5 @@ def _provenance() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "unknown"
-    return {"command": sys.orig_argv, "python": platform.python_version(), "system": platform.system(), **versions}
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return {"command": command, "python": platform.python_version(), "system": platform.system(), **versions}

@@ -66,7 +66,7 @@ def test_every_analysis_keeps_its_contract() -> None:
         assert set(module.USES) <= set(AnalysisSettings.model_fields)
         for text in ("TITLE", "FORMULA", "EXPLANATION", "METHOD", "REFERENCE"):
             assert getattr(module, text).strip(), (name, text)
-        for text in ("TITLE_ZH", "EXPLANATION_ZH"):
+        for text in ("TITLE_ZH", "EXPLANATION_ZH", "METHOD_ZH"):
             assert any("\u4e00" <= letter <= "\u9fff" for letter in getattr(module, text)), (name, text)
         assert callable(module.estimate)
         assert module.__doc__

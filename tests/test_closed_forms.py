@@ -51,10 +51,12 @@ def test_temperatures(case) -> None:
     assert abs(value - ball.mid_velocity_squared) <= 3 * error
 
 
-def test_seed_temperature_reads_what_physics_says_it_reads(case) -> None:
-    """Var_t(g) = C + λ²Σ, not C: the seed's number is η/2 of that."""
+def test_variance_over_time_reads_more_than_the_noise(case) -> None:
+    """Var_t(g) = C + λ²Σ, not C: η·Var(g)/2 reads that."""
     ball, _, results = case
-    assert_within(results["temperature"], "temperature_seed", ball.eta / 2 * (ball.noise + ball.lam**2 * ball.variance))
+    assert_within(
+        results["temperature"], "temperature_variance", ball.eta / 2 * (ball.noise + ball.lam**2 * ball.variance)
+    )
 
 
 def test_mean_squared_displacement(case) -> None:
@@ -88,7 +90,7 @@ def test_dissipation_splits(case) -> None:
     noise = ball.eta * ball.noise * DIMENSIONS
     assert_within(dissipation, "descent_power", descent)
     assert_within(dissipation, "noise_power", noise)
-    assert_within(dissipation, "seed_dissipation", descent + noise)
+    assert_within(dissipation, "gradient_dissipation", descent + noise)
 
 
 def test_stationarity(case) -> None:

@@ -7,11 +7,12 @@ import webbrowser
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
-import thermodl.data
+from thermodl.data import unpack_sample
 from thermodl.record.store import UserError, list_runs, run_folder
 
 # The script `app.py` reads these: it runs inside Streamlit and takes no arguments.
@@ -43,8 +44,16 @@ def view(
                                                                   "address.")] = False,
 ) -> None:  # fmt: skip
     """Look at runs in the browser. Nothing is written: the viewer only reads. Ctrl-C ends it."""
-    root = sample_folder() if sample else runs
-    list_runs(root)  # a missing folder is better said here than in the browser
+    if sample:
+        with TemporaryDirectory(prefix="thermodl-sample-") as folder:
+            unpack_sample(Path(folder))
+            _serve(Path(folder), "the sample", host, port, lang, no_browser)
+    else:
+        list_runs(runs)  # a missing folder is better said here than in the browser
+        _serve(runs, str(runs), host, port, lang, no_browser)
+
+
+def _serve(root: Path, name: str, host: str, port: int, lang: Language | None, no_browser: bool) -> None:
     listener = _listen(host, port)
     os.environ[ROOT] = str(root)
     if lang:
@@ -55,7 +64,7 @@ def view(
     address = f"http://{shown}:{listener.getsockname()[1]}"
 
     def announce() -> None:
-        print(f"ThermoDL shows {root} at {address} (Ctrl-C ends it)", flush=True)
+        print(f"ThermoDL shows {name} at {address} (Ctrl-C ends it)", flush=True)
         if not no_browser:
             webbrowser.open(address)
 
@@ -76,18 +85,6 @@ def report(
 
     name = "report.html" if lang is Language.en else f"report.{lang.value}.html"
     print(write_report(run_folder(run), output or run_folder(run) / name, lang.value))
-
-
-def sample_folder() -> Path:
-    """The folder of recorded runs that is shipped with the package.
-
-    Raises:
-        ViewError: if this installation has none.
-    """
-    folder = Path(str(thermodl.data.__file__)).parent / "sample"
-    if not folder.is_dir():
-        raise ViewError("this installation holds no sample run; record one with thermodl record")
-    return folder
 
 
 def _listen(host: str, port: int) -> socket.socket:

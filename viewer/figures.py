@@ -55,7 +55,7 @@ class Figure:
 
 def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """All thermometers on one axis: over time, and by group."""
-    names = ["temperature_noise", "temperature_kinetic", "temperature_kinetic_drift_free", "temperature_seed"]
+    names = ["temperature_noise", "temperature_kinetic", "temperature_kinetic_drift_free", "temperature_variance"]
     return _all(
         _over_time(sources, names, state, "temperature-time", Text("Thermometers over time", "各温度计随时间的变化"),
                    _TEMPERATURE),
@@ -68,7 +68,7 @@ def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
 
 def dissipation(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """Powers over time and by group."""
-    seed, powers = ["seed_dissipation"], ["descent_power", "noise_power"]
+    seed, powers = ["gradient_dissipation"], ["descent_power", "noise_power"]
     return _all(
         _over_time(sources, seed, state, "dissipation-seed", Text("Dissipation rate η‖g‖²", "耗散率 η‖g‖²")),
         _over_time(sources, powers, state, "dissipation-powers",

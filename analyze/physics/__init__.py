@@ -2,7 +2,7 @@
 
 Each module has `estimate(run, settings)`, and says of itself: `VERSION` (raised when its numbers change), `USES` (the
 settings it depends on), `TITLE`, `TITLE_ZH`, `FORMULA` (LaTeX), `EXPLANATION`, `EXPLANATION_ZH` (what is shown and how
-it is estimated; when not to trust it), `METHOD` and `REFERENCE`.
+it is estimated; when not to trust it), `METHOD`, `METHOD_ZH` and `REFERENCE`.
 """
 
 from importlib import import_module

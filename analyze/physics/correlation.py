@@ -39,13 +39,14 @@ EXPLANATION = (
     "as a correlation time."
 )
 EXPLANATION_ZH = (
-    "损失、参数和梯度对自身的记忆时间:区间内的归一化自相关及其积分自相关时间。"
-    "区间长度不足五十个积分时间时不要相信该时间;缓慢漂移应视为不平稳,而不是相关时间。"
+    "损失、参数和梯度对自身的记忆时间：区间内的归一化自相关及其积分自相关时间。"
+    "区间长度不足五十个积分时间时不要相信该时间；缓慢漂移应视为不平稳，而不是相关时间。"
 )
 METHOD = (
     "Averages over all origins with the error of the joint fluctuation of numerator and denominator (Γ-method); "
     "integrated time with Wolff's automatic window."
 )
+METHOD_ZH = "对所有起点平均，误差取分子与分母的联合涨落（Γ 方法）；积分时间用 Wolff 自动窗口。"
 REFERENCE = "Wolff 2004, hep-lat/0306017; Sokal 1997."
 _NAMES = {
     "loss": ("loss", "损失"),
@@ -187,7 +188,7 @@ def _verdicts(results: xr.Dataset, steps: int) -> list[dict[str, str]]:
                     "untrusted" if steps < 10 * longest else "caution",
                     "too-short",
                     f"The segment holds {steps / longest:.0f} integrated times of the {en}; fifty are needed.",
-                    f"区间只包含 {steps / longest:.0f} 个{zh}积分自相关时间,至少需要五十个。",
+                    f"区间只包含 {steps / longest:.0f} 个{zh}积分自相关时间，至少需要五十个。",
                 )
             )
         else:

@@ -56,12 +56,16 @@ EXPLANATION = (
     "whose noise cancels: the verdicts say so."
 )
 EXPLANATION_ZH = (
-    "参数在给定时间间隔内移动多远(区间平均),以及由其斜率得到的扩散系数,并与梯度噪声对自由运动的预测并列。"
-    "区间不平稳,或间隔超过打乱采样的一个轮次(其噪声相互抵消)时,不要拟合指数:判定会指出。"
+    "参数在给定时间间隔内移动多远（区间平均），以及由其斜率得到的扩散系数，并与梯度噪声对自由运动的预测并列。"
+    "区间不平稳，或间隔超过打乱采样的一个轮次（其噪声相互抵消）时，不要拟合指数：判定会指出。"
 )
 METHOD = (
     "Time average by FFT over the sketch; errors by the Γ-method from the squared displacement of each origin, "
     "in squares with the sketch's error. D from lags ℓ and 2ℓ after the drift is removed."
+)
+METHOD_ZH = (
+    "对草图用 FFT 作时间平均；误差由每个起点的集体平方位移用 Γ 方法得到，并与草图误差平方相加。"
+    "D 在扣除漂移后取自间隔 ℓ 与 2ℓ。"
 )
 REFERENCE = (
     "Baity-Jesi et al. 2018, PMLR 80:314; Vestergaard, Blainey & Flyvbjerg 2014, Phys. Rev. E 89, 022726; "
@@ -332,7 +336,7 @@ def _verdicts(run: xr.Dataset, results: xr.Dataset, lag: int, epoch: int | None)
                 "untrusted",
                 "unresolved",
                 f"Unresolved: fewer than ten independent displacements at lag {lag}.",
-                f"未分辨:间隔 {lag} 步的独立位移少于十个。",
+                f"未分辨：间隔 {lag} 步的独立位移少于十个。",
             )
         )
     if epoch:
@@ -343,7 +347,7 @@ def _verdicts(run: xr.Dataset, results: xr.Dataset, lag: int, epoch: int | None)
                 "sampler-limited",
                 f"Sampler-limited: shuffled epochs of {epoch} steps cancel their noise, and free diffusion "
                 f"would stop after one; D is taken at lags {lag}–{2 * lag}.",
-                f"受采样限制:每轮 {epoch} 步的打乱采样使噪声相互抵消,自由扩散会在一轮后停止;"
+                f"受采样限制：每轮 {epoch} 步的打乱采样使噪声相互抵消，自由扩散会在一轮后停止；"
                 f"D 取自间隔 {lag}–{2 * lag} 步。",
             )
         )
@@ -354,7 +358,7 @@ def _verdicts(run: xr.Dataset, results: xr.Dataset, lag: int, epoch: int | None)
                 "caution",
                 "sampler-unknown",
                 "The sampling scheme was not recorded; shuffled epochs would limit D.",
-                "未记录采样方式;按轮次打乱采样会限制 D。",
+                "未记录采样方式；按轮次打乱采样会限制 D。",
             )
         )
     if "predicted_mean_squared_displacement" in results:
@@ -364,7 +368,7 @@ def _verdicts(run: xr.Dataset, results: xr.Dataset, lag: int, epoch: int | None)
                 "caution",
                 "free-motion",
                 "The prediction is that of free motion; in directions with curvature the motion is confined.",
-                "预测针对自由运动;在有曲率的方向上运动受限。",
+                "预测针对自由运动；在有曲率的方向上运动受限。",
             )
         )
     return found

@@ -1,9 +1,9 @@
-"""Dissipation: the seed's η‖g‖² and its split into descent power and noise power.
+"""Dissipation: η‖g‖² and its split into descent power and noise power.
 
 To first order in the step, η‖g‖² is the heat that a batch releases when it moves the parameters down its own loss
 (batch-switching first law, physics.md 1.3). It does not vanish at stationarity, where switching batches pays for it:
 
-    ⟨η‖g‖²⟩ = η‖∇L‖² + η tr C       seed's dissipation = descent power + noise power
+    ⟨η‖g‖²⟩ = η‖∇L‖² + η tr C       dissipation rate = descent power + noise power
 
 Both terms are unbiased: η g·g′ for the first, η ½‖g−g′‖² for the second, with an independent batch g′. Per step, with
 the learning rate of each step; never a mean learning rate times a mean. With momentum the actual descent runs faster
@@ -35,21 +35,22 @@ FORMULA = (
     r"\underbrace{\eta\,\|\nabla L\|^2}_{\text{descent}}+\underbrace{\eta\,\mathrm{tr}\,C}_{\text{noise}}"
 )
 EXPLANATION = (
-    "The power that a step turns over, the seed's η‖g‖², and its two parts: what goes into descending the full loss, "
+    "The power that a step turns over, η‖g‖², and its two parts: what goes into descending the full loss, "
     "and what the mini-batch noise only stirs; both parts come from pairs of independent batches. "
     "Do not read η‖g‖² as progress: at stationarity it is all noise, and where the descent power is smaller than its "
     "error bar it is not resolved."
 )
 EXPLANATION_ZH = (
-    "每一步周转的功率,即种子公式 η‖g‖²,以及它的两部分:用于沿全损失下降的部分,和仅被小批量噪声搅动的部分;"
-    "两部分都由成对的独立批次估计。不要把 η‖g‖² 当作进展:平稳时它全是噪声;下降功率小于其误差时,即为未分辨。"
+    "每一步周转的功率，即 η‖g‖²，以及它的两部分：用于沿全损失下降的部分，和仅被小批量噪声搅动的部分；"
+    "两部分都由成对的独立批次估计。不要把 η‖g‖² 当作进展：平稳时它全是噪声；下降功率小于其误差时，即为未分辨。"
 )
 METHOD = "Means over the segment with Γ-method errors; ratio of means for the descent fraction."
+METHOD_ZH = "区间平均，误差用 Γ 方法；下降比例取均值之比。"
 REFERENCE = (
     "Sekimoto 1998, Prog. Theor. Phys. Suppl. 130; McCandlish et al. 2018, arXiv 1812.06162, App. A; Wolff 2004."
 )
 NAMES = {
-    "seed_dissipation": ("seed's dissipation η‖g‖²", "种子公式耗散率 η‖g‖²"),
+    "gradient_dissipation": ("dissipation rate η‖g‖²", "耗散率 η‖g‖²"),
     "descent_power": ("descent power η‖∇L‖²", "下降功率 η‖∇L‖²"),
     "noise_power": ("noise power η tr C", "噪声功率 η tr C"),
 }
@@ -59,8 +60,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     """Dissipation per group, over the segment and over time.
 
     Returns:
-        `seed_dissipation`, `descent_power`, `noise_power` (group,) and each `_over_time` (group, window), in loss per
-        step, and `descent_fraction`; the last three only where there are probes.
+        `gradient_dissipation`, `descent_power`, `noise_power` (group,) and each `_over_time` (group, window), in loss
+        per step, and `descent_fraction`; the last three only where there are probes.
 
     Raises:
         AnalysisError: if the run is too short.
@@ -86,7 +87,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
                 "untrusted",
                 "no-probe",
                 "The split is missing: the run was recorded without a probe.",
-                "缺少拆分:记录时没有使用探针。",
+                "缺少拆分：记录时没有使用探针。",
             )
         )
     curves, coordinates = _over_time(run, settings.windows)
@@ -98,7 +99,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
 def _powers(run: xr.Dataset) -> dict[str, xr.DataArray]:
     """Each power at every step, or at every probe, (group, step or probe)."""
     eta = hyperparameters(run)[0]
-    powers = {"seed_dissipation": group_sum(eta * run["gradient_squared"], run)}
+    powers = {"gradient_dissipation": group_sum(eta * run["gradient_squared"], run)}
     if run.sizes.get("probe"):
         rate = at_probes(eta, run)
         powers["descent_power"] = group_sum(rate * run["gradient_dot"], run)
@@ -131,7 +132,7 @@ def _resolution(results: dict[str, xr.DataArray]) -> list[dict[str, str]]:
                 "caution",
                 "unresolved",
                 "Unresolved: the descent power's interval contains 0.",
-                "未分辨:下降功率的置信区间包含 0。",
+                "未分辨：下降功率的置信区间包含 0。",
             )
         ]
     return [verdict("descent_power", "ok", "resolved", "The descent power is resolved.", "下降功率已分辨。")]

@@ -18,11 +18,14 @@ rounding can do to the residual (unit roundoff u of the parameters' type):
     u [ 2(1−μ)⟨‖θ‖²⟩/η + 4⟨‖θ‖‖v_{t+1}‖⟩ ] + the float64 roundoff of the sums.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import xarray as xr
 
 from .. import errorbar
 from ..quantities import (
+    MIN_STEPS,
     Segment,
     choose_segment,
     constant_stretches,
@@ -52,12 +55,15 @@ EXPLANATION = (
     "part of the parameters can hide a drift."
 )
 EXPLANATION_ZH = (
-    "Yaida 的涨落耗散关系 FDR1,以两边之比表示:参数范数平方(原始)或其涨落的范数平方(中心化)平稳时等于 1。"
-    "不要把它当作平衡态的证据:无论噪声是否有色它都成立;对原始形式,参数中很大的常数部分可能掩盖漂移。"
+    "Yaida 的涨落耗散关系 FDR1，以两边之比表示：参数范数平方（原始）或其涨落的范数平方（中心化）平稳时等于 1。"
+    "不要把它当作平衡态的证据：无论噪声是否有色它都成立；对原始形式，参数中很大的常数部分可能掩盖漂移。"
 )
 METHOD = (
     "Ratio of means with the error of the joint fluctuation (Γ-method). The segment is the earliest eighth of the last "
     "stretch of constant hyper-parameters from which both halves agree in loss and squared displacement."
+)
+METHOD_ZH = (
+    "均值之比，误差取联合涨落（Γ 方法）。区间取超参数不变的最后一段中，最早使前后两半的损失与位移平方一致的起点。"
 )
 REFERENCE = "Yaida 2019, ICLR, arXiv 1810.00004, FDR1′ and footnote 4; Geweke 1992; Wolff 2004."
 
@@ -86,15 +92,15 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     left, right = _sides(run)
     part = slice(segment.start, segment.start + span.sizes["step"] - 1)
     raw = errorbar.ratio_with_error(left.isel(step=part), right.isel(step=part), "step")
-    results |= errorbar.named("fdr1_raw", raw, "1", "FDR1, raw", "FDR1(原始)")
+    results |= errorbar.named("fdr1_raw", raw, "1", "FDR1, raw", "FDR1（原始）")
     raw_curve = errorbar.window_ratios(left, right, "step", windows)
     inside = run.isel(step=part)
     centred = errorbar.ratio_with_error(*_centred_sides(inside, [(0, inside.sizes["step"])]), "step")
-    results |= errorbar.named("fdr1_centred", centred, "1", "FDR1, centred", "FDR1(中心化)")
+    results |= errorbar.named("fdr1_centred", centred, "1", "FDR1, centred", "FDR1（中心化）")
     centred_curve = errorbar.window_ratios(*_centred_sides(run, windows), "step", windows)
     for name, curve, en, zh in (
-        ("fdr1_raw_over_time", raw_curve, "FDR1, raw", "FDR1(原始)"),
-        ("fdr1_centred_over_time", centred_curve, "FDR1, centred", "FDR1(中心化)"),
+        ("fdr1_raw_over_time", raw_curve, "FDR1, raw", "FDR1（原始）"),
+        ("fdr1_centred_over_time", centred_curve, "FDR1, centred", "FDR1（中心化）"),
     ):
         results |= errorbar.named(name, curve, "1", en, zh, samples=False)
     residual, floor = identity(span)
@@ -173,13 +179,14 @@ def identity(span: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
 
 
 def _segments(run: xr.Dataset, chosen: Segment) -> tuple[dict[str, xr.DataArray], dict]:
-    """The chosen segment first, then the stretches of constant hyper-parameters that are long enough to judge."""
-    segments = [chosen]
-    for start, stop in constant_stretches(run):
-        try:
-            segments.append(choose_segment(run, f"{max(start, 1)}:{stop}"))
-        except AnalysisError:
-            continue
+    """The run cut where a hyper-parameter changes and at the ends of the chosen segment; short pieces are left out."""
+    edges = {edge for stretch in constant_stretches(run) for edge in stretch} | {chosen.start, chosen.stop}
+    segments = []
+    for start, stop in pairwise(sorted(edges)):
+        if (start, stop) == (chosen.start, chosen.stop):
+            segments.append(chosen)
+        elif stop - start >= MIN_STEPS:
+            segments.append(choose_segment(run, f"{start}:{stop}"))
     values = {
         "loss_split_half": ([s.loss_z for s in segments], "split-half z score of the loss", "损失的前后半 z 值"),
         "displacement_split_half": (
@@ -214,7 +221,7 @@ def _verdicts(results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
                 "untrusted",
                 "unresolved",
                 "Unresolved: fewer than ten effective samples in the segment.",
-                "未分辨:区间内有效样本少于十个。",
+                "未分辨：区间内有效样本少于十个。",
             )
         )
     elif abs(value - 1) < 3 * error:
@@ -234,7 +241,7 @@ def _verdicts(results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
                 "caution",
                 "transient",
                 f"Transient: centred FDR1 is {value:.3f} ± {error:.3f} instead of 1.",
-                f"暂态:中心化 FDR1 为 {value:.3f} ± {error:.3f},而不是 1。",
+                f"暂态：中心化 FDR1 为 {value:.3f} ± {error:.3f}，而不是 1。",
             )
         )
     residual, floor = (float(results[name].sel(group="all")) for name in ("identity_residual", "identity_floor"))
@@ -247,7 +254,7 @@ def _verdicts(results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
                 "ok",
                 "closes",
                 f"The recording closes the FDR1 identity to {residual:.1e}; rounding allows {floor:.1e}.",
-                f"记录满足 FDR1 恒等式,残差 {residual:.1e};舍入允许 {floor:.1e}。",
+                f"记录满足 FDR1 恒等式，残差 {residual:.1e}；舍入允许 {floor:.1e}。",
             )
         )
     else:
@@ -258,8 +265,8 @@ def _verdicts(results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
                 "open",
                 f"The recording misses the FDR1 identity by {residual:.1e}, more than rounding ({floor:.1e}) "
                 "explains: parameters were changed outside the optimizer, or the store is damaged.",
-                f"记录不满足 FDR1 恒等式:残差 {residual:.1e} 超过舍入误差 {floor:.1e};"
-                "参数在优化器之外被改动,或存储已损坏。",
+                f"记录不满足 FDR1 恒等式：残差 {residual:.1e} 超过舍入误差 {floor:.1e}；"
+                "参数在优化器之外被改动，或存储已损坏。",
             )
         )
     return found

@@ -1,4 +1,4 @@
-"""Effective temperature: noise and kinetic thermometers, and the seed's η·Var(g)/2.
+"""Effective temperature: noise and kinetic thermometers, and η·Var(g)/2.
 
 With C = Cov(g | θ) of the mini-batch actually used, SGD with momentum μ and dampening ν has per direction
 
@@ -12,7 +12,7 @@ for a stationary quadratic loss at every ηλ (physics.md, V1, V6, V13). Off a p
 which `temperature_kinetic_drift_free` subtracts, with ⟨v⟩ the mean velocity of the segment. (For a steady gradient
 this is η(1−ν)‖∇L‖²/(1−μ)², V8; but a gradient that turns within 1/(1−μ) steps moves nothing.)
 
-The seed's η·Var(g)/2 takes the variance of g over time; that contains the spread of the mean gradient and lacks the
+The common η·Var(g)/2 takes the variance of g over time; that contains the spread of the mean gradient and lacks the
 factor 1/(1−μ). It is kept under its own name for comparison.
 
 Nesterov's kinetic temperature depends on frequency, and Adam's temperature on its preconditioner: not defined here.
@@ -55,14 +55,15 @@ EXPLANATION = (
     "plateau or under shuffled epochs the thermometers part for reasons that the verdicts name."
 )
 EXPLANATION_ZH = (
-    "小批量噪声的温度:一种由参数固定时的梯度方差得到(噪声温度计),另一种由半步速度的平方得到(动能温度计);"
-    "两者一致时,涨落是热涨落。不要把它当作整个网络的单一温度:它是一组参数的平均值;"
-    "远离平台期或按轮次打乱采样时,两种温度计会分离,原因见判定。"
+    "小批量噪声的温度：一种由参数固定时的梯度方差得到（噪声温度计），另一种由半步速度的平方得到（动能温度计）；"
+    "两者一致时，涨落是热涨落。不要把它当作整个网络的单一温度：它是一组参数的平均值；"
+    "远离平台期或按轮次打乱采样时，两种温度计会分离，原因见判定。"
 )
 METHOD = (
     "Mean over the segment with Γ-method errors. tr C: half the squared difference of the step's gradient and that of "
     "an independent mini-batch. Kinetic: exact inner products of every step."
 )
+METHOD_ZH = "区间平均，误差用 Γ 方法。tr C：该步梯度与独立小批量梯度之差的平方的一半。动能：每一步的精确内积。"
 REFERENCE = (
     "Mandt, Hoffman & Blei 2017, JMLR 18(134); Jastrzębski et al. 2017, arXiv 1711.04623; "
     "Chaudhari & Soatto 2018, ICLR; estimator errors: Wolff 2004, hep-lat/0306017."
@@ -71,7 +72,7 @@ NAMES = {
     "temperature_noise": ("noise temperature", "噪声温度"),
     "temperature_kinetic": ("kinetic temperature", "动能温度"),
     "temperature_kinetic_drift_free": ("kinetic temperature without drift", "扣除漂移的动能温度"),
-    "temperature_seed": ("seed's η·Var(g)/2", "种子公式 η·Var(g)/2"),
+    "temperature_variance": ("η·Var(g)/2 over time", "η·Var(g)/2（对时间取方差）"),
 }
 
 
@@ -83,7 +84,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
 
     Returns:
         `temperature_noise`, `temperature_kinetic` (group,) and `_over_time` (group, window), and over the segment
-        `temperature_kinetic_drift_free` and `temperature_seed`, in units of the loss, with errors;
+        `temperature_kinetic_drift_free` and `temperature_variance`, in units of the loss, with errors;
         `kinetic_over_noise`, without drift; `noise_trace` and `gradient_norm_squared` (unbiased, so it may be
         negative).
 
@@ -143,7 +144,7 @@ def _thermometers(
         factor = at_probes(eta * (1 - nu) / (2 * (1 - mu)), run)
         found["temperature_noise"] = average(group_sum(factor * run["noise_trace"], run) * per_parameter)
     if "gradient_sketch" in run and windows is None:
-        found["temperature_seed"] = _seed(run, per_parameter)
+        found["temperature_variance"] = _variance_over_time(run, per_parameter)
         if "temperature_kinetic" in found:
             found["temperature_kinetic_drift_free"] = _without_drift(run, found["temperature_kinetic"], per_parameter)
     return found
@@ -164,7 +165,7 @@ def _without_drift(run: xr.Dataset, kinetic: errorbar.Estimate, per_parameter: x
     return kinetic[0] - eta / (1 - nu) * with_all(mean, run) * per_parameter, kinetic[1], kinetic[2]
 
 
-def _seed(run: xr.Dataset, per_parameter: xr.DataArray) -> errorbar.Estimate:
+def _variance_over_time(run: xr.Dataset, per_parameter: xr.DataArray) -> errorbar.Estimate:
     """η/2 times the variance of g over time; ‖⟨g⟩‖² through the sketch, which is unbiased for it."""
     eta = hyperparameters(run)[0].mean("layer").mean("step")
     squared = errorbar.mean_with_error(group_sum(run["gradient_squared"], run), "step")
@@ -191,7 +192,7 @@ def _verdicts(run: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[st
                 "untrusted",
                 "not-defined",
                 f"Not defined for {kind}: its temperature depends on the preconditioner of each parameter.",
-                f"对 {kind} 没有定义:其温度取决于每个参数的预条件因子。",
+                f"对 {kind} 没有定义：其温度取决于每个参数的预条件因子。",
             )
         )
     elif is_nesterov(run):
@@ -201,7 +202,7 @@ def _verdicts(run: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[st
                 "untrusted",
                 "not-defined",
                 "The kinetic temperature is not defined for Nesterov momentum: it depends on frequency.",
-                "Nesterov 动量没有定义动能温度:它随频率变化。",
+                "Nesterov 动量没有定义动能温度：它随频率变化。",
             )
         )
     if "noise_trace" not in run:
@@ -211,7 +212,7 @@ def _verdicts(run: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[st
                 "untrusted",
                 "no-probe",
                 "There is no noise temperature: the run was recorded without a probe.",
-                "没有噪声温度:记录时没有使用探针。",
+                "没有噪声温度：记录时没有使用探针。",
             )
         )
     elif "temperature_noise_n_eff" in results and float(results["temperature_noise_n_eff"].min()) < 10:
@@ -221,7 +222,7 @@ def _verdicts(run: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[st
                 "untrusted",
                 "unresolved",
                 "Unresolved: fewer than ten effective probes in the segment; record with a smaller probe_every.",
-                "未分辨:区间内有效探针少于十个;请减小 probe_every 重新记录。",
+                "未分辨：区间内有效探针少于十个；请减小 probe_every 重新记录。",
             )
         )
     if run.attrs.get("clipped") or "clip_factor" in run:
@@ -231,7 +232,7 @@ def _verdicts(run: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[st
                 "caution",
                 "clipped",
                 "Gradients were clipped: the noise covariance is that of the clipped gradient only in part.",
-                "梯度经过裁剪:噪声协方差只部分对应裁剪后的梯度。",
+                "梯度经过裁剪：噪声协方差只部分对应裁剪后的梯度。",
             )
         )
     if "kinetic_over_noise" in results:
@@ -255,7 +256,7 @@ def _verdicts(run: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[st
                     "disagree",
                     f"The thermometers differ: kinetic/noise = {value:.3f} ± {error:.3f} (drift, curvature "
                     "beyond the quadratic, or coloured noise).",
-                    f"两种温度计不一致:动能/噪声 = {value:.3f} ± {error:.3f}(漂移、非二次曲率或有色噪声)。",
+                    f"两种温度计不一致：动能/噪声 = {value:.3f} ± {error:.3f}（漂移、非二次曲率或有色噪声）。",
                 )
             )
     return found

@@ -186,8 +186,8 @@ def test_broken_results(tmp_path: Path) -> None:
     write_walk(tmp_path / "run")
     analyze(tmp_path / "run", ["dissipation"])
     results = open_results(tmp_path / "run")["dissipation"]
-    del results["seed_dissipation"].attrs["units"]
-    with pytest.raises(ValueError, match="'seed_dissipation' has no attribute 'units'"):
+    del results["gradient_dissipation"].attrs["units"]
+    with pytest.raises(ValueError, match="'gradient_dissipation' has no attribute 'units'"):
         write_results(tmp_path / "run", "default", "dissipation", results)
     path = tmp_path / "run" / "results.zarr" / "default" / "dissipation" / "zarr.json"
     metadata = json.loads(path.read_bytes())

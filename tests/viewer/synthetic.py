@@ -198,7 +198,7 @@ def _temperature(rng) -> xr.Dataset:
         ("temperature_noise", 2.1e-5, "noise temperature", "噪声温度"),
         ("temperature_kinetic", 2.6e-5, "kinetic temperature", "动能温度"),
         ("temperature_kinetic_drift_free", 2.2e-5, "kinetic temperature without drift", "去漂移动能温度"),
-        ("temperature_seed", 4.0e-5, "seed's temperature η·Var(g)/2", "种子定义的温度 η·Var(g)/2"),
+        ("temperature_variance", 4.0e-5, "η·Var(g)/2 over time", "η·Var(g)/2（对时间取方差）"),
     )
     variables: dict[str, dict] = {}
     for name, level, en, zh in names:
@@ -219,7 +219,7 @@ def _temperature(rng) -> xr.Dataset:
 def _dissipation(rng) -> xr.Dataset:
     variables: dict[str, dict] = {}
     for name, level, en, zh in (
-        ("seed_dissipation", 0.02, "dissipation rate η‖g‖²", "耗散率 η‖g‖²"),
+        ("gradient_dissipation", 0.02, "dissipation rate η‖g‖²", "耗散率 η‖g‖²"),
         ("descent_power", 0.008, "descent power", "下降功率"),
         ("noise_power", 0.012, "noise power", "噪声功率"),
     ):

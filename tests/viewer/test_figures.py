@@ -83,7 +83,7 @@ def test_the_group_of_the_sidebar_is_the_one_drawn(world):
 
 
 def test_results_of_another_version_draw_what_they_have(world):
-    data = open_results(world / "good")["temperature"].drop_vars(["temperature_seed", "kinetic_over_noise"])
+    data = open_results(world / "good")["temperature"].drop_vars(["temperature_variance", "kinetic_over_noise"])
     assert len(figures.temperature([Source("good", data)], ViewState())) == 2
 
 

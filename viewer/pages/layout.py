@@ -22,9 +22,9 @@ _RUNNING = Text("This run is still being recorded: {steps:,} steps are safe on d
                 "实验仍在记录中：已有 {steps:,} 步安全写入磁盘，最近一次提交于 {when}。"
                 "以下内容只涵盖这些步。")  # fmt: skip
 _SILENT = Text("This run has been silent since {when}: it never said it ended, and {steps:,} steps are safe on disk. "
-               "Its process was probably killed.",
+               "It may have been killed, or a step takes very long.",
                "实验自 {when} 起无响应：它没有正常结束的标记，已有 {steps:,} 步安全写入磁盘，"
-               "其进程很可能被终止了。")  # fmt: skip
+               "它可能已被终止，也可能某一步非常慢。")  # fmt: skip
 _FAILED = Text("This run ended with an error after {steps:,} steps ({when}).",
                "实验在 {steps:,} 步后因错误结束（{when}）。")  # fmt: skip
 _BROKEN = Text("This run cannot be read:", "无法读取这个实验：")

@@ -1,0 +1,124 @@
+"""The command line: what goes wrong ends in one clear sentence and exit code 2, with nothing overwritten."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from thermodl import cli
+from thermodl.analyze.results import open_results
+from thermodl.record.store import open_run
+
+SMALL = ("--steps", "80", "--batch-size", "32", "--set", "recorder.probe_every=4", "--set", "recorder.sketch_size=8")
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """The command in a process of its own: exit code, output, errors."""
+    command = [sys.executable, "-W", "error", "-m", "thermodl.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one sentence that a mistake ends in, within this process."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(list(arguments))
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error
+
+
+def test_help_teaches() -> None:
+    """The overview names every verb, each verb explains itself; neither needs torch or streamlit."""
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(verb in out for verb in cli.VERBS)
+    for verb in cli.VERBS:
+        code, out, error = run(verb, "--help")
+        assert code == 0, error
+        assert "Usage: thermodl" in out
+
+
+def test_unknown_verbs_and_missing_packages(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verb that is none; a verb whose extra is not installed names the command that installs it."""
+    assert "there is no verb 'recrod'; expected one of record" in fails(capsys, "recrod")
+
+    def without_torch(_: str) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(cli, "import_module", without_torch)
+    assert 'needs the package torch: pip install "thermodl[record]"' in fails(capsys, "record")
+
+
+def test_reading_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No run, an empty folder, no folder of runs; several runs are all tried, and the broken ones named."""
+    (tmp_path / "empty").mkdir()
+    assert "no such folder" in fails(capsys, "analyze", str(tmp_path / "none"))
+    assert "holds no recording" in fails(capsys, "analyze", str(tmp_path / "empty"))
+    both = fails(capsys, "analyze", str(tmp_path / "empty"), str(tmp_path / "none"))
+    assert "empty: " in both
+    assert "none: " in both
+    assert "there is no folder" in fails(capsys, "ls", str(tmp_path / "none"))
+    assert "expected one of correlation" in fails(capsys, "analyze", str(tmp_path / "empty"), "--only", "temprature")
+
+
+@pytest.mark.slow
+def test_from_training_to_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """record, record again (skipped), other settings (refused), a batch with a bad file, analyze, ls."""
+    pytest.importorskip("torch")
+    runs = str(tmp_path / "runs")
+    cli.main(["record", "--runs-dir", runs, "--name", "one", *SMALL])
+    assert open_run(tmp_path / "runs" / "one").sizes["step"] == 80
+    assert (tmp_path / "runs" / "one" / "model.safetensors").stat().st_size > 400_000
+    before = {path: path.read_bytes() for path in Path(runs).rglob("*") if path.is_file()}
+    capsys.readouterr()
+    cli.main(["record", "--runs-dir", runs, "--name", "one", *SMALL])
+    assert "already recorded with these settings, skipped" in capsys.readouterr().out
+    refused = fails(capsys, "record", "--runs-dir", runs, "--name", "one", *SMALL, "--seed", "1")
+    assert "has other settings; choose another --name, or --overwrite" in refused
+    assert before == {path: path.read_bytes() for path in Path(runs).rglob("*") if path.is_file()}
+
+    (tmp_path / "good.toml").write_text("steps = 70\nbatch_size = 16\n[recorder]\nsketch_size = 8\n", "utf-8")
+    (tmp_path / "bad.toml").write_text("lerning_rate = 1\n", "utf-8")
+    error = fails(capsys, "record", "--runs-dir", runs, str(tmp_path / "bad.toml"), str(tmp_path / "good.toml"))
+    assert "unknown setting 'lerning_rate'; did you mean 'learning_rate'?" in error
+    assert "failed: " in error.splitlines()[-1]
+    assert open_run(tmp_path / "runs" / "good").sizes["step"] == 70
+
+    cli.main(["analyze", f"{runs}/one", f"{runs}/good"])
+    assert set(open_results(tmp_path / "runs" / "good")) == set(open_results(tmp_path / "runs" / "one"))
+    assert set(open_results(tmp_path / "runs" / "one")) >= {"temperature", "diffusion"}
+    capsys.readouterr()
+    cli.main(["ls", runs, "--json"])
+    listed = json.loads(capsys.readouterr().out)
+    assert [(row["name"], row["state"], row["steps"]) for row in listed] == [
+        ("good", "finished", 70),
+        ("one", "finished", 80),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "imagnet"], "--data 'imagnet' is unknown; expected fashion-mnist-10k"),
+        (["--data", "nowhere.npz"], "nowhere.npz: there is no such file"),
+        (["--model", "resnett"], "--model 'resnett' is unknown"),
+        (["--optimizer", "Adamm"], "expected a class of torch.optim"),
+        (["--batch-size", "9999"], "larger than the data set"),
+        (["--device", "tpu9"], "device = 'tpu9' is not to be had"),
+        (["--name", "../x"], "cannot be a run's name"),
+        (["nothing.toml"], "settings file nothing.toml cannot be read"),
+    ],
+)
+def test_recording_mistakes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    """Each names what came and what is expected, and leaves no run behind."""
+    pytest.importorskip("torch")
+    assert message in fails(capsys, "record", "--runs-dir", str(tmp_path / "runs"), *arguments)
+    assert not list((tmp_path / "runs").rglob("run.zarr"))
