@@ -114,6 +114,10 @@ def draw_batches(size: int, batch_size: int, sampling: str, generator: torch.Gen
     """
     if batch_size > size:
         raise SettingsError(f"batch_size {batch_size} is larger than the data set of {size} examples")
+    return _draw(size, batch_size, sampling, generator)
+
+
+def _draw(size: int, batch_size: int, sampling: str, generator: torch.Generator) -> Iterator[Tensor]:
     while True:
         if sampling == "replacement":
             yield torch.randint(size, (batch_size,), generator=generator)

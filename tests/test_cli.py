@@ -31,6 +31,13 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return error
 
 
+def succeeds(*arguments: str) -> None:
+    """The command within this process, ending with code 0."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(list(arguments))
+    assert stopped.value.code == 0
+
+
 def test_help_teaches() -> None:
     """The overview names every verb, each verb explains itself; neither needs torch or streamlit."""
     code, out, _ = run("--help")
@@ -72,12 +79,12 @@ def test_from_training_to_results(tmp_path: Path, capsys: pytest.CaptureFixture[
     """record, record again (skipped), other settings (refused), a batch with a bad file, analyze, ls."""
     pytest.importorskip("torch")
     runs = str(tmp_path / "runs")
-    cli.main(["record", "--runs-dir", runs, "--name", "one", *SMALL])
+    succeeds("record", "--runs-dir", runs, "--name", "one", *SMALL)
     assert open_run(tmp_path / "runs" / "one").sizes["step"] == 80
     assert (tmp_path / "runs" / "one" / "model.safetensors").stat().st_size > 400_000
     before = {path: path.read_bytes() for path in Path(runs).rglob("*") if path.is_file()}
     capsys.readouterr()
-    cli.main(["record", "--runs-dir", runs, "--name", "one", *SMALL])
+    succeeds("record", "--runs-dir", runs, "--name", "one", *SMALL)
     assert "already recorded with these settings, skipped" in capsys.readouterr().out
     refused = fails(capsys, "record", "--runs-dir", runs, "--name", "one", *SMALL, "--seed", "1")
     assert "has other settings; choose another --name, or --overwrite" in refused
@@ -90,11 +97,11 @@ def test_from_training_to_results(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "failed: " in error.splitlines()[-1]
     assert open_run(tmp_path / "runs" / "good").sizes["step"] == 70
 
-    cli.main(["analyze", f"{runs}/one", f"{runs}/good"])
+    succeeds("analyze", f"{runs}/one", f"{runs}/good")
     assert set(open_results(tmp_path / "runs" / "good")) == set(open_results(tmp_path / "runs" / "one"))
     assert set(open_results(tmp_path / "runs" / "one")) >= {"temperature", "diffusion"}
     capsys.readouterr()
-    cli.main(["ls", runs, "--json"])
+    succeeds("ls", runs, "--json")
     listed = json.loads(capsys.readouterr().out)
     assert [(row["name"], row["state"], row["steps"]) for row in listed] == [
         ("good", "finished", 70),

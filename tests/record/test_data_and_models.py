@@ -118,7 +118,7 @@ def test_sampling() -> None:
     independent = draw_batches(100, 10, "replacement", torch.Generator().manual_seed(0))
     assert len(set(torch.cat([next(independent) for _ in range(10)]).tolist())) < 90
     with pytest.raises(SettingsError, match="larger than the data set"):
-        next(draw_batches(5, 10, "shuffle", torch.Generator()))
+        draw_batches(5, 10, "shuffle", torch.Generator())
 
 
 def test_models() -> None:
