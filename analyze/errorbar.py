@@ -17,6 +17,11 @@ def mean_with_error(data: xr.DataArray, dim: str) -> Estimate:
     return _apply(series.mean_and_error, [data], dim)
 
 
+def mean_of_squares_with_error(data: xr.DataArray, dim: str) -> Estimate:
+    """Mean of squared displacements over a time dimension with its error; lazy."""
+    return _apply(series.mean_of_squares_and_error, [data], dim)
+
+
 def ratio_with_error(numerator: xr.DataArray, denominator: xr.DataArray, dim: str) -> Estimate:
     """Ratio of means over a time dimension with its error; lazy."""
     numerator, denominator = xr.broadcast(numerator, denominator)

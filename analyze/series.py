@@ -3,8 +3,9 @@
 Error bars follow Wolff's Γ-method (Wolff 2004, hep-lat/0306017): the variance of a mean is 2τ_int Γ(0)/N with the sum
 of autocovariances cut where statistical and systematic error balance (parameter S = 1.5), corrected for the bias of
 the sample mean. The integrated time is τ_int = ½ + Σ ρ(t) (½ for white noise; some tools return twice this), and
-N/(2τ_int) samples are effectively independent. Standard errors are widened to Student's t with N/(3τ_int) degrees of
-freedom, so that value ± 1.96·stderr covers 95 %: measured 93–97 % for at least 40 effective samples.
+N/(2τ_int) samples are effectively independent. Cut at lag W, that variance is itself known to a relative √(2(2W+1)/N)
+(Wolff's eq. 42), as one of N/(2W+1) degrees of freedom; standard errors are widened to Student's t with as many, so
+that value ± 1.96·stderr covers 95 %: measured 93–97 % for N ≥ 40 τ_int, at least 90 % at ten.
 """
 
 import numba
@@ -40,6 +41,13 @@ def integrated_time(covariance: Floats, *, oscillating: bool = False) -> tuple[F
     Returns:
         τ_int and its error, both of shape (...); ½ for constant series, below ½ for anti-correlated ones.
     """
+    tau, window = _cut_sum(covariance, oscillating)
+    error = tau * np.sqrt(np.maximum(4 * (window + 0.5 - tau) / covariance.shape[-1], 0.0))
+    return tau, error
+
+
+def _cut_sum(covariance: Floats, oscillating: bool = False) -> tuple[Floats, NDArray[np.int64]]:
+    """τ_int and the lag W where its sum was cut, both of shape (...)."""
     n = covariance.shape[-1]
     flat = covariance.reshape(-1, n)
     variance = flat[:, :1]
@@ -57,9 +65,8 @@ def integrated_time(covariance: Floats, *, oscillating: bool = False) -> tuple[F
     window = lags[index]
     tau = np.maximum(cumulative[np.arange(len(flat)), index] * (1 + (2 * window + 1) / n), _SHORTEST)
     tau = np.where(np.isnan(variance[:, 0]), np.nan, np.where(variance[:, 0] > 0, tau, 0.5))
-    error = tau * np.sqrt(np.maximum(4 * (window + 0.5 - tau) / n, 0.0))
     shape = covariance.shape[:-1]
-    return tau.reshape(shape), error.reshape(shape)
+    return tau.reshape(shape), window.reshape(shape)
 
 
 def mean_and_error(series: Floats) -> tuple[Floats, Floats, Floats]:
@@ -77,16 +84,25 @@ def mean_and_error(series: Floats) -> tuple[Floats, Floats, Floats]:
     if n < 4:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, float(n))
     covariance = autocovariance(series)
-    tau, _ = integrated_time(covariance)
+    tau, window = _cut_sum(covariance)
     # Where fluctuations cancel, their sum is all estimation error: never count more samples than there are.
     n_eff = n / (2 * np.maximum(tau, 0.5))
     variance = np.maximum(covariance[..., 0], 0.0) * (1 + 1 / n_eff)
-    return mean, np.sqrt(variance / n_eff) * student_factor(n_eff), n_eff
+    student = stats.t.ppf(0.975, np.maximum(n / (2 * window + 1), 1.0)) / _NORMAL
+    return mean, np.sqrt(variance / n_eff) * student, n_eff
 
 
-def student_factor(n_eff: Floats) -> Floats:
-    """How much wider than Gaussian a 95 % interval is that rests on `n_eff` samples (N/(3τ_int) = n_eff·⅔ degrees)."""
-    return stats.t.ppf(0.975, np.maximum(2 * np.asarray(n_eff) / 3, 1.0)) / _NORMAL
+def mean_of_squares_and_error(series: Floats) -> tuple[Floats, Floats, Floats]:
+    """As `mean_and_error`, for squared displacements and their differences.
+
+    Squares are skew, and where their mean comes out low so does its error: the interval then misses the truth too
+    often. With r the relative error, the mean is much like χ² with 2/r² degrees of freedom, for which an error
+    larger by 1 + 3r² restores 95 % (within 4 % of the exact factor from 40 degrees on).
+    """
+    mean, error, n_eff = mean_and_error(series)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        widening = 1 + 3 * np.minimum((error / mean) ** 2, 1.0)
+    return mean, error * np.where(np.isfinite(widening), widening, 1.0), n_eff
 
 
 def ratio_and_error(numerator: Floats, denominator: Floats) -> tuple[Floats, Floats, Floats]:
@@ -215,7 +231,7 @@ def lagged_products(positions, lags):
 def lag_means(collective: Floats, lags: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
     """Mean, error and effective samples of each row of (L, N), whose last `lags` entries are missing."""
     n = collective.shape[-1]
-    rows = [mean_and_error(row[: n - lag]) for row, lag in zip(collective, lags, strict=True)]
+    rows = [mean_of_squares_and_error(row[: n - lag]) for row, lag in zip(collective, lags, strict=True)]
     mean, error, n_eff = (np.array(column) for column in zip(*rows, strict=True))
     return mean, error, n_eff
 

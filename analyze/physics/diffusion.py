@@ -204,7 +204,7 @@ def _coefficient(
         output_dtypes=[float],
         dask_gufunc_kwargs={"output_sizes": {"step": positions.sizes["step"] - 2 * lag}},
     )
-    value, error, n_eff = errorbar.mean_with_error(with_all(increments, run), "step")
+    value, error, n_eff = errorbar.mean_of_squares_with_error(with_all(increments, run), "step")
     return value / (2 * lag * sizes), _with_sketch(value, error, relative) / (2 * lag * sizes), n_eff
 
 

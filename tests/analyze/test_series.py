@@ -16,25 +16,29 @@ REPLICATES = 2000
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "correlation_time", "lowest"),
-    [(4096, 10.0, 0.93), (4096, 25.0, 0.93), (1000, 50.0, 0.90)],
+    # N/τ_int of 410, 164, 40, 20 and 10
+    [(4096, 10.0, 0.93), (4096, 25.0, 0.93), (1000, 25.0, 0.93), (1000, 50.0, 0.92), (500, 50.0, 0.90)],
 )
 def test_mean_covers_on_ornstein_uhlenbeck(steps: int, correlation_time: float, lowest: float) -> None:
-    """93–97 % from 40 effective samples on; at ten at least 90 %."""
+    """93–97 % from 40 integrated times on; at ten at least 90 %."""
     x = truth.ornstein_uhlenbeck(np.random.default_rng(1), (REPLICATES, steps), correlation_time)
     mean, error, n_eff = series.mean_and_error(x)
     covered = np.mean(np.abs(mean) <= 1.959964 * error)
     expected = steps / (2 * truth.ornstein_uhlenbeck_integrated_time(correlation_time))
     # So short a series hides part of its own memory: the count is then some tens of per cent too high.
-    assert np.median(n_eff) == pytest.approx(expected, rel=0.2 if expected > 40 else 0.4)
+    assert np.median(n_eff) == pytest.approx(expected, rel=0.2 if expected > 20 else 0.7)
     assert lowest <= covered <= 0.97
     assert abs(mean.mean()) < 3 * mean.std() / np.sqrt(REPLICATES)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("phi1", "phi2"), [(1.2, -0.4), (1.6, -0.8), (0.4, 0.3)])
-def test_mean_covers_on_ar2(phi1: float, phi2: float) -> None:
-    """The same on AR(2), also where the correlation oscillates."""
-    x = truth.ar2(np.random.default_rng(2), (REPLICATES, 4096), phi1, phi2)
+@pytest.mark.parametrize(
+    ("phi1", "phi2", "steps"),
+    [(1.2, -0.4, 4096), (1.2, -0.4, 112), (1.6, -0.8, 4096), (0.4, 0.3, 4096), (0.4, 0.3, 136)],
+)
+def test_mean_covers_on_ar2(phi1: float, phi2: float, steps: int) -> None:
+    """The same on AR(2): at 40 integrated times; where the correlation oscillates, at many of its periods."""
+    x = truth.ar2(np.random.default_rng(2), (REPLICATES, steps), phi1, phi2)
     mean, error, _ = series.mean_and_error(x)
     assert 0.93 <= np.mean(np.abs(mean) <= 1.959964 * error) <= 0.97
 
@@ -82,18 +86,18 @@ def test_diffusion_coefficient_covers(coordinates: int, sources: int | None, lag
     rng = np.random.default_rng(6)
     drift = 0.3 * np.arange(1000)
     hits, values = [], []
-    for _ in range(1000):
+    for _ in range(REPLICATES):
         if sources is None:
             x = truth.brownian(rng, (coordinates, 1000), 0.5)
         else:
             x = truth.brownian_shared(rng, coordinates, 1000, sources, 0.5)
-        mean, error, _ = series.mean_and_error(series.diffusion_increments(x + drift, lag))
+        mean, error, _ = series.mean_of_squares_and_error(series.diffusion_increments(x + drift, lag))
         value, error = mean / (2 * lag * coordinates), error / (2 * lag * coordinates)
         hits.append(abs(value - 0.5) <= 1.959964 * error)
         values.append(value)
-    # 1,000 replicates: the binomial spread is 0.7 %; parameters that share noise are covered, not over-covered.
-    assert 0.925 <= np.mean(hits) <= 0.975, np.mean(hits)
-    assert abs(np.mean(values) - 0.5) < 4 * np.std(values) / np.sqrt(1000)
+    # Parameters that share noise are covered, not over-covered.
+    assert 0.93 <= np.mean(hits) <= 0.97, np.mean(hits)
+    assert abs(np.mean(values) - 0.5) < 4 * np.std(values) / np.sqrt(REPLICATES)
 
 
 def test_integrated_time_is_unbiased() -> None:
