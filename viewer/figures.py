@@ -60,7 +60,7 @@ def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
         _over_time(sources, names, state, "temperature-time", Text("Thermometers over time", "各温度计随时间的变化"),
                    _TEMPERATURE),
         _by_group(sources, names, state, "temperature-group", Text("Thermometers by group", "各层组的温度"),
-                  _TEMPERATURE),
+                  _TEMPERATURE, log_y=True),
         _by_group(sources, ["kinetic_over_noise"], state, "temperature-ratio",
                   Text("Kinetic over noise temperature", "动能温度与噪声温度之比"), level=(1.0, _AGREE(state.lang))),
     )  # fmt: skip

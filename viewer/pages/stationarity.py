@@ -13,8 +13,8 @@ QUESTION = Text(
 )
 _SEGMENTS = Text("Segments of constant settings", "参数设置不变的时间段")
 _SEGMENTS_NOTE = Text(
-    "The z scores compare the two halves of a segment; beyond about 2 in either direction they differ.",
-    "z 值比较一段的前后两半；绝对值超过约 2 说明两半不同。",
+    "The z scores compare the two halves of a segment; beyond 3 in either direction they are taken to differ.",
+    "z 值比较一段的前后两半；绝对值超过 3 即认为两半不同。",
 )
 
 
