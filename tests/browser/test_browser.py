@@ -107,9 +107,9 @@ def test_pages_and_languages_change_by_clicking_and_the_address_follows(address,
     open_page(page, f"{address}/temperature?run=good&group=fc1")
     page.get_by_label("Language").click()
     page.get_by_role("option", name="中文").click()
-    page.wait_for_function("() => document.querySelector('h1').innerText === '有效温度'")
+    page.wait_for_function("() => document.querySelector('h1')?.innerText === '有效温度'")
     page.locator("[data-testid=stSidebarNavLink]").filter(has_text="扩散").click()
-    page.wait_for_function("() => document.querySelector('h1').innerText === '扩散'")
+    page.wait_for_function("() => document.querySelector('h1')?.innerText === '扩散'")
     page.wait_for_url("**/diffusion?*lang=zh*")
     assert "run=good" in page.url
     assert "group=fc1" in page.url
