@@ -83,6 +83,11 @@ def decay_kind(optimizer: torch.optim.Optimizer) -> str:
     return "coupled"
 
 
+def keeps_velocity(optimizer: torch.optim.Optimizer, group: dict) -> bool:
+    """Whether the optimizer holds the heavy-ball velocity v_t of a parameter group, as `momentum_buffer`."""
+    return isinstance(optimizer, torch.optim.SGD) and bool(group["momentum"])
+
+
 def momentum_of(group: dict) -> float:
     """The heavy-ball momentum μ of a parameter group; NaN for optimizers that have none of that kind."""
     return float(group["momentum"]) if "momentum" in group else float("nan")

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from . import observables
-from .buffer import CLOCKS, HYPERPARAMETERS, SKETCHES, StepBuffer
-from .layers import decay_kind, find_layers, momentum_of
+from .buffer import CLOCKS, HYPERPARAMETERS, StepBuffer
+from .layers import Layer, decay_kind, find_layers, keeps_velocity, momentum_of
 from .probe import probe_gradient
 from .settings import RecorderSettings
-from .sketch import draw_signs, sketch
+from .sketch import draw_signs
 from .store import NAME, RunWriter, remove_recording
 
-_MEASURED = {*CLOCKS, *HYPERPARAMETERS, *observables.BEFORE, *observables.AFTER, *SKETCHES}
+_MEASURED = {*CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
 _STRETCH = 256
 
@@ -79,8 +79,11 @@ class Recorder:
         self._dtype = torch.float64 if double else torch.float32
         wide = torch.float32 if self._device.type == "mps" else torch.float64
         self._reference = self._flatten_parameters()
-        self._previous = torch.zeros_like(self._reference)
+        groups = optimizer.param_groups
+        all_keep = all(keeps_velocity(optimizer, group) for group in groups)
+        self._previous = None if all_keep else self._reference.clone()
         self._signs = self._draw_signs()
+        self._layout = np.array([(x.start, x.parameter.numel(), x.group, x.offset) for x in self._layers])
         # The sums run in stretches of the sketch's width; where it is switched off it is made all the same, not kept.
         self._width = self.settings.sketch_size or _STRETCH
         self._buffer = StepBuffer(len(self._layers), len(self._groups), self._width, self._device, wide)
@@ -167,47 +170,49 @@ class Recorder:
         if self._lost:
             return
         self._note_clocks()
-        for index, layer in enumerate(self._layers):
-            parameter = self._flat(layer.parameter)
-            observables.before_step(
-                self._flat_gradient(layer.parameter.grad, parameter),
-                *self._sign_and_decay(index),
-                parameter,
-                self._reference[layer.part],
-                self._velocity(index),
-                self._signs[layer.part],
-                layer.offset,
-                self._buffer.products(index, after=False),
-                self._buffer.sketch(0, layer.group),
-                self._buffer.sketch(1, layer.group),
-            )
-            self._previous[layer.part] = parameter
+        now = [self._now(layer) for layer in self._layers]
+        if self._previous is None and any(layer.velocity is None for layer in now):
+            self._previous = self._flatten_parameters()
+        products, sketches = self._buffer.row()
+        observables.measure(now, self._layout, self._reference, self._previous, self._signs, products, sketches)
+        # A step that failed half-way left its measurement here, but no row.
+        if self._buffer.count and self._previous is not None and not self._measuring:
+            self._buffer.complete_last_row(products[-1])
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         if self._probe is not None and self._step % self.settings.probe_every == 0:
-            self._record_probe(self._probe)
+            self._record_probe(self._probe, now)
         if self._snapshot_due():
-            theta = self._previous.to("cpu", copy=True).numpy()
-            self._keep("snapshot", snapshot_step=self._step, parameters=theta)
+            self._keep("snapshot", snapshot_step=self._step, parameters=self._flatten_parameters().cpu().numpy())
         self._measuring = True
 
     def _after_step(self) -> None:
         if self._lost or not self._measuring:
             return
-        for index, layer in enumerate(self._layers):
-            parameter = self._flat(layer.parameter)
-            observables.after_step(
-                self._flat_gradient(layer.parameter.grad, parameter),
-                *self._sign_and_decay(index),
-                parameter,
-                self._previous[layer.part],
-                self._signs[layer.part],
-                layer.offset,
-                self._buffer.products(index, after=True),
-                self._buffer.sketch(2, layer.group),
-            )
         self._buffer.count += 1
         self._step += 1
         self._measuring = False
+
+    def _now(self, layer: Layer) -> observables.Now:
+        """What a layer holds before a step. v_t is the momentum buffer, or without momentum −Δθ/η of the last step."""
+        group = self._optimizer.param_groups[layer.optimizer_group]
+        parameter, gradient, velocity, per_update = self._flat(layer.parameter), layer.parameter.grad, None, 0.0
+        if keeps_velocity(self._optimizer, group):
+            buffer = self._optimizer.state.get(layer.parameter, {}).get("momentum_buffer")
+            velocity = torch.zeros_like(parameter) if buffer is None else self._flat(buffer)
+        elif self._has_velocity and self._step and self._rates[layer.optimizer_group]:
+            per_update = -1 / self._rates[layer.optimizer_group]
+        sign, decay = -1.0 if group.get("maximize") else 1.0, 0.0
+        if gradient is not None:
+            gradient = self._flat(gradient)
+            # A layer without gradient is not decayed either.
+            decay = float(group.get("weight_decay", 0.0)) if self._decay == "coupled" else 0.0
+        return observables.Now(parameter, gradient, sign, decay, velocity, per_update)
+
+    def _complete_last_row(self, previous: Tensor) -> None:
+        """The update of the last step, where no further step will tell it in time."""
+        updates = self._flatten_parameters().to(self._wide) - previous
+        squares = [torch.dot(updates[layer.part], updates[layer.part]) for layer in self._layers]
+        self._buffer.complete_last_row(torch.stack(squares))
 
     def _note_clocks(self) -> None:
         groups = self._optimizer.param_groups
@@ -219,51 +224,18 @@ class Recorder:
         learning_rate, momentum, dampening, _ = np.nan_to_num(hyperparameters[0])
         self._sgd_time += learning_rate * (1 - dampening) / (1 - momentum)
 
-    def _velocity(self, index: int) -> Tensor:
-        """v_t of a layer: the momentum buffer, or without momentum the last gradient, −Δθ/η; 0 before the first."""
-        layer = self._layers[index]
-        group = self._optimizer.param_groups[layer.optimizer_group]
-        if group.get("momentum"):
-            buffer = self._optimizer.state.get(layer.parameter, {}).get("momentum_buffer")
-            return torch.zeros_like(self._previous[layer.part]) if buffer is None else self._flat(buffer)
-        if self._step == 0 or not self._has_velocity:
-            return torch.zeros_like(self._previous[layer.part])
-        return self._previous[layer.part] / -self._rates[layer.optimizer_group]
-
-    def _sign_and_decay(self, index: int) -> tuple[float, float]:
-        """Factors that make the descended gradient out of `p.grad`; a layer without gradient is not decayed."""
-        layer = self._layers[index]
-        group = self._optimizer.param_groups[layer.optimizer_group]
-        sign = -1.0 if group.get("maximize") else 1.0
-        coupled = self._decay == "coupled" and layer.parameter.grad is not None
-        return sign, float(group.get("weight_decay", 0.0)) if coupled else 0.0
-
-    def _record_probe(self, probe: Callable[[], Tensor]) -> None:
+    def _record_probe(self, probe: Callable[[], Tensor], now: list[observables.Now]) -> None:
         parameters = [layer.parameter for layer in self._layers]
         seed = _PROBE_STREAM + self._step
-        loss, others = probe_gradient(self._model, parameters, probe, seed)
-        sums = torch.zeros(3, len(self._layers), dtype=self._wide, device=self._device)
-        folded = torch.zeros(len(self._groups), self._width, dtype=self._wide, device=self._device)
-        for index, layer in enumerate(self._layers):
-            p = self._previous[layer.part].to(self._wide)
-            sign, decay = self._sign_and_decay(index)
-            g = sign * self._flat_gradient(layer.parameter.grad, p).to(self._wide) + decay * p
-            other = sign * self._flat_gradient(others[index], p).to(self._wide) + decay * p
-            displacement = p - self._reference[layer.part].to(self._wide)
-            sums[:, index] = torch.stack(
-                [torch.dot(g - other, g - other) / 2, torch.dot(g, other), torch.dot(other, displacement)]
-            )
-            folded[layer.group] += sketch(other, self._signs[layer.part], layer.offset, self._width)
-        noise_trace, gradient_dot, along = sums.cpu().numpy()
-        self._keep(
-            "probe",
-            probe_step=self._step,
-            probe_loss=float(loss),
-            noise_trace=noise_trace,
-            gradient_dot=gradient_dot,
-            probe_dot_displacement=along,
-            probe_sketch=folded.cpu().numpy(),
+        loss, gradients = probe_gradient(self._model, parameters, probe, seed)
+        others = [None if gradient is None else self._flat(gradient) for gradient in gradients]
+        products = torch.zeros(
+            len(observables.PROBE_PRODUCTS), len(self._layers), dtype=self._wide, device=self._device
         )
+        folded = torch.zeros(len(self._groups), self._width, dtype=self._wide, device=self._device)
+        observables.measure_probe(now, others, self._layout, self._reference, self._signs, products, folded)
+        values = dict(zip(observables.PROBE_PRODUCTS, products.cpu().numpy(), strict=True))
+        self._keep("probe", probe_step=self._step, probe_loss=float(loss), **values, probe_sketch=folded.cpu().numpy())
 
     def _snapshot_due(self) -> bool:
         every, step = self.settings.snapshot_every, self._step
@@ -276,9 +248,6 @@ class Recorder:
 
     def _flat(self, tensor: Tensor) -> Tensor:
         return tensor.detach().reshape(-1).to(self._dtype)
-
-    def _flat_gradient(self, gradient: Tensor | None, like: Tensor) -> Tensor:
-        return torch.zeros_like(like) if gradient is None else self._flat(gradient)
 
     def _flatten_parameters(self) -> Tensor:
         return torch.cat([self._flat(layer.parameter) for layer in self._layers])
@@ -304,9 +273,9 @@ class Recorder:
             "optimizer_group": len(self._optimizer.param_groups),
         }
         not_recorded = self._not_recorded()
-        arrays = [name for name in (*CLOCKS, *HYPERPARAMETERS, *observables.BEFORE, *observables.AFTER, *SKETCHES)]
+        arrays = (*CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES)
         dtype = "f8" if self._dtype == torch.float64 else "f4"
-        sized_by_model = ("gradient_sketch", "update_sketch", "probe_sketch", "parameters")
+        sized_by_model = ("gradient_sketch", "probe_sketch", "parameters")
         fixed = ("initial_parameters", "final_parameters")
         writer = RunWriter(
             self.folder,
@@ -345,12 +314,13 @@ class Recorder:
         reasons = {}
         if not self._has_velocity:
             reason = f"the heavy-ball velocity is not defined for {type(self._optimizer).__name__}"
-            reasons |= {name: reason for name in observables.BEFORE if "velocity" in name}
+            reasons |= dict.fromkeys(observables.VELOCITY, reason)
+        if self._previous is None:
+            reasons["update_squared"] = "the velocity tells it: Δθ = −η v_{t+1}, with Nesterov −η(g + μ v_{t+1})"
         if not self.settings.sketch_size:
-            reasons |= dict.fromkeys((*SKETCHES, "probe_sketch"), "sketch_size is 0")
+            reasons |= dict.fromkeys((*observables.SKETCHES, "probe_sketch"), "sketch_size is 0")
         if self._probe is None:
-            names = ("noise_trace", "gradient_dot", "probe_dot_displacement")
-            reasons |= dict.fromkeys(names, "there is no probe")
+            reasons |= dict.fromkeys(observables.PROBE_PRODUCTS, "there is no probe")
         return reasons
 
     def _keep(self, dim: str, **values: Any) -> None:
@@ -363,7 +333,11 @@ class Recorder:
         self._flushed = time.monotonic()
         if self._lost:
             return
-        blocks = [("step", self._buffer.take())] if self._buffer.count else []
+        blocks = []
+        if self._buffer.count:
+            if self._previous is not None:
+                self._complete_last_row(self._previous)
+            blocks.append(("step", self._buffer.take()))
         for dim, events in self._events.items():
             if events:
                 blocks.append((dim, {name: np.stack([e[name] for e in events], axis=-1) for name in events[0]}))

@@ -94,8 +94,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     raw = errorbar.ratio_with_error(left.isel(step=part), right.isel(step=part), "step")
     results |= errorbar.named("fdr1_raw", raw, "1", "FDR1, raw", "FDR1（原始）")
     raw_curve = errorbar.window_ratios(left, right, "step", windows)
-    inside = run.isel(step=part)
-    centred = errorbar.ratio_with_error(*_centred_sides(inside, [(0, inside.sizes["step"])]), "step")
+    centred = errorbar.ratio_with_error(*_centred_sides(span, [(0, span.sizes["step"] - 1)]), "step")
     results |= errorbar.named("fdr1_centred", centred, "1", "FDR1, centred", "FDR1（中心化）")
     centred_curve = errorbar.window_ratios(*_centred_sides(run, windows), "step", windows)
     for name, curve, en, zh in (
@@ -126,8 +125,15 @@ def _sides(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
 
 
 def _centred_sides(run: xr.Dataset, bounds: list[tuple[int, int]]) -> tuple[xr.DataArray, xr.DataArray]:
-    """The same in the sketch for θ less its mean over each of the windows, NaN outside; v_{t+1} = −Δθ/η."""
-    eta, mu, nu = (values.isel(layer=0, drop=True) for values in hyperparameters(run))
+    """The same in the sketch for θ less its mean over each of the windows, NaN outside; v_{t+1} = −Δθ/η.
+
+    The last row has no update, and no place in the result.
+    """
+    updates = run["parameter_sketch"].drop_vars("step", errors="ignore").diff("step")
+    run = run.isel(step=slice(None, -1))
+    eta, mu, nu = (
+        values.isel(layer=0, drop=True).drop_vars("step", errors="ignore") for values in hyperparameters(run)
+    )
 
     def moved(theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         out = np.full((len(theta), theta.shape[-1]), np.nan)
@@ -145,7 +151,7 @@ def _centred_sides(run: xr.Dataset, bounds: list[tuple[int, int]]) -> tuple[xr.D
         dask="parallelized",
         output_dtypes=[float],
     )
-    right = eta * (1 + mu) / (2 * (1 - nu)) * ((run["update_sketch"].astype(float) / eta) ** 2).sum("sketch")
+    right = eta * (1 + mu) / (2 * (1 - nu)) * ((updates / eta) ** 2).sum("sketch")
     return with_all(left, run), with_all(right.transpose("group", "step"), run)
 
 

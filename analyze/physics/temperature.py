@@ -161,7 +161,8 @@ def _kinetic(run: xr.Dataset) -> xr.DataArray:
 def _without_drift(run: xr.Dataset, kinetic: errorbar.Estimate, per_parameter: xr.DataArray) -> errorbar.Estimate:
     """The kinetic temperature less that of the mean velocity, −⟨Δθ⟩/η, through the sketch."""
     eta, _, nu = (values.mean() for values in hyperparameters(run))
-    mean = (run["update_sketch"].astype(float).mean("step") ** 2).sum("sketch") / eta**2
+    ends = run["parameter_sketch"].isel(step=[0, -1]).diff("step").isel(step=0, drop=True) / (run.sizes["step"] - 1)
+    mean = (ends**2).sum("sketch") / eta**2
     return kinetic[0] - eta / (1 - nu) * with_all(mean, run) * per_parameter, kinetic[1], kinetic[2]
 
 

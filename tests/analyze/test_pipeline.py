@@ -45,7 +45,6 @@ def write_walk(folder: Path, *, optimizer: str = "SGD", probes: bool = True, cha
         "update_squared": squared * 1e-4,
         "parameter_sketch": position,
         "gradient_sketch": gradient,
-        "update_sketch": -0.01 * gradient,
     }
     if optimizer == "SGD":
         block |= {

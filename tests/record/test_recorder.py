@@ -101,10 +101,8 @@ def test_every_number_is_what_happened(tmp_path: Path) -> None:
             probed = flat(torch.autograd.grad(model(other).square().sum(), list(model.parameters())))
             optimizer.step()
             recorder.log(loss=loss, mine=2.5)
-            rows.append(
-                (theta, raw + decay * theta, velocity, flat(model.parameters()) - theta, probed + decay * theta)
-            )
-    theta, g, v, update, probed = (np.array(column) for column in zip(*rows, strict=True))
+            rows.append((theta, raw + decay * theta, velocity, probed + decay * theta))
+    theta, g, v, probed = (np.array(column) for column in zip(*rows, strict=True))
     moved = theta - start
     run = open_run(tmp_path / "run").compute()
     expected = {
@@ -116,15 +114,12 @@ def test_every_number_is_what_happened(tmp_path: Path) -> None:
         "velocity_squared": v * v,
         "velocity_dot_gradient": v * g,
         "parameter_dot_velocity": theta * v,
-        "update_squared": update * update,
-        "update_dot_gradient": update * g,
-        "parameter_dot_update": theta * update,
     }
     edges = np.cumsum([0, *run["layer_size"].values])
     for name, products in expected.items():
         exact = np.add.reduceat(products, edges[:-1], axis=1).T
         np.testing.assert_allclose(run[name].values, exact, rtol=1e-12, atol=1e-15, err_msg=name)
-    for name, values in (("parameter_sketch", moved), ("gradient_sketch", g), ("update_sketch", update)):
+    for name, values in (("parameter_sketch", moved), ("gradient_sketch", g)):
         np.testing.assert_allclose(run[name].values, sketch_slowly(run, values), rtol=1e-12, atol=1e-14, err_msg=name)
     at = run["probe_step"].values
     np.testing.assert_array_equal(at, np.arange(0, 10, 2))
@@ -195,10 +190,12 @@ def test_maximize_and_groups(tmp_path: Path) -> None:
     run = step_with(two_rates, tmp_path / "run")
     np.testing.assert_allclose(run["learning_rate"].values[:, 0], [0.1, 0.01])
     assert run["layer_optimizer_group"].values.tolist() == [0, 0, 1, 1]
-    # Δθ = −ηg of the descended gradient
+    # Δθ = −ηg of the descended gradient, so ‖θ+Δθ‖² − ‖θ‖² = −2ηθ·g + η²‖g‖²
     rates = np.array([0.1, 0.1, 0.01, 0.01])[:, None]
-    expected = -rates * run["gradient_squared"].values
-    np.testing.assert_allclose(run["update_dot_gradient"].values, expected, rtol=1e-4)
+    np.testing.assert_allclose(run["update_squared"].values, rates**2 * run["gradient_squared"].values, rtol=1e-4)
+    gained = np.diff(run["parameter_squared"].values)
+    expected = rates**2 * run["gradient_squared"].values - 2 * rates * run["parameter_dot_gradient"].values
+    np.testing.assert_allclose(gained, expected[:, :-1], rtol=1e-3, atol=1e-6)
 
 
 def test_frozen_tied_and_absent_gradients(tmp_path: Path) -> None:
@@ -291,23 +288,36 @@ def test_names_that_log_refuses(tmp_path: Path) -> None:
 
 
 def test_torch_and_compiled_sums_agree() -> None:
-    """The path for other devices against the compiled one, on the CPU."""
+    """The path for other devices against the compiled one, on the CPU: with and without gradient and velocity."""
     from thermodl.record import observables
 
     generator = torch.Generator().manual_seed(0)
-    g, p, r, v = (torch.randn(1000, generator=generator) for _ in range(4))
-    signs = torch.from_numpy(draw_signs(1000, 0, 0))
+    sizes, groups, offsets = (700, 300, 5, 600), (0, 0, 1, 2), (0, 700, 0, 0)
+    starts = np.cumsum((0, *sizes))[:-1]
+    layout = np.array(list(zip(starts, sizes, groups, offsets, strict=True)))
+    reference, previous = torch.randn(2, sum(sizes), generator=generator)
+    signs = torch.from_numpy(draw_signs(sum(sizes), 0, 0))
+    tensors = [torch.randn(3, size, generator=generator) for size in sizes]
+    now = [
+        observables.Now(p, None if i == 1 else g, -1.0, 0.1, v if i % 2 else None, -2.0)
+        for i, (p, g, v) in enumerate(tensors)
+    ]
+    others = [None if i == 2 else torch.randn(size, generator=generator) for i, size in enumerate(sizes)]
     results = []
-    for before in (observables.before_step, observables.before_step_on_device):
-        out, first, second = torch.zeros(8).double(), torch.zeros(64).double(), torch.zeros(64).double()
-        before(g, -1.0, 0.1, p, r, v, signs, 17, out, first, second)
-        results.append((out, first, second))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
-    results = []
-    for after in (observables.after_step, observables.after_step_on_device):
-        out, folded, previous = torch.zeros(3).double(), torch.zeros(64).double(), r.clone()
-        after(g, -1.0, 0.1, p, previous, signs, 17, out, folded)
-        results.append((out, folded, previous))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+    for measure in (observables.measure, observables.measure_on_device):
+        products = torch.full((len(observables.PRODUCTS), len(sizes)), torch.nan, dtype=torch.float64)
+        sketches = torch.full((len(observables.SKETCHES), 3, 64), torch.nan, dtype=torch.float64)
+        moved = previous.clone()
+        measure(now, layout, reference, moved, signs, products, sketches)
+        results.append((products, sketches, moved))
+    for measure in (observables.measure_probe, observables.measure_probe_on_device):
+        products = torch.full((len(observables.PROBE_PRODUCTS), len(sizes)), torch.nan, dtype=torch.float64)
+        folded = torch.full((3, 64), torch.nan, dtype=torch.float64)
+        measure(now, others, layout, reference, signs, products, folded)
+        results.append((products, folded))
+    for one, other in (*zip(*results[:2], strict=True), *zip(*results[2:], strict=True)):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11, equal_nan=True)
+    # Layers without a velocity have left their parameters behind, the others nothing.
+    for index, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+        left = previous[start : start + size] if index % 2 else tensors[index][0]
+        assert torch.equal(results[0][2][start : start + size], left)
