@@ -5,6 +5,7 @@ skips do not appear. Every step fills one row of a buffer on the device; a flush
 and a background thread writes it. Recording does not disturb: weights are bit for bit those of the plain loop.
 """
 
+import contextlib
 import platform
 import sys
 import time
@@ -25,7 +26,7 @@ from .buffer import CLOCKS, HYPERPARAMETERS, StepBuffer
 from .layers import Layer, decay_kind, find_layers, keeps_velocity, momentum_of
 from .probe import probe_gradient
 from .settings import RecorderSettings
-from .sketch import draw_signs
+from .signs import draw_signs
 from .store import NAME, RunWriter, remove_recording
 
 _MEASURED = {*CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
@@ -52,7 +53,8 @@ class Recorder:
         overwrite: replace a recording that is already there.
 
     Raises:
-        RunError: if the folder holds a recording and `overwrite` is false, or there is nothing to record.
+        RunError: if the folder holds a recording and `overwrite` is false or cannot be written, or there is nothing
+            to record.
     """
 
     def __init__(
@@ -365,6 +367,8 @@ class Recorder:
             write()
         except Exception as error:  # whatever happens to the store, the training goes on
             self._lost = True
+            with contextlib.suppress(Exception):
+                self._writer.close("failed")
             warnings.warn(
                 f"recording to {self.folder} stopped ({type(error).__name__}: {error}); the training goes on. "
                 f"Safe are {self._writer.committed['step']} steps of {self._step}.",

@@ -6,15 +6,8 @@ exact where the group has no more than k parameters. Coordinates are those of th
 concatenated in the order of the layers (Charikar, Chen & Farach-Colton 2002 with strided instead of hashed buckets).
 """
 
-import numpy as np
 import torch
 from torch import Tensor
-
-
-def draw_signs(size: int, seed: int, group: int) -> np.ndarray:
-    """The signs of a group, int8 of shape (size,); anybody can draw them again from the seed in the store."""
-    generator = np.random.Generator(np.random.PCG64([seed, group]))
-    return (2 * generator.integers(0, 2, size, dtype=np.int8) - 1).astype(np.int8)
 
 
 def sketch(values: Tensor, signs: Tensor, offset: int, size: int) -> Tensor:

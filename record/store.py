@@ -5,19 +5,20 @@ with the growing one (`step`, `probe`, `snapshot`, `evaluation`) last, so that a
 Missing values are NaN (-1 for integers). The commit protocol:
 
 1. the writer grows the arrays ahead of the data,
-2. a flush writes whole chunks, each replaced atomically by the file system,
+2. a flush writes whole chunks, each with its checksum and replaced atomically by the file system,
 3. then the root attribute `committed` says how many entries of each growing dimension are complete.
 
 Whatever lies beyond `committed` may be half written; `open_run` never shows it. `docs/format.md` is the
 specification, and a test holds it against the table `ARRAYS`. This module knows nothing of torch.
 """
 
+import contextlib
 import json
 import re
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import dask.array
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
@@ -131,7 +132,7 @@ class RunWriter:
         dtypes: other types than the table's, e.g. `{"gradient_sketch": "f8"}` for a float64 model.
 
     Raises:
-        RunError: if the folder holds a recording already.
+        RunError: if the folder holds a recording already, or cannot be written.
     """
 
     def __init__(
@@ -142,10 +143,17 @@ class RunWriter:
         attributes: Mapping[str, Any],
         dtypes: Mapping[str, str] | None = None,
     ):
-        path = Path(folder) / "run.zarr"
-        if path.exists():
-            raise RunError(f"{folder} holds a recording already; choose another name, or --overwrite to replace it")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._folder, self._path = Path(folder), Path(folder) / "run.zarr"
+        with _writing_to(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                # Of several writers that start at the same instant, the file system lets one make it.
+                self._path.mkdir()
+            except FileExistsError:
+                raise RunError(
+                    f"{folder} holds a recording already; choose another name, or --overwrite to replace it"
+                ) from None
+            self._identity = _identity(self._path)
         self._sizes = dict(sizes)
         self._dtypes = dict(dtypes or {})
         self._committed: dict[str, int] = {dim: 0 for dim in GROWING}
@@ -163,9 +171,10 @@ class RunWriter:
             "last_commit": now,
             "committed": self._committed,
         }
-        self._group = zarr.create_group(path, attributes=dict(self._attributes))
-        for name in arrays:
-            self._create(_BY_NAME[name])
+        with _writing_to(self._folder):
+            self._group = zarr.create_group(self._path, attributes=dict(self._attributes))
+            for name in arrays:
+                self._create(_BY_NAME[name])
 
     @property
     def committed(self) -> dict[str, int]:
@@ -173,10 +182,16 @@ class RunWriter:
         return dict(self._committed)
 
     def write_fixed(self, name: str, values: np.ndarray) -> None:
-        """Write an array without a growing dimension, such as `initial_parameters`."""
-        if name not in self._arrays:
-            self._create(_BY_NAME[name])
-        self._arrays[name][...] = values
+        """Write an array without a growing dimension, such as `initial_parameters`.
+
+        Raises:
+            RunError: if the store cannot be written.
+        """
+        self._require_store()
+        with _writing_to(self._folder):
+            if name not in self._arrays:
+                self._create(_BY_NAME[name])
+            self._arrays[name][...] = values
 
     def append(self, dim: str, block: Mapping[str, np.ndarray]) -> None:
         """Append entries along one growing dimension and commit them.
@@ -188,13 +203,18 @@ class RunWriter:
 
         Raises:
             OSError: if the store cannot be written. What was committed before stays valid.
+            RunError: if the store has disappeared; then nothing is safe any more.
         """
+        self._require_store()
         count = next(iter(block.values())).shape[-1]
         start = self._committed[dim]
         self._grow(dim, start + count)
         for name in block:
             if name not in self._arrays:
                 self._create(_BY_NAME.get(name, Array(name, (dim,), "f8", "1", name, name)))
+                # An array that appears late has the chunks before it too: a missing chunk is always a defect.
+                array = self._arrays[name]
+                array[..., : start - start % array.chunks[-1]] = array.fill_value
         for name, array in self._arrays.items():
             if _growing_dim(array) == dim:
                 missing = np.full((*array.shape[:-1], count), array.fill_value, array.dtype)
@@ -204,6 +224,7 @@ class RunWriter:
 
     def close(self, state: str) -> None:
         """Trim the arrays to what was committed and mark the run as `finished`, `stopped` or `failed`."""
+        self._require_store()
         for array in self._arrays.values():
             dim = _growing_dim(array)
             if dim and array.shape[-1] != self._committed[dim]:
@@ -221,7 +242,14 @@ class RunWriter:
             if _growing_dim(array) == dim:
                 array.resize((*array.shape[:-1], self._capacity[dim]))
 
+    def _require_store(self) -> None:
+        """Refuse to go on where the store was taken away: zarr would quietly make the folders again, half empty."""
+        if _identity(self._path) != self._identity or not (self._path / "zarr.json").is_file():
+            self._committed = dict.fromkeys(GROWING, 0)
+            raise RunError(f"{self._path} has disappeared")
+
     def _commit(self) -> None:
+        self._require_store()
         self._attributes["last_commit"] = time.time()
         self._group.attrs.put({**self._attributes, "committed": self.committed})
 
@@ -238,7 +266,12 @@ class RunWriter:
             dtype=dtype,
             fill_value=-1 if dtype.kind == "i" else np.nan,
             dimension_names=spec.dims,
-            compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=dtype.itemsize)],
+            compressors=[
+                BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=dtype.itemsize),
+                Crc32cCodec(),
+            ],
+            # Readers take a chunk that is not there for missing values, so every chunk is written.
+            config={"write_empty_chunks": True},
             attributes={"units": spec.units, "long_name": spec.long_name, "long_name_zh": spec.long_name_zh},
         )
 
@@ -272,6 +305,25 @@ def _chunk_shape(fixed: tuple[int, ...], growing: bool, itemsize: int, dims: tup
     *leading, last = fixed
     block = max(1, _CHUNK_BYTES // (itemsize * width))
     return (*(1 for _ in leading), max(1, min(last, block)), width)
+
+
+@contextlib.contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    """One sentence instead of what the operating system says."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise RunError(f"{folder} cannot be written ({why}); choose a folder that can, with space left") from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from another one at the same place; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _growing_dim(array: zarr.Array) -> str | None:
