@@ -10,6 +10,7 @@ import typer
 VERBS = {
     "record": ("thermodl.record.cli", "record", "train a model and record its trajectory"),
     "analyze": ("thermodl.analyze.cli", None, "turn recorded runs into temperatures, diffusion coefficients, …"),
+    "check": ("thermodl.analyze.check", None, "hold recordings against themselves: a certificate, or every defect"),
     "ls": ("thermodl.analyze.cli", None, "list runs, their state and what was analyzed"),
     "demo": ("thermodl.demo", "record", "all of it once, on embedded data, in a few minutes"),
     "view": ("thermodl.viewer.cli", "view", "look at runs in the browser (read-only)"),

@@ -23,6 +23,8 @@ from itertools import pairwise
 import numpy as np
 import xarray as xr
 
+from thermodl.record.check import unit_roundoff
+
 from .. import errorbar
 from ..quantities import (
     MIN_STEPS,
@@ -155,33 +157,47 @@ def _centred_sides(run: xr.Dataset, bounds: list[tuple[int, int]]) -> tuple[xr.D
     return with_all(left, run), with_all(right.transpose("group", "step"), run)
 
 
-def identity(span: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+def identity(span: xr.Dataset, edges: list[int] | None = None) -> tuple[xr.DataArray, xr.DataArray]:
     """Residual of the telescoping identity and its rounding floor, relative to O_R, (group,).
 
     Args:
         span: rows 0…T of a stretch with constant η, μ, ν; the last row is the end point.
+        edges: rows that cut the span into windows, each with constant η, μ, ν, from its edge to the next. With them
+            the results are (group, window).
     """
-    steps = span.sizes["step"] - 1
-    rows = span.isel(step=slice(0, steps))
-    eta, mu, nu = (values.isel(step=0) for values in hyperparameters(span))
-    ends = span.isel(step=[0, steps])
-    gain = ends["parameter_squared"].diff("step").isel(step=0)
-    turn = ends["parameter_dot_velocity"].diff("step").isel(step=0)
-    left = rows["parameter_dot_gradient"].mean("step")
-    next_squared = next_velocity_squared(rows)
-    right = eta * (1 + mu) / (2 * (1 - nu)) * next_squared.mean("step")
+    at = xr.DataArray([0, span.sizes["step"] - 1] if edges is None else edges, dims="window")
+    steps = at.diff("window")
+    here = {"window": slice(0, -1)}
+
+    def mean(values: xr.DataArray) -> xr.DataArray:
+        sums = xr.apply_ufunc(
+            lambda rows: np.add.reduceat(rows, at.values[:-1], axis=-1),
+            values.isel(step=slice(0, int(at[-1]))).compute(),
+            input_core_dims=[["step"]],
+            output_core_dims=[["window"]],
+        )
+        return sums / steps
+
+    eta, mu, nu = (values.isel(step=at[here]) for values in hyperparameters(span))
+    gain = span["parameter_squared"].isel(step=at).diff("window")
+    turn = span["parameter_dot_velocity"].isel(step=at).diff("window")
+    left = mean(span["parameter_dot_gradient"])
+    next_squared = next_velocity_squared(span)
+    right = eta * (1 + mu) / (2 * (1 - nu)) * mean(next_squared)
     telescoped = (-(1 - mu) * gain / (2 * eta) + mu * turn) / steps
     residual = (1 - nu) * (left - right) - telescoped
-    unit = (
-        float(np.finfo(span.attrs["parameter_dtype"] if span.attrs["parameter_dtype"] == "float64" else "float32").eps)
-        / 2
-    )
-    theta, velocity = rows["parameter_squared"] ** 0.5, abs(next_squared) ** 0.5
-    rounding = unit * (2 * (1 - mu) * (theta**2).mean("step") / eta + 4 * (theta * velocity).mean("step"))
+    unit = unit_roundoff(span.attrs)
+    theta, velocity = span["parameter_squared"] ** 0.5, abs(next_squared) ** 0.5
+    rounding = unit * (2 * (1 - mu) * mean(theta**2) / eta + 4 * mean(theta * velocity))
     # The stored sums are float64: a few roundoffs of their largest terms.
-    rounding = rounding + 8 * np.finfo(float).eps * (abs(left) + abs(right) + (theta**2).max("step") / eta / steps)
+    ends = theta.isel(step=at) ** 2
+    rounding = rounding + 8 * np.finfo(float).eps * (
+        abs(left) + abs(right) + (ends.isel(window=slice(1, None)) + ends.isel(here)) / eta / steps
+    )
     scale = group_sum(abs(right), span)
-    return abs(group_sum(residual, span)) / scale, group_sum(rounding, span) / scale
+    relative = abs(group_sum(residual, span)) / scale, group_sum(rounding, span) / scale
+    residual, floor = (values.isel(window=0) if edges is None else values for values in relative)
+    return residual, floor
 
 
 def _segments(run: xr.Dataset, chosen: Segment) -> tuple[dict[str, xr.DataArray], dict]:

@@ -1,0 +1,139 @@
+"""`thermodl check`: the certificate of a recording, or every defect by name."""
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from thermodl.record.check import Check, check_recording
+from thermodl.record.store import UserError, open_run
+
+from .physics.stationarity import identity
+from .quantities import constant_stretches, is_nesterov, is_sgd
+
+_WINDOW = 256
+_SHOWN = 5
+
+
+def check(runs: Annotated[list[Path], typer.Argument(help="Run folders, such as runs/*.")]) -> None:
+    """Say whether a recording is whole, and to what precision it is the optimizer's true trajectory.
+
+    Every run is held against itself: the schema; each chunk and its checksum; values that are not finite; the clocks;
+    snapshots against sketches; the replay of the optimizer's recursion in the sketch, step by step (SGD); and Yaida's
+    telescoping identity between ‖θ‖², θ·g and ‖v‖² (SGD without Nesterov). Each line says ok, DEFECT with its place
+    and number, or a dash where there is nothing to check. A run that is being recorded may be checked too.
+
+    Exit code: 0 if all is well, 1 if there is a defect, 2 if a run cannot be read.
+
+    \b
+    thermodl check runs/mine
+    thermodl check runs/*
+    """
+    failures: dict[str, int] = {}
+    named: list[str] = []
+    for run in runs:
+        print(f"{run}", flush=True)
+        try:
+            attributes, checks = check_run(run)
+        except UserError as error:
+            named.append(f"{run}: {error}")
+            failures[str(run)] = 2
+            continue
+        for one in checks:
+            _print(one)
+        defects = [f"{run}: {one.name}: {defect}" for one in checks for defect in one.defects]
+        named += defects
+        if defects:
+            failures[str(run)] = 1
+        print(f"  {_certificate(attributes, checks)}", flush=True)
+    for line in named:
+        print(f"thermodl: {line}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(min(failures.values()))
+
+
+def check_run(path: str | Path) -> tuple[dict[str, Any], list[Check]]:
+    """All checks of one run: those of the recording itself, and the identity of the physics.
+
+    Raises:
+        RunError: if there is no run, or its root metadata cannot be read.
+    """
+    attributes, checks = check_recording(path)
+    damaged = any(one.defects for one in checks if one.name in ("schema", "chunks"))
+    if damaged:
+        identities = Check("identity", found="not done: the recording is damaged", done=False)
+    else:
+        identities = _check_identity(path)
+    return attributes, [*checks, identities]
+
+
+def _check_identity(path: str | Path) -> Check:
+    """The FDR1 identity in windows of constant hyper-parameters, `_WINDOW` steps at most."""
+    one, run = Check("identity"), open_run(path)
+    if not is_sgd(run) or is_nesterov(run):
+        kind = f"{run.attrs['optimizer']['class']}{' with Nesterov momentum' if is_nesterov(run) else ''}"
+        return Check("identity", found=f"not done: it is not defined for {kind}", done=False)
+    # At the first step torch fills the velocity undamped.
+    damped = run.sizes["step"] and bool((run["dampening"].isel(step=0) != 0).any())
+    start = int(damped)
+    last = run.sizes["step"] - 1
+    edges = sorted(
+        {
+            place
+            for a, b in constant_stretches(run)
+            for place in (*range(max(a, start), min(b, last), _WINDOW), min(b, last))
+            if place >= start
+        }
+    )
+    if len(edges) < 2:
+        return Check("identity", found="not done: there are fewer than two steps", done=False)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        residual, floor = (values.values for values in identity(run, edges))
+    defined = np.isfinite(residual)
+    windows = list(pairwise(edges))
+    for group, window in np.argwhere(defined & (residual > floor))[:_SHOWN]:
+        a, b = windows[window]
+        name = ["all", *run["group"].values][group]
+        one.defects.append(
+            f"steps {a} to {b}: the identity of {name} is open by {residual[group, window]:.3g}, rounding allows "
+            f"{floor[group, window]:.3g}"
+        )
+    open_windows = int((defined & (residual > floor)).sum())
+    if open_windows > _SHOWN:
+        one.defects.append(f"… and {open_windows - _SHOWN} more")
+    if defined.any():
+        at = np.nanargmax(np.where(defined, residual, np.nan))
+        one.precision = float(residual.flat[at])
+        one.found = (
+            f"closes in {len(windows)} windows; the largest residual is {one.precision:.1e} of η(1+μ)/(2(1−ν))⟨‖v‖²⟩, "
+            f"where rounding allows {float(floor.flat[at]):.1e}"
+        )
+    else:
+        one.done, one.found = False, "not done: nothing moves"
+    return one
+
+
+def _print(one: Check) -> None:
+    for defect in one.defects:
+        print(f"  {one.name:<10} DEFECT  {defect}")
+    if not one.defects:
+        print(f"  {one.name:<10} {'ok' if one.done else '—':<7} {one.found}")
+
+
+def _certificate(attributes: dict[str, Any], checks: list[Check]) -> str:
+    """One sentence: what holds, and to what precision."""
+    count, steps = sum(len(one.defects) for one in checks), attributes["committed"]["step"]
+    if count:
+        return f"no certificate: {count} {'defect' if count == 1 else 'defects'} in {steps} steps"
+    by_name = {one.name: one for one in checks}
+    replay, identities = by_name["replay"], by_name["identity"]
+    if replay.done and replay.precision is not None:
+        also = f", its identity to {identities.precision:.1e}" if identities.precision is not None else ""
+        return (
+            f"certificate: {steps} steps are the optimizer's trajectory, its updates to {replay.precision:.1e}"
+            f"{also}, all within rounding"
+        )
+    return f"certificate: {steps} steps are whole; the optimizer's recursion was not replayed"

@@ -1,0 +1,508 @@
+"""The certificate of a recording: is what lies on the disk the optimizer's true trajectory?
+
+`check_recording` looks at everything in a run that can be held against something else, and names every defect with its
+place: the schema, the chunks and their checksums, the clocks, values that are not finite, snapshots against sketches,
+and the replay. The sketch P is linear, so the sketched motion D_t = P(θ_{t+1} − θ_t) obeys the optimizer's own
+recursion with nothing left over but rounding; for SGD
+
+    V_{t+1} = μ_t V_t + (1−ν_t) Pg_t,    D_t = −η_t V_{t+1},    with Nesterov D_t = −η_t (Pg_t + μ_t V_{t+1}).
+
+V_t is taken from the step before, by the second equation, so that errors do not add up and a defect names its step.
+
+What rounding can leave is bounded per step and group, with u the unit roundoff of the parameters' type. The optimizer
+rounds θ_{t+1} once, and each of the products and sums that make the update (at most eight, of the size of their
+terms, in units of η); V_t brings in the rounding of θ_t, times μη_t/η_{t−1}:
+
+    ‖r_t‖ ≤ s { u [ ‖θ_{t+1}‖ + ρ_t‖θ_t‖ + 8η_t(‖g_t‖ + μ_t‖v_t‖ + λ_t‖θ_t‖) ] + u_s η_t‖g_t‖ + sums },
+    ρ_t = μ_t η_t/η_{t−1},
+
+u_s being that of the stored gradient sketch, and `sums` the float64 roundoff of the m numbers that are folded into one,
+2√m u₆₄ of the displacements. s = min(√m, 1 + 6/√(2k)) is how much P may stretch a vector: for m ≤ 1 it only turns
+signs. This module knows nothing of torch.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.storage import LocalStore
+
+from .signs import draw_signs
+from .store import ARRAYS, GROWING, read_attributes, run_folder
+
+Floats = NDArray[np.float64]
+# Scalars that a training may have, or not.
+_OPTIONAL = {"epoch", "epoch_position", "loss", "clip_factor"}
+_OPTIONAL |= {"train_loss", "train_accuracy", "test_loss", "test_accuracy"}
+_BY_MODEL = {"gradient_sketch", "probe_sketch", "parameters", "initial_parameters", "final_parameters"}
+_MAY_BE_MISSING = {*_OPTIONAL, "momentum", "dampening", "weight_decay", "update_squared", "probe_loss"}
+_BLOCK = 1024
+_SHOWN = 5
+_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+_WIDE = 2.0**-53
+
+
+@dataclass
+class Check:
+    """The outcome of one check of a run."""
+
+    name: str
+    defects: list[str] = field(default_factory=list)
+    """each with its place and number; none if all is well"""
+    found: str = ""
+    """what was looked at and to what precision it holds, or why it could not be looked at"""
+    done: bool = True
+    """False if there was nothing to check"""
+    precision: float | None = None
+    """largest relative residual, where there is one"""
+
+
+def unit_roundoff(attributes: dict[str, Any]) -> float:
+    """u of the type that the parameters were trained in."""
+    return _ROUNDOFF.get(str(attributes.get("parameter_dtype")), _ROUNDOFF["float32"])
+
+
+def check_recording(path: str | Path) -> tuple[dict[str, Any], list[Check]]:
+    """Check one run; it may be running still.
+
+    Returns:
+        The root attributes, and what each check found.
+
+    Raises:
+        RunError: if there is no run, or its root metadata cannot be read.
+    """
+    attributes = read_attributes(path)
+    schema, arrays = _check_schema(run_folder(path) / "run.zarr", attributes)
+    chunks, finite, broken = _check_chunks(run_folder(path) / "run.zarr", arrays, attributes)
+    run = _Run(attributes, {name: array for name, array in arrays.items() if name not in broken})
+    checks = [schema, chunks, finite]
+    for name, check in (
+        ("clocks", _check_clocks),
+        ("snapshots", _check_snapshots),
+        ("replay", _check_replay),
+    ):
+        try:
+            checks.append(check(run))
+        except _NotThereError as missing:
+            checks.append(Check(name, found=str(missing), done=False))
+    return attributes, checks
+
+
+class _NotThereError(Exception):
+    """What a check needs was not recorded, or is broken."""
+
+
+@dataclass
+class _Run:
+    """The arrays of a run that can be read, clipped to what was committed."""
+
+    attributes: dict[str, Any]
+    arrays: dict[str, zarr.Array]
+
+    @property
+    def steps(self) -> int:
+        return self.attributes["committed"]["step"]
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Entries [start, stop) of the last dimension, as float64."""
+        if name not in self.arrays:
+            reason = self.attributes.get("not_recorded", {}).get(name, "it is missing or damaged")
+            raise _NotThereError(f"not done, it needs {name}: {reason}")
+        dim = _growing(self.arrays[name])
+        last = self.attributes["committed"][dim] if dim else self.arrays[name].shape[-1]
+        values = self.arrays[name][..., start : last if stop is None else min(stop, last)]
+        return np.asarray(values).astype(np.float64)
+
+    def sketch(self, parameters: np.ndarray) -> Floats:
+        """P of a vector of all parameters (parameter,), by the seed in the store: (group, sketch)."""
+        out = np.zeros((len(self.attributes["groups"]), self.attributes["recorder"]["sketch_size"]))
+        for index, vector in enumerate(self.by_group(parameters)):
+            signed = vector * draw_signs(vector.size, self.attributes["recorder"]["sketch_seed"], index)
+            rows = -(-signed.size // out.shape[1])
+            out[index] = np.pad(signed, (0, rows * out.shape[1] - signed.size)).reshape(rows, -1).sum(0)
+        return out
+
+    def by_layer(self, parameters: np.ndarray) -> list[np.ndarray]:
+        """The part of each layer."""
+        return np.split(parameters, np.cumsum([layer["size"] for layer in self.attributes["layers"]])[:-1])
+
+    def by_group(self, parameters: np.ndarray) -> list[np.ndarray]:
+        """The part of each group."""
+        parts = list(zip(self.attributes["layers"], self.by_layer(parameters), strict=True))
+        return [
+            np.concatenate([part for layer, part in parts if layer["group"] == group])
+            for group in self.attributes["groups"]
+        ]
+
+    def sum_by_group(self, values: np.ndarray) -> Floats:
+        """(layer, …) → (group, …)."""
+        member = [
+            [layer["group"] == group for layer in self.attributes["layers"]] for group in self.attributes["groups"]
+        ]
+        return np.tensordot(np.array(member, float), values, axes=1)
+
+    def folded(self) -> Floats:
+        """m, how many parameters are folded into one number of each group's sketch: (group,), at least 1."""
+        sizes = self.sum_by_group(np.array([float(layer["size"]) for layer in self.attributes["layers"]]))
+        return np.maximum(np.ceil(sizes / self.attributes["recorder"]["sketch_size"]), 1.0)
+
+
+# ------------------------------------------------------------------------------------------------ schema and chunks
+
+
+def _check_schema(path: Path, attributes: dict[str, Any]) -> tuple[Check, dict[str, zarr.Array]]:
+    """Every array of the format has its dimensions, type and unit, and what must be there is there."""
+    check, arrays = Check("schema"), {}
+    for folder in sorted(entry for entry in path.iterdir() if (entry / "zarr.json").is_file()):
+        try:
+            arrays[folder.name] = zarr.open_array(LocalStore(folder, read_only=True), mode="r")
+        except Exception as error:  # zarr raises what it likes on metadata that makes no sense
+            check.defects.append(f"{folder.name} cannot be opened ({type(error).__name__}: {error})")
+    committed, double = attributes["committed"], attributes.get("parameter_dtype") == "float64"
+    sizes = {
+        "layer": len(attributes.get("layers", [])),
+        "group": len(attributes.get("groups", [])),
+        "sketch": attributes.get("recorder", {}).get("sketch_size"),
+        "parameter": sum(layer["size"] for layer in attributes.get("layers", [])),
+    }
+    for spec in ARRAYS:
+        dim = spec.dims[-1]
+        if spec.name not in arrays:
+            needed = committed[dim] > 0 if dim in GROWING else spec.name == "initial_parameters"
+            needed = needed or (spec.name == "final_parameters" and attributes.get("state") == "finished")
+            if needed and spec.name not in _OPTIONAL and spec.name not in attributes.get("not_recorded", {}):
+                check.defects.append(f"{spec.name} is missing, and not_recorded gives no reason")
+            continue
+        array = arrays[spec.name]
+        dims = tuple(getattr(array.metadata, "dimension_names", None) or ())
+        # A model that is float64 in part only says so of its first layer, and keeps float32.
+        dtypes = {spec.dtype, "f8"} if spec.name in _BY_MODEL and double else {spec.dtype}
+        units = array.attrs.get("units")
+        if dims != spec.dims:
+            check.defects.append(f"{spec.name} has dimensions {', '.join(map(str, dims))}, not {', '.join(spec.dims)}")
+            del arrays[spec.name]
+            continue
+        if array.dtype not in [np.dtype(dtype) for dtype in dtypes]:
+            check.defects.append(f"{spec.name} is {array.dtype}, not {np.dtype(spec.dtype)}")
+        if units != spec.units:
+            check.defects.append(f"{spec.name} has the unit {units!r}, not {spec.units!r}")
+        wrong = [f"{d} {n}, not {sizes[d]}" for d, n in zip(dims, array.shape, strict=True) if sizes.get(d, n) != n]
+        if dim in GROWING and array.shape[-1] < committed[dim]:
+            wrong.append(f"{dim} {array.shape[-1]}, but {committed[dim]} were committed")
+        if wrong:
+            check.defects.append(f"{spec.name} has the wrong length: {'; '.join(wrong)}")
+            del arrays[spec.name]
+    check.found = f"{len(arrays)} arrays, {committed['step']} steps"
+    return check, arrays
+
+
+def _check_chunks(
+    path: Path, arrays: dict[str, zarr.Array], attributes: dict[str, Any]
+) -> tuple[Check, Check, set[str]]:
+    """Every chunk with committed entries is there, decodes and agrees with its checksum; its values are finite."""
+    chunks, finite, broken = Check("chunks"), Check("finite"), set()
+    count, unsigned, missing_loss = 0, [], 0
+    for name, array in arrays.items():
+        signed = any("crc32c" in str(codec.to_dict()["name"]) for codec in getattr(array.metadata, "codecs", ()))
+        if not signed:
+            unsigned.append(name)
+        for key, part in _chunk_parts(array, attributes["committed"]):
+            count += 1
+            # Without checksums it is an older recording, which left out chunks of nothing but missing values.
+            if not (path / name / key).is_file():
+                if signed:
+                    chunks.defects.append(f"{name}: chunk {key} is missing{_place(array, part)}")
+                    broken.add(name)
+                continue
+            try:
+                values = np.asarray(array[part])
+            except Exception as error:  # whatever the codecs raise on damaged bytes
+                chunks.defects.append(f"{name}: chunk {key} is damaged{_place(array, part)} ({_first_line(error)})")
+                broken.add(name)
+                continue
+            if name == "loss":
+                missing_loss += int(np.isnan(values).sum())
+            if name in _MAY_BE_MISSING or name not in {spec.name for spec in ARRAYS} or values.dtype.kind != "f":
+                continue
+            bad = ~np.isfinite(values)
+            if bad.any():
+                first = part[-1].start + int(np.flatnonzero(bad.reshape(-1, bad.shape[-1]).any(0))[0])
+                dim = _growing(array) or "parameter"
+                finite.defects.append(
+                    f"{name}: {int(bad.sum())} values of chunk {key} are not finite, from {dim} {first}"
+                )
+    chunks.found = f"{count} chunks present" + (", every checksum agrees" if not unsigned else " and decoded")
+    if unsigned:
+        chunks.found += f"; no checksums in {len(unsigned)} arrays, recorded by an older version"
+    finite.found = f"all measured values; {missing_loss} steps have no loss" if missing_loss else "all measured values"
+    return chunks, finite, broken
+
+
+def _chunk_parts(array: zarr.Array, committed: dict[str, int]) -> Iterator[tuple[str, tuple[slice, ...]]]:
+    """Key and place of every chunk that holds committed entries."""
+    dim = _growing(array)
+    shape = (*array.shape[:-1], committed[dim]) if dim else array.shape
+    counts = [range(-(-size // width)) for size, width in zip(shape, array.chunks, strict=True)]
+    for place in product(*counts):
+        part = [slice(i * w, min((i + 1) * w, n)) for i, w, n in zip(place, array.chunks, shape, strict=True)]
+        yield array.metadata.encode_chunk_key(place), tuple(part)
+
+
+def _growing(array: zarr.Array) -> str | None:
+    names = getattr(array.metadata, "dimension_names", None) or ("",)
+    return names[-1] if names[-1] in GROWING else None
+
+
+def _place(array: zarr.Array, part: tuple[slice, ...]) -> str:
+    dim = _growing(array)
+    return f", {dim}s {part[-1].start} to {part[-1].stop - 1}" if dim else ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+# ------------------------------------------------------------------------------------------------ what must agree
+
+
+def _check_clocks(run: _Run) -> Check:
+    """Steps are counted one by one, time does not run back, SGD time is the sum over the hyper-parameters."""
+    check = Check("clocks")
+    step, sgd_time, wall_time = (run.read(name) for name in ("step", "sgd_time", "wall_time"))
+    eta, mu, nu = (np.nan_to_num(run.read(name)[0]) for name in ("learning_rate", "momentum", "dampening"))
+    _name_first(check, np.flatnonzero(step != np.arange(step.size)), lambda t: f"row {t} says step {step[t]:.0f}")
+    back = np.flatnonzero(np.diff(wall_time) < 0) + 1
+    _name_first(check, back, lambda t: f"step {t}: wall time runs back by {wall_time[t - 1] - wall_time[t]:.3g} s")
+    if sgd_time.size and sgd_time[0] != 0:
+        check.defects.append(f"step 0: SGD time starts at {sgd_time[0]:.6g}, not at 0")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = (eta * (1 - nu) / (1 - mu))[:-1]
+    passed = np.diff(sgd_time)
+    # The sum rounds once a step.
+    off = ~(np.abs(passed - expected) <= 4 * _WIDE * (sgd_time[1:] + expected)) & np.isfinite(expected)
+    _name_first(
+        check,
+        np.flatnonzero(off),
+        lambda t: (
+            f"step {t}: SGD time advances by {passed[t]:.6g}, but the logged learning rate, momentum and "
+            f"dampening give {expected[t]:.6g}"
+        ),
+    )
+    check.found = f"{step.size} steps one by one; SGD time is the sum of the logged η(1−ν)/(1−μ)"
+    return check
+
+
+def _check_snapshots(run: _Run) -> Check:
+    """Snapshots, initial and final parameters against the sketch and the norms of the same step."""
+    check, reference = Check("snapshots"), run.read("initial_parameters")
+    squared, displaced = run.read("parameter_squared"), run.read("displacement_squared")
+    sketched = "parameter_sketch" in run.arrays
+    worst, count, steps = 0.0, 0, run.steps
+
+    def compare(label: str, step: int, parameters: np.ndarray) -> None:
+        nonlocal worst, count
+        count += 1
+        moved = parameters - reference
+        pairs = [
+            ("‖θ‖²", squared[:, step], np.array([np.dot(x, x) for x in run.by_layer(parameters)])),
+            ("‖θ−θ_ref‖²", displaced[:, step], np.array([np.dot(x, x) for x in run.by_layer(moved)])),
+        ]
+        sizes = np.array([layer["size"] for layer in run.attributes["layers"]], float)
+        for name, stored, again in pairs:
+            with np.errstate(invalid="ignore"):
+                error, floor = np.abs(stored - again), (4 * np.sqrt(sizes) + 8) * _WIDE * np.maximum(stored, again)
+            for index in np.flatnonzero(error > floor):
+                layer = run.attributes["layers"][index]["name"]
+                check.defects.append(
+                    f"{label}: {name} of {layer} is {again[index]:.9g}, the row of step {step} says {stored[index]:.9g}"
+                )
+        if sketched:
+            stored, again = run.read("parameter_sketch", step, step + 1)[..., 0], run.sketch(moved)
+            error = np.linalg.norm(stored - again, axis=-1)
+            size = np.array([np.linalg.norm(x) for x in run.by_group(moved)])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                worst = max(worst, float(np.nanmax(np.append(error / size, 0.0))))
+            for index in np.flatnonzero(error > (4 * np.sqrt(run.folded()) + 8) * _WIDE * size):
+                group = run.attributes["groups"][index]
+                check.defects.append(
+                    f"{label}: P(θ−θ_ref) of {group} differs from the row of step {step} by {error[index]:.3g}, "
+                    f"of {size[index]:.3g}"
+                )
+
+    if steps and not displaced[:, 0].any():
+        compare("initial parameters", 0, reference)
+    if "parameters" in run.arrays and run.attributes["committed"]["snapshot"]:
+        at, width = run.read("snapshot_step").astype(int), run.arrays["parameters"].chunks[-1]
+        for start in range(0, at.size, width):
+            block = run.read("parameters", start, start + width)
+            for offset, step in enumerate(at[start : start + width]):
+                if not 0 <= step <= steps:
+                    check.defects.append(f"snapshot {start + offset} says step {step}, of {steps}")
+                elif step < steps:
+                    compare(f"snapshot {start + offset}", int(step), block[:, offset])
+    check.found = f"{count} states agree with the rows of their steps"
+    check.done = count > 0
+    if check.done and sketched:
+        check.precision = worst
+        check.found += f", sketches to {worst:.1e}"
+    return check
+
+
+def _name_first(check: Check, places: np.ndarray, describe: Callable[[int], str]) -> None:
+    """A defect per place, the first few in full."""
+    check.defects += [describe(int(place)) for place in places[:_SHOWN]]
+    if len(places) > _SHOWN:
+        check.defects.append(f"… and {len(places) - _SHOWN} more, the last at {places[-1]}")
+
+
+# ------------------------------------------------------------------------------------------------ replay
+
+
+def _check_replay(run: _Run) -> Check:
+    """D_t against the optimizer's recursion, for every step and group."""
+    check, optimizer = Check("replay"), run.attributes["optimizer"]
+    if optimizer["class"] != "SGD":
+        raise _NotThereError(f"not done: the recursion of {optimizer['class']} needs more than the gradient")
+    if optimizer["weight_decay_kind"] != "coupled":
+        raise _NotThereError("not done: the recursion is not defined where the weight decay is not in the gradient")
+    for name in ("parameter_sketch", "gradient_sketch", "parameter_squared", "gradient_squared", "velocity_squared"):
+        run.read(name, 0, 0)
+    hyper = np.stack([run.read(name) for name in ("learning_rate", "momentum", "dampening", "weight_decay")])
+    if optimizer["nesterov"] and hyper.shape[1] > 1:
+        raise _NotThereError("not done: which of the optimizer's groups have Nesterov momentum is not recorded")
+    groups, mixed = run.attributes["groups"], []
+    owner = np.zeros(len(groups), int)
+    for index, group in enumerate(groups):
+        owners = {layer["optimizer_group"] for layer in run.attributes["layers"] if layer["group"] == group}
+        owner[index] = min(owners)
+        if any(np.any(hyper[:, min(owners)] != hyper[:, other]) for other in owners):
+            mixed.append(index)
+    ends = _Ends(run)
+    left_out, checked, worst, worst_floor, places = 0, 0, 0.0, 0.0, []
+    for start in range(0, ends.updates, _BLOCK):
+        stop = min(start + _BLOCK, ends.updates)
+        first = max(start - 2, 0)
+        residual, floor, moved = _replay(run, ends, hyper[:, owner], first, stop, bool(optimizer["nesterov"]))
+        residual, floor, moved = (values[:, start - first :] for values in (residual, floor, moved))
+        residual[mixed] = np.nan
+        defined = np.isfinite(residual)
+        left_out += int((~defined).sum()) - len(mixed) * (stop - start)
+        checked += int(defined.sum())
+        places += [(start + t, g, residual[g, t], floor[g, t]) for g, t in np.argwhere(defined & (residual > floor))]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = np.where(defined & (moved > 0), residual / moved, np.nan)
+            if np.isfinite(relative).any():
+                at = np.nanargmax(relative)
+                if relative.flat[at] > worst:
+                    worst, worst_floor = float(relative.flat[at]), float((floor / moved).flat[at])
+    places.sort(key=lambda place: place[0])
+    check.defects = [
+        f"step {t}: the motion of {groups[g]} misses the recursion by {r:.3g}, rounding allows {f:.3g}"
+        for t, g, r, f in places[:_SHOWN]
+    ]
+    if len(places) > _SHOWN:
+        check.defects.append(f"… and {len(places) - _SHOWN} more, the last at step {places[-1][0]}")
+    check.done = checked > 0
+    check.precision = worst
+    check.found = (
+        f"{checked} updates of groups obey the recursion; the largest residual is {worst:.1e} of the update, where "
+        f"rounding allows {worst_floor:.1e}"
+        if checked
+        else "not done: no step has what the recursion needs"
+    )
+    if mixed:
+        check.found += f"; left out: {', '.join(groups[g] for g in mixed)}, of several optimizer groups"
+    if left_out:
+        check.found += f"; {left_out} left out, where the velocity before is not known"
+    return check
+
+
+class _Ends:
+    """Rows of the parameters, to which the final parameters add one where the recording is finished."""
+
+    def __init__(self, run: _Run):
+        self._run = run
+        self._final: tuple[Floats, Floats] | None = None
+        # A training that was broken off may have been in the middle of a step.
+        complete = run.attributes.get("state") == "finished"
+        if complete and {"final_parameters", "initial_parameters"} <= set(run.arrays) and run.steps:
+            final = run.read("final_parameters")
+            squares = np.array([np.dot(x, x) for x in run.by_layer(final)])
+            self._final = run.sketch(final - run.read("initial_parameters")), squares
+        self.updates = max(run.steps - (self._final is None), 0)
+
+    def read(self, start: int, stop: int) -> tuple[Floats, Floats]:
+        """P(θ−θ_ref) (group, sketch, n) and ‖θ‖² (layer, n) of the rows [start, stop)."""
+        sketch, squares = (self._run.read(name, start, stop) for name in ("parameter_sketch", "parameter_squared"))
+        if self._final is not None and stop > self._run.steps:
+            sketch = np.concatenate([sketch, self._final[0][..., None]], axis=-1)
+            squares = np.concatenate([squares, self._final[1][..., None]], axis=-1)
+        return sketch, squares
+
+
+def _replay(
+    run: _Run, ends: _Ends, hyper: Floats, first: int, stop: int, nesterov: bool
+) -> tuple[Floats, Floats, Floats]:
+    """‖r_t‖, its rounding floor and ‖D_t‖ of the updates [first, stop), (group, n); NaN where r is not defined."""
+    theta, theta_squared = ends.read(first, stop + 1)
+    g = run.read("gradient_sketch", first, stop)
+    g_layer, v_layer = run.read("gradient_squared", first, stop), run.read("velocity_squared", first, stop)
+    eta, mu, nu, decay = hyper[..., first:stop]
+    nu = np.where(mu == 0, 0.0, nu)
+    d = np.diff(theta)
+
+    before = np.full((2, *eta.shape), np.nan)
+    before[:, :, 1:] = eta[:, :-1], mu[:, :-1]
+    eta_before, mu_before = before
+    with np.errstate(divide="ignore", invalid="ignore"):
+        velocity = np.full_like(d, np.nan)
+        velocity[..., 1:] = -d[..., :-1] / eta[:, None, :-1]
+        if nesterov:
+            velocity[..., 1:] = (velocity[..., 1:] - g[..., :-1]) / mu[:, None, :-1]
+        # A step without learning rate does not show its velocity.
+        velocity[(~np.isfinite(velocity)).any(1)[:, None, :].repeat(d.shape[1], 1)] = np.nan
+        carry = np.where(mu == 0, 0.0, mu * eta / eta_before) * (mu / mu_before if nesterov else 1.0)
+    fresh = run.sum_by_group(v_layer) == 0
+    keep = np.where(fresh & (mu != 0), 1.0, 1 - nu)
+    none_before = fresh | (mu == 0)
+    velocity = np.where(none_before[:, None], 0.0, velocity)
+    carry = np.where(none_before, 0.0, carry)
+
+    # Where a layer had no gradient torch leaves it alone, and its first one fills the buffer undamped: sums over the
+    # layers of a group cannot tell that, so such steps are not defined, nor those after them.
+    odd = (g_layer == 0) & (v_layer > 0)
+    some = run.sum_by_group(((v_layer == 0) & (g_layer > 0)).astype(float)) > 0
+    odd = ((run.sum_by_group(odd.astype(float)) > 0) | (some & ~fresh & (nu != 0))) & (mu != 0)
+    odd[:, 1:] |= odd[:, :-1] & (mu[:, 1:] != 0)
+    # With dampening a buffer that starts at zero later than step 0 is a first gradient or a chance; only μ = 0 is sure.
+    odd |= fresh & (mu != 0) & (nu != 0) & (np.arange(first, stop) > 0)
+    # A velocity that the optimizer kept from another time: it began to have momentum at this step.
+    odd |= (mu != 0) & (mu_before == 0) & ~fresh
+
+    next_velocity = mu[:, None] * velocity + keep[:, None] * g
+    direction = g + mu[:, None] * next_velocity if nesterov else next_velocity
+    residual = np.linalg.norm(d + eta[:, None] * direction, axis=1)
+    residual[odd] = np.nan
+
+    u = unit_roundoff(run.attributes)
+    stored = _ROUNDOFF[str(run.arrays["gradient_sketch"].dtype)]
+    norms = np.sqrt(run.sum_by_group(theta_squared))
+    g_norm, v_norm = (np.sqrt(run.sum_by_group(values)) for values in (g_layer, v_layer))
+    terms = 8 * eta * (g_norm + mu * v_norm + np.nan_to_num(decay) * norms[:, :-1])
+    g_before = np.concatenate([g_norm[:, :1], g_norm[:, :-1]], axis=1) if nesterov else 0.0
+    rounding = u * (norms[:, 1:] + carry * norms[:, :-1] + terms)
+    rounding = rounding + (u * 8 + stored) * eta * (g_norm * (2 if nesterov else 1) + mu * g_before)
+    folded = run.folded()[:, None]
+    moved = np.linalg.norm(theta, axis=1)
+    previous = np.concatenate([moved[:, :1], moved[:, :-2]], axis=1)
+    sums = moved[:, 1:] + (1 + carry) * moved[:, :-1] + carry * previous + 3 * eta * g_norm
+    width = theta.shape[1]
+    stretch = np.minimum(np.sqrt(folded), 1 + 6 / np.sqrt(2 * width))
+    floor = stretch * rounding + 2 * (np.sqrt(folded) + 1) * _WIDE * sums
+    return residual, floor, np.linalg.norm(d, axis=1)
