@@ -1,6 +1,7 @@
 """The certificate: a clean recording passes whatever the optimizer, and every kind of damage is named by its place."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,9 +74,11 @@ OPTIMIZERS = {
 SCHEDULES = {"constant": None, "stairs": lambda t: 0.5 ** (t // 64), "smooth": lambda t: 1 / (1 + t / 50)}
 
 
-@pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("name", "schedule", "double"),
+    [(name, "constant", double) for name in OPTIMIZERS for double in (False, True)]
+    + [(name, schedule, False) for name in ("plain", "momentum", "nesterov") for schedule in ("stairs", "smooth")],
+)
 def test_clean_recordings_pass(name: str, schedule: str, double: bool, tmp_path: Path) -> None:
     """All steps are replayed, to a precision that belongs to the parameters' type."""
     record(tmp_path / "run", OPTIMIZERS[name], double=double, schedule=SCHEDULES[schedule])
@@ -114,7 +117,7 @@ def test_gradients_that_come_and_go(tmp_path: Path) -> None:
         for step in range(40):
             optimizer.zero_grad()
             x = model["a"](torch.randn(2, 4))
-            (model["b"](x) if step % 10 > 4 else x).square().sum().backward()
+            (model["b"](x) if step % 10 > 4 else x).square().mean().backward()
             optimizer.step()
     checks = found(tmp_path / "run")
     assert not checks["replay"].defects
@@ -132,8 +135,6 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(clean: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
-    import shutil
-
     return Path(shutil.copytree(clean, tmp_path / "run"))
 
 
@@ -180,7 +181,6 @@ def test_a_swapped_step_is_found(run: Path) -> None:
     for name in measured:
         change(run, name, swap)
     named = defects(run)
-    assert set(named) >= {"replay", "identity"} - {"identity"}
     assert named["replay"][0].startswith("step 99: the motion of ")
     assert "rounding allows" in named["replay"][0]
     for name in ("step", "wall_time", "sgd_time"):
@@ -236,8 +236,6 @@ def test_values_that_are_not_finite(run: Path) -> None:
 
 def test_the_schema(run: Path) -> None:
     """A missing array, a wrong unit, wrong dimensions, metadata that cannot be read."""
-    import shutil
-
     shutil.rmtree(run / "run.zarr" / "wall_time")
     for name, edit in (
         ("sgd_time", lambda m: m["attributes"].update(units="s")),
