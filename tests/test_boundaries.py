@@ -17,7 +17,16 @@ def loaded_after(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["thermodl.record", "thermodl.record.store", "thermodl.analyze", "thermodl.analyze.cli", "thermodl.cli"]
+    "module",
+    [
+        "thermodl.record",
+        "thermodl.record.store",
+        "thermodl.record.check",
+        "thermodl.analyze",
+        "thermodl.analyze.cli",
+        "thermodl.analyze.check",
+        "thermodl.cli",
+    ],
 )
 def test_torch_stays_out(module: str) -> None:
     """In a fresh process, where no other test has imported it."""
