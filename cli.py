@@ -17,6 +17,8 @@ VERBS = {
     "report": ("thermodl.viewer.cli", "view", "write one self-contained HTML file about a run"),
 }
 
+INTERRUPTED = 130
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb; exit with 0, 1 (a run or an analysis failed), 2 (a mistake to mend) or 130 (Ctrl-C)."""
@@ -41,8 +43,11 @@ def main(arguments: list[str] | None = None) -> None:
     app.command()(function)
     try:
         app(args=arguments[1:], prog_name=f"thermodl {verb}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except SystemExit as stop:
+        # Typer turns Ctrl-C into this, without a word.
+        if stop.code == INTERRUPTED:
+            print("thermodl: interrupted; what was written before is safe", file=sys.stderr)
+        raise
     except Exception as error:
         from thermodl.record.store import UserError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from thermodl.record.store import open_run, read_attributes
+from thermodl.record.store import UserError, open_run, read_attributes
 
 from . import physics
 from .quantities import MIN_STEPS
@@ -77,7 +77,7 @@ def analyze(
         run = open_run(path) if run is None else run
         try:
             results = module.estimate(run, settings).compute()
-        except AnalysisError as error:
+        except UserError as error:
             reasons[analysis] = str(error)
             report(analysis, "failed")
             continue

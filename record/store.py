@@ -408,8 +408,12 @@ def open_run(path: str | Path) -> xr.Dataset:
         with warnings.catch_warnings():
             # What a killed writer left half made is no part of the run.
             warnings.simplefilter("ignore", ZarrUserWarning)
-            group = zarr.open_group(LocalStore(folder / "run.zarr", read_only=True), mode="r")
-            variables = {name: _lazy(array, attributes["committed"]) for name, array in group.arrays()}
+            store = LocalStore(folder / "run.zarr", read_only=True)
+            # One after the other: opened together, all others would complain where one cannot be read.
+            variables = {
+                name: _lazy(zarr.open_array(store, path=name, mode="r"), attributes["committed"])
+                for name in sorted(entry.parent.name for entry in store.root.glob("*/zarr.json"))
+            }
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"the arrays of {folder} cannot be opened ({type(error).__name__}: {error})") from error
     if "step" not in variables:
@@ -429,9 +433,18 @@ def _lazy(array: zarr.Array, committed: Mapping[str, int]) -> xr.Variable:
     """A committed part of an array: chunked as on disk, but with whole time series."""
     dim = _growing_dim(array)
     whole_series = (*array.chunks[:-1], array.shape[-1]) if dim else array.chunks
-    data = dask.array.from_array(array, whole_series, name=False)  # pyright: ignore[reportArgumentType] - dask says str
+    # name=False asks for a name without hashing the data, which the types of dask do not know.
+    data = dask.array.from_array(array, whole_series, name=False, getitem=_read)  # pyright: ignore[reportArgumentType]
     names = getattr(array.metadata, "dimension_names", ())
     return xr.Variable(names, data[..., : committed[dim]] if dim else data, dict(array.attrs))
+
+
+def _read(array: zarr.Array, index: Any, asarray: bool = True, lock: Any = None) -> np.ndarray:  # noqa: ARG001 - dask's
+    try:
+        return np.asarray(array[index])
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        place = f"{array.store}/{array.path}".removeprefix("file://")
+        raise RunError(f"{place} is damaged and cannot be read; thermodl check names the place") from error
 
 
 def list_runs(root: str | Path) -> list[Path]:

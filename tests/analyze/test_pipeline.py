@@ -194,3 +194,18 @@ def test_broken_results(tmp_path: Path) -> None:
     path.write_text(json.dumps(metadata))
     with pytest.raises(ResultsError, match="results format 7"):
         open_results(tmp_path / "run")
+
+
+def test_a_damaged_recording_costs_the_analyses_that_need_it(tmp_path: Path) -> None:
+    """A chunk cut short is named by the analyses that read it, and the others are made; cut metadata refuse the run."""
+    write_walk(tmp_path / "run")
+    array = tmp_path / "run" / "run.zarr" / "gradient_squared"
+    chunk = next(path for path in (array / "c").rglob("*") if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    reasons = analyze(tmp_path / "run")
+    assert sorted(reasons) == ["dissipation", "stationarity", "temperature"]
+    assert all("gradient_squared is damaged" in reason for reason in reasons.values())
+    assert sorted(open_results(tmp_path / "run")) == ["correlation", "diffusion"]
+    (array / "zarr.json").write_text("{", "utf-8")
+    with pytest.raises(RunError, match="cannot be opened"):
+        analyze(tmp_path / "run", force=True)
