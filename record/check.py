@@ -420,7 +420,7 @@ def _check_replay(run: _Run) -> Check:
     if mixed:
         check.found += f"; left out: {', '.join(groups[g] for g in mixed)}, of several optimizer groups"
     if left_out:
-        check.found += f"; {left_out} left out, where the velocity before is not known"
+        check.found += f"; {left_out} left out, where the velocity before is not known or a value is not finite"
     return check
 
 

@@ -124,6 +124,22 @@ def test_gradients_that_come_and_go(tmp_path: Path) -> None:
     assert "left out, where the velocity before is not known" in checks["replay"].found
 
 
+def test_what_happens_outside_the_optimizer_shows(tmp_path: Path) -> None:
+    """Weights that shrink behind its back, at the step where they do."""
+    model = nn.Linear(6, 4)
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with Recorder(model, optimizer, tmp_path / "run", settings=RecorderSettings(sketch_size=4)):
+        for step in range(100):
+            optimizer.zero_grad()
+            model(torch.randn(4, 6)).square().mean().backward()
+            optimizer.step()
+            if step == 50:
+                model.weight.data *= 0.99
+    named = defects(tmp_path / "run")
+    assert named["replay"][0].startswith("step 50: the motion of weight")
+    assert set(named) == {"replay", "identity"}
+
+
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One recording, to be copied before it is damaged."""
