@@ -11,7 +11,7 @@ from .observables import PRODUCTS, SKETCHES
 HYPERPARAMETERS = ("learning_rate", "momentum", "dampening", "weight_decay")
 CLOCKS = ("step", "sgd_time", "wall_time")
 _BYTES = 2**26
-_MAX_ROWS = 256
+_MAX_ROWS = 128
 
 
 class StepBuffer:

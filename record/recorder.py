@@ -25,6 +25,7 @@ from . import observables
 from .buffer import CLOCKS, HYPERPARAMETERS, StepBuffer
 from .layers import Layer, decay_kind, find_layers, keeps_velocity, momentum_of
 from .probe import probe_gradient
+from .schedule import compile_schedule
 from .settings import RecorderSettings
 from .signs import draw_signs
 from .store import NAME, RunWriter, remove_recording
@@ -72,6 +73,8 @@ class Recorder:
         self.settings = settings or RecorderSettings()
         self._model, self._optimizer = model, optimizer
         self._probe = probe if self.settings.probe_every else None
+        self._probe_due = compile_schedule(self.settings.probe_every)
+        self._snapshot_due = compile_schedule(self.settings.snapshot_every)
         self._layers, self._groups = find_layers(model, optimizer)
         self._decay = decay_kind(optimizer)
         self._has_velocity = isinstance(optimizer, torch.optim.SGD)
@@ -181,9 +184,9 @@ class Recorder:
         if self._buffer.count and self._previous is not None and not self._measuring:
             self._buffer.complete_last_row(products[-1])
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
-        if self._probe is not None and self._step % self.settings.probe_every == 0:
+        if self._probe is not None and self._probe_due(self._step):
             self._record_probe(self._probe, now)
-        if self._snapshot_due():
+        if self._snapshot_due(self._step):
             self._keep("snapshot", snapshot_step=self._step, parameters=self._flatten_parameters().cpu().numpy())
         self._measuring = True
 
@@ -238,13 +241,6 @@ class Recorder:
         observables.measure_probe(now, others, self._layout, self._reference, self._signs, products, folded)
         values = dict(zip(observables.PROBE_PRODUCTS, products.cpu().numpy(), strict=True))
         self._keep("probe", probe_step=self._step, probe_loss=float(loss), **values, probe_sketch=folded.cpu().numpy())
-
-    def _snapshot_due(self) -> bool:
-        every, step = self.settings.snapshot_every, self._step
-        if not every:
-            return False
-        powers = self.settings.snapshot_spacing == "logarithmic" and step < every
-        return step % every == 0 or (powers and step & (step - 1) == 0)
 
     # ------------------------------------------------------------------------------------------------- tensors
 

@@ -7,8 +7,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from .schedule import Schedule, compile_schedule
 from .store import NAME, UserError
 
 
@@ -23,20 +24,30 @@ Count = Annotated[int, Field(ge=1)]
 CountOrOff = Annotated[int, Field(ge=0)]
 
 
+def _check_schedule(value: Schedule) -> Schedule:
+    compile_schedule(value)
+    return value
+
+
+Due = Annotated[Schedule, AfterValidator(_check_schedule)]
+"""every n steps (0: never), "log:10", "burst:8/200", or a list of steps; see `schedule`"""
+
+
 class RecorderSettings(BaseModel):
-    """What is recorded and how often; 0 switches a channel off."""
+    """What is recorded and how often; 0 switches a channel off.
+
+    A cadence is a number of steps, "log:10" (per factor of ten), "burst:8/200" (8 consecutive every 200), or a list
+    of steps.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    probe_every: CountOrOff = Field(default=50, description="steps between independent-batch probes")
+    probe_every: Due = Field(default=50, description="when to take an independent-batch probe")
     sketch_size: CountOrOff = Field(
         default=256, description="numbers kept of each group's displacement, gradient and update"
     )
     sketch_seed: CountOrOff = Field(default=0, description="seed of the sketch's random signs")
-    snapshot_every: CountOrOff = Field(default=200, description="steps between full parameter snapshots")
-    snapshot_spacing: Literal["linear", "logarithmic"] = Field(
-        default="linear", description="logarithmic: at 0, 1, 2, 4, 8, … steps, then every snapshot_every"
-    )
+    snapshot_every: Due = Field(default=200, description="when to keep all parameters")
     flush_seconds: Positive = Field(default=5.0, description="longest time that a step waits in memory")
 
 
@@ -68,9 +79,7 @@ class RunSettings(BaseModel):
     clip_norm: Positive | None = Field(default=None, description="clip the gradient to this norm")
     seed: CountOrOff = Field(default=0, description="seed of weights, batches and probes")
     device: str = Field(default="auto", description="auto, cpu, cuda or mps")
-    evaluate_every: CountOrOff = Field(
-        default=200, description="steps between evaluations on train and test data; 0 is never"
-    )
+    evaluate_every: Due = Field(default=200, description="when to evaluate on train and test data")
     recorder: RecorderSettings = RecorderSettings.model_validate({})
 
     def run_id(self) -> str:
@@ -144,7 +153,7 @@ def _explain(item: Any) -> str:
     if item["type"] == "extra_forbidden":
         model = RecorderSettings if item["loc"][0] == "recorder" else RunSettings
         return f"unknown setting {key!r}{_suggest(str(item['loc'][-1]), model)}"
-    return f"{key} = {item['input']!r}: {item['msg'].lower()}"
+    return f"{key} = {item['input']!r}: {item['msg'].lower().removeprefix('value error, ')}"
 
 
 def _suggest(key: str, model: type[BaseModel]) -> str:

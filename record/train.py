@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from .datasets import Dataset, draw_batches, load_dataset
 from .models import make_model
 from .recorder import Recorder
+from .schedule import compile_schedule
 from .settings import RunSettings, SettingsError
 
 _EVALUATION_EXAMPLES = 2000
@@ -63,6 +64,7 @@ def train(
         attributes=describe(settings, size),
         overwrite=overwrite,
     )
+    evaluation_due = compile_schedule(settings.evaluate_every)
     with recorder:
         train_loss = evaluate(recorder, model, data)
         for step in range(settings.steps):
@@ -78,7 +80,7 @@ def train(
             if settings.clip_norm:
                 recorder.log(clip_factor=clip_factor)
             done = step + 1
-            if (settings.evaluate_every and done % settings.evaluate_every == 0) or done == settings.steps:
+            if evaluation_due(done) or done == settings.steps:
                 train_loss = evaluate(recorder, model, data)
             if progress is not None:
                 progress(done, train_loss)

@@ -1,0 +1,48 @@
+"""When a channel records: every n steps, at steps spread evenly on a logarithmic axis, at named steps, or in bursts.
+
+Correlations and responses need consecutive steps, ageing needs logarithmic ones; both are dear at every step. A
+schedule is written as
+
+    50              every 50 steps, from step 0 on; 0 is never
+    "log:10"        steps 0, 1, 2, …, about 10 in each factor of ten
+    "burst:8/200"   8 consecutive steps every 200
+    [0, 10, 500]    these steps
+"""
+
+import re
+from collections.abc import Callable
+from math import log10
+
+Schedule = int | str | list[int]
+_LOG = re.compile(r"log:([1-9]\d*)")
+_BURST = re.compile(r"burst:([1-9]\d*)/([1-9]\d*)")
+
+
+def compile_schedule(schedule: Schedule) -> Callable[[int], bool]:
+    """The function that says of a step whether it is due.
+
+    Raises:
+        ValueError: naming what came and what is allowed.
+    """
+    if isinstance(schedule, list) and all(isinstance(step, int) and step >= 0 for step in schedule):
+        steps = frozenset(schedule)
+        return lambda step: step in steps
+    if isinstance(schedule, str):
+        if match := _LOG.fullmatch(schedule):
+            per_decade = int(match[1])
+            return lambda step: step == 0 or _rung(step, per_decade)
+        if (match := _BURST.fullmatch(schedule)) and int(match[1]) <= int(match[2]):
+            length, period = int(match[1]), int(match[2])
+            return lambda step: step % period < length
+    if isinstance(schedule, int) and not isinstance(schedule, bool) and schedule >= 0:
+        return lambda step: schedule > 0 and step % schedule == 0
+    raise ValueError(
+        f"{schedule!r} is no schedule; expected a number of steps (0: never), 'log:10', 'burst:8/200', "
+        "or a list of steps"
+    )
+
+
+def _rung(step: int, per_decade: int) -> bool:
+    """Whether some power of 10^(1/per_decade) rounds to the step."""
+    nearest = round(per_decade * log10(step))
+    return any(round(10 ** (rung / per_decade)) == step for rung in (nearest - 1, nearest, nearest + 1) if rung >= 0)
