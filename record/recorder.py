@@ -28,7 +28,7 @@ from .probe import probe_gradient
 from .schedule import compile_schedule
 from .settings import RecorderSettings
 from .signs import draw_signs
-from .store import NAME, RunWriter, remove_recording
+from .store import NAME, RunWriter, growing_dimension, remove_recording
 
 _MEASURED = {*CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
@@ -130,12 +130,17 @@ class Recorder:
         if self._buffer.count == 0:
             raise ValueError("log() belongs after optimizer.step(): no step was made since the recorder started")
         for name, value in values.items():
-            if name in _MEASURED or not NAME.fullmatch(name):
-                raise ValueError(f"cannot log {name!r}: the recorder measures it itself, or it is no plain name")
+            _check_log_name(name, "step")
             self._buffer.put_scalar(name, value)
 
     def log_evaluation(self, **values: float) -> None:
-        """Keep `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy` of the present parameters."""
+        """Keep `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, or one's own, of the present parameters.
+
+        Raises:
+            ValueError: if the name means something else in the run format, or is no plain name.
+        """
+        for name in values:
+            _check_log_name(name, "evaluation")
         self._keep("evaluation", evaluation_step=self._step, **values)
 
     def flush(self) -> None:
@@ -338,7 +343,7 @@ class Recorder:
             blocks.append(("step", self._buffer.take()))
         for dim, events in self._events.items():
             if events:
-                blocks.append((dim, {name: np.stack([e[name] for e in events], axis=-1) for name in events[0]}))
+                blocks.append((dim, _stack(events)))
                 events.clear()
         self._pending = self._thread.submit(self._write, blocks)
 
@@ -371,6 +376,22 @@ class Recorder:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+
+def _check_log_name(name: str, dim: str) -> None:
+    known = growing_dimension(name)
+    if name in _MEASURED or known not in (None, dim) or not NAME.fullmatch(name):
+        why = "it belongs to log_evaluation()" if known == "evaluation" else "the recorder measures it itself"
+        raise ValueError(f"cannot log {name!r}: {why if NAME.fullmatch(name) else 'it is no plain name'}")
+
+
+def _stack(events: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Events one after the other along a new last dimension; what one of them lacks is NaN."""
+    shapes = {name: values.shape for event in events for name, values in event.items()}
+    return {
+        name: np.stack([event.get(name, np.full(shape, np.nan)) for event in events], axis=-1)
+        for name, shape in shapes.items()
+    }
 
 
 def _provenance() -> dict[str, Any]:

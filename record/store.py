@@ -118,6 +118,11 @@ ARRAYS = (
 _BY_NAME = {array.name: array for array in ARRAYS}
 
 
+def growing_dimension(name: str) -> str | None:
+    """The growing dimension of an array of the format; None for names that the format does not know."""
+    return _BY_NAME[name].dims[-1] if name in _BY_NAME else None
+
+
 # --------------------------------------------------------------------------------------------------- writing
 
 

@@ -282,9 +282,23 @@ def test_names_that_log_refuses(tmp_path: Path) -> None:
             recorder.log(loss=1.0)
         model(torch.ones(1, 3)).sum().backward()
         optimizer.step()
-        for name in ("learning_rate", "../x"):
+        for name in ("learning_rate", "../x", "train_loss", "noise_trace"):
             with pytest.raises(ValueError, match="cannot log"):
                 recorder.log(**{name: 1.0})
+        with pytest.raises(ValueError, match="cannot log"):
+            recorder.log_evaluation(loss=1.0)
+
+
+def test_evaluations_may_differ_in_what_they_know(tmp_path: Path) -> None:
+    """What one evaluation lacks is NaN, and no reason to stop."""
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Recorder(model, optimizer, tmp_path / "run") as recorder:
+        recorder.log_evaluation(train_loss=1.0)
+        recorder.log_evaluation(test_loss=2.0, test_accuracy=0.5)
+    run = open_run(tmp_path / "run")
+    np.testing.assert_array_equal(run["train_loss"], [1.0, np.nan])
+    np.testing.assert_array_equal(run["test_loss"], [np.nan, 2.0])
 
 
 def test_torch_and_compiled_sums_agree() -> None:
