@@ -10,6 +10,8 @@ The gradient g is the one the optimizer descends: `sign·p.grad + weight_decay·
 and weight_decay is that of the coupled L2 penalty (0 where the decay is decoupled).
 """
 
+from concurrent.futures import Executor
+from functools import partial
 from typing import NamedTuple
 
 import numba
@@ -63,8 +65,9 @@ def measure(
     signs: Tensor,
     products: Tensor,
     sketches: Tensor,
+    helper: Executor | None = None,
 ) -> None:
-    """Sums over all layers before a step, never waited for.
+    """Sums over all layers before a step, never waited for on a device.
 
     Args:
         now: one per layer.
@@ -75,17 +78,34 @@ def measure(
         signs: (parameter,) int8, the sketch's.
         products: (`PRODUCTS`, layer) receives the inner products.
         sketches: (`SKETCHES`, group, k) receives Pg and P(θ−θ_ref).
+        helper: a thread that takes half of the work on a CPU; for large models, where torch has more threads as well.
     """
-    if reference.device.type == "cpu":
-        previous = reference[:0] if previous is None else previous
-        _measure_compiled(
-            np.array([_addresses(layer) for layer in now], dtype=np.int64),
-            np.array([_scales(layer) for layer in now]),
-            layout,
-            *(tensor.numpy() for tensor in (reference, previous, signs, products, sketches)),
-        )
-    else:
+    if reference.device.type != "cpu":
         measure_on_device(now, layout, reference, previous, signs, products, sketches)
+        return
+    previous = reference[:0] if previous is None else previous
+    measure_layers = partial(
+        _measure_compiled,
+        np.array([_addresses(layer) for layer in now], dtype=np.int64),
+        np.array([_scales(layer) for layer in now]),
+        layout,
+        *(tensor.numpy() for tensor in (reference, previous, signs, products)),
+    )
+    half = _half(layout)
+    if helper is None or half == len(layout):
+        measure_layers(0, len(layout), sketches.numpy())
+        return
+    second = np.empty_like(sketches.numpy())
+    waiting = helper.submit(measure_layers, half, len(layout), second)
+    measure_layers(0, half, sketches.numpy())
+    waiting.result()
+    sketches += torch.from_numpy(second)
+
+
+def _half(layout: np.ndarray) -> int:
+    """Number of layers that hold about half of the parameters."""
+    ends = np.cumsum(layout[:, 1])
+    return int(np.argmin(np.abs(ends - ends[-1] / 2))) + 1
 
 
 def _addresses(layer: Now) -> tuple[int, int, int]:
@@ -206,9 +226,9 @@ def _at(address, size, like):
 
 
 @numba.njit(cache=True, fastmath=_FASTMATH, nogil=True)
-def _measure_compiled(addresses, scales, layout, reference, previous, signs, products, sketches):
+def _measure_compiled(addresses, scales, layout, reference, previous, signs, products, first, last, sketches):
     sketches[:] = 0.0
-    for index in range(len(layout)):
+    for index in range(first, last):
         start, size, group, offset = layout[index]
         sign, weight_decay, per_update, has_velocity = scales[index]
         parameter = _at(addresses[index, 0], size, reference)

@@ -33,6 +33,8 @@ from .store import NAME, RunWriter, growing_dimension, remove_recording
 _MEASURED = {*CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
 _STRETCH = 256
+_LARGE = 2**18
+"""parameters from which a second thread is worth waking at every step"""
 
 
 class Recorder:
@@ -105,6 +107,8 @@ class Recorder:
             remove_recording(self.folder)
         self._writer = self._create_run(dict(attributes or {}))
         self._thread = ThreadPoolExecutor(1, "thermodl-writer")
+        large = self._reference.numel() >= _LARGE and torch.get_num_threads() > 1
+        self._helper = ThreadPoolExecutor(1, "thermodl-measure") if large else None
         self._hooks = [
             optimizer.register_step_pre_hook(lambda *_: self._before_step()),
             optimizer.register_step_post_hook(lambda *_: self._after_step()),
@@ -159,6 +163,8 @@ class Recorder:
         final = self._flatten_parameters().cpu().numpy()
         self._attempt(lambda: self._finish(final, state))
         self._thread.shutdown()
+        if self._helper is not None:
+            self._helper.shutdown()
 
     def __enter__(self) -> "Recorder":
         return self
@@ -184,7 +190,9 @@ class Recorder:
         if self._previous is None and any(layer.velocity is None for layer in now):
             self._previous = self._flatten_parameters()
         products, sketches = self._buffer.row()
-        observables.measure(now, self._layout, self._reference, self._previous, self._signs, products, sketches)
+        observables.measure(
+            now, self._layout, self._reference, self._previous, self._signs, products, sketches, self._helper
+        )
         # A step that failed half-way left its measurement here, but no row.
         if self._buffer.count and self._previous is not None and not self._measuring:
             self._buffer.complete_last_row(products[-1])

@@ -1,6 +1,8 @@
 """The recorder: it measures exactly what happened, and does not disturb it."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -318,18 +320,24 @@ def test_torch_and_compiled_sums_agree() -> None:
     ]
     others = [None if i == 2 else torch.randn(size, generator=generator) for i, size in enumerate(sizes)]
     results = []
-    for measure in (observables.measure, observables.measure_on_device):
+    pool = ThreadPoolExecutor(1)
+    for measure in (observables.measure, observables.measure_on_device, partial(observables.measure, helper=pool)):
         products = torch.full((len(observables.PRODUCTS), len(sizes)), torch.nan, dtype=torch.float64)
         sketches = torch.full((len(observables.SKETCHES), 3, 64), torch.nan, dtype=torch.float64)
         moved = previous.clone()
         measure(now, layout, reference, moved, signs, products, sketches)
         results.append((products, sketches, moved))
+    pool.shutdown()
     for measure in (observables.measure_probe, observables.measure_probe_on_device):
         products = torch.full((len(observables.PROBE_PRODUCTS), len(sizes)), torch.nan, dtype=torch.float64)
         folded = torch.full((3, 64), torch.nan, dtype=torch.float64)
         measure(now, others, layout, reference, signs, products, folded)
         results.append((products, folded))
-    for one, other in (*zip(*results[:2], strict=True), *zip(*results[2:], strict=True)):
+    for one, other in (
+        *zip(*results[:2], strict=True),
+        *zip(*results[1:3], strict=True),
+        *zip(*results[3:], strict=True),
+    ):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11, equal_nan=True)
     # Layers without a velocity have left their parameters behind, the others nothing.
     for index, (start, size) in enumerate(zip(starts, sizes, strict=True)):
