@@ -56,6 +56,10 @@ def record(
         typer.Option("--set", help="Any setting as key=value, such as recorder.probe_every=10. May be repeated."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace recordings that are there.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Try some steps, say what each channel would take and hold, write nothing."),
+    ] = False,
 ) -> None:
     """Train a model and record its trajectory into RUNS_DIR/NAME.
 
@@ -78,7 +82,12 @@ def record(
         label = str(file or name or "run")
         try:
             folder, settings = _plan(file, name, flags, set_ or [], runs_dir)
-            record_run(settings, folder, overwrite=overwrite)
+            if dry_run:
+                from .plan import describe_plan, make_plan
+
+                print(describe_plan(settings, folder, make_plan(settings)), flush=True)
+            else:
+                record_run(settings, folder, overwrite=overwrite)
         except UserError as error:
             if not files or len(files) == 1:
                 raise

@@ -97,6 +97,7 @@ class Recorder:
         self._wide = wide
 
         self._step, self._sgd_time = 0, 0.0
+        self._seconds: dict[str, float] = {"steps": 0.0, "probes": 0.0, "snapshots": 0.0, "waiting": 0.0}
         self._rates: list[float] = []
         self._measuring = False
         self._lost = self._closed = False
@@ -185,6 +186,7 @@ class Recorder:
             self._submit()
         if self._lost:
             return
+        started = time.perf_counter()
         self._note_clocks()
         now = [self._now(layer) for layer in self._layers]
         if self._previous is None and any(layer.velocity is None for layer in now):
@@ -197,10 +199,13 @@ class Recorder:
         if self._buffer.count and self._previous is not None and not self._measuring:
             self._buffer.complete_last_row(products[-1])
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        started = self._spend("steps", started)
         if self._probe is not None and self._probe_due(self._step):
             self._record_probe(self._probe, now)
+            started = self._spend("probes", started)
         if self._snapshot_due(self._step):
             self._keep("snapshot", snapshot_step=self._step, parameters=self._flatten_parameters().cpu().numpy())
+            self._spend("snapshots", started)
         self._measuring = True
 
     def _after_step(self) -> None:
@@ -209,6 +214,12 @@ class Recorder:
         self._buffer.count += 1
         self._step += 1
         self._measuring = False
+
+    def _spend(self, what: str, since: float) -> float:
+        """Book the time since then, and give the present one."""
+        now = time.perf_counter()
+        self._seconds[what] += now - since
+        return now
 
     def _now(self, layer: Layer) -> observables.Now:
         """What a layer holds before a step. v_t is the momentum buffer, or without momentum −Δθ/η of the last step."""
@@ -353,21 +364,25 @@ class Recorder:
             if events:
                 blocks.append((dim, _stack(events)))
                 events.clear()
-        self._pending = self._thread.submit(self._write, blocks)
+        self._pending = self._thread.submit(self._write, blocks, dict(self._seconds))
 
-    def _write(self, blocks: list[tuple[str, dict[str, np.ndarray]]]) -> None:
+    def _write(self, blocks: list[tuple[str, dict[str, np.ndarray]]], seconds: dict[str, float]) -> None:
+        self._writer.note(recorder_seconds=seconds)
         dropped = self._not_recorded()
         for dim, block in blocks:
             self._writer.append(dim, {name: values for name, values in block.items() if name not in dropped})
 
     def _finish(self, final: np.ndarray, state: str) -> None:
+        self._writer.note(recorder_seconds=self._seconds)
         self._writer.write_fixed("final_parameters", final)
         self._writer.close(state)
 
     def _wait(self) -> None:
         pending, self._pending = self._pending, None
         if pending is not None:
+            started = time.perf_counter()
             self._attempt(pending.result)
+            self._spend("waiting", started)
 
     def _attempt(self, write: Callable[[], object]) -> None:
         if self._lost:

@@ -186,6 +186,10 @@ class RunWriter:
         """Entries that are safe on disk, by growing dimension."""
         return dict(self._committed)
 
+    def note(self, **attributes: Any) -> None:
+        """Set root attributes, which are written with the next commit."""
+        self._attributes |= attributes
+
     def write_fixed(self, name: str, values: np.ndarray) -> None:
         """Write an array without a growing dimension, such as `initial_parameters`.
 

@@ -109,6 +109,25 @@ def test_from_training_to_results(tmp_path: Path, capsys: pytest.CaptureFixture[
     ]
 
 
+@pytest.mark.slow
+def test_a_dry_run_says_what_would_be_recorded_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Entries follow from the schedules, bytes from the format: what a real run then holds."""
+    pytest.importorskip("torch")
+    runs = tmp_path / "runs"
+    arguments = ("record", "--runs-dir", str(runs), "--name", "one", *SMALL, "--set", "recorder.snapshot_every=log:3")
+    succeeds(*arguments, "--dry-run")
+    assert not runs.exists()
+    printed = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    succeeds(*arguments)
+    run = open_run(runs / "one")
+    for dim in ("step", "probe", "snapshot", "evaluation"):
+        assert int(printed[dim][1]) == run.sizes[dim], dim
+    assert int(printed["snapshot"][2].replace(",", "")) == 4 * run.sizes["parameter"] + 8
+    assert set(run.attrs["recorder_seconds"]) == {"steps", "probes", "snapshots", "waiting"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,0 +1,111 @@
+"""`thermodl record --dry-run`: what a recording would hold and cost, from a few steps recorded elsewhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .schedule import compile_schedule
+from .settings import RunSettings
+from .store import growing_dimension, open_run
+from .train import train
+
+_TRIED_STEPS = 40
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One growing dimension of a planned run."""
+
+    name: str
+    entries: int
+    bytes_per_entry: int
+    """before compression"""
+    seconds_per_entry: float
+    """what an entry takes from the training; 0 where the training does it anyway"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A planned run."""
+
+    parameters: int
+    layers: int
+    groups: int
+    seconds_per_step: float
+    """of the plain step"""
+    channels: list[Channel]
+
+    @property
+    def overhead(self) -> float:
+        """Expected ratio of recording to plain training, less 1; without compression, which runs beside it."""
+        spent = sum(channel.entries * channel.seconds_per_entry for channel in self.channels)
+        return spent / (self.channels[0].entries * self.seconds_per_step)
+
+
+def make_plan(settings: RunSettings) -> Plan:
+    """Train and record some steps in a temporary folder, and extrapolate to the whole run.
+
+    Raises:
+        SettingsError: as `train`.
+    """
+    steps = min(_TRIED_STEPS, settings.steps)
+    # A first, thrown away: it compiles and warms up.
+    trial = settings.model_copy(update={"steps": 2, "evaluate_every": 0})
+    with TemporaryDirectory(prefix="thermodl-dry-run-") as folder:
+        train(trial, Path(folder) / "warm")
+        train(trial.model_copy(update={"steps": steps}), Path(folder) / "run")
+        run = open_run(Path(folder) / "run")
+        clock = run["wall_time"].values
+        seconds = run.attrs["recorder_seconds"]
+        sizes = {
+            dim: sum(
+                array.nbytes // array.sizes[dim]
+                for name, array in run.data_vars.items()
+                if array.sizes.get(dim) and growing_dimension(str(name)) == dim
+            )
+            for dim in ("step", "probe", "snapshot", "evaluation")
+        }
+        tried = {dim: run.sizes.get(dim, 0) for dim in sizes}
+    recorder = settings.recorder
+    planned = {
+        "step": settings.steps,
+        "probe": _count(recorder.probe_every, settings.steps),
+        "snapshot": _count(recorder.snapshot_every, settings.steps),
+        "evaluation": _count(settings.evaluate_every, settings.steps) + 1,
+    }
+    spent = {"step": seconds["steps"], "probe": seconds["probes"], "snapshot": seconds["snapshots"], "evaluation": 0.0}
+    took = clock[-1] - clock[0] - sum(spent.values())
+    channels = [
+        Channel(dim, planned[dim], sizes[dim], spent[dim] / max(1, tried[dim])) for dim in ("step", "probe", "snapshot")
+    ]
+    channels.append(Channel("evaluation", planned["evaluation"], sizes["evaluation"], 0.0))
+    layers = run.attrs["layers"]
+    parameters = sum(layer["size"] for layer in layers)
+    return Plan(parameters, len(layers), len(run.attrs["groups"]), max(took, 0.0) / max(1, steps - 1), channels)
+
+
+def describe_plan(settings: RunSettings, folder: Path, plan: Plan) -> str:
+    """The plan as text."""
+    lines = [
+        f"{folder}: {settings.steps} steps of {settings.model} on {settings.data}; {plan.parameters:,} parameters in "
+        f"{plan.layers} layers, {plan.groups} groups",
+        f"  {'channel':<11}{'entries':>9}{'bytes each':>13}{'bytes':>12}{'ms each':>10}{'of a plain run':>16}",
+    ]
+    total = settings.steps * plan.seconds_per_step
+    for one in plan.channels:
+        share = one.entries * one.seconds_per_entry / total if total else 0.0
+        size = one.entries * one.bytes_per_entry / 1e6
+        lines.append(
+            f"  {one.name:<11}{one.entries:>9,}{one.bytes_per_entry:>13,}{size:>9,.1f} MB"
+            f"{1000 * one.seconds_per_entry:>10.2f}{share:>16.1%}"
+        )
+    lines.append(
+        f"  a plain step takes {1000 * plan.seconds_per_step:.1f} ms, the run {total:,.0f} s; recording adds "
+        f"{plan.overhead:.1%}. Bytes are before compression; evaluations count as training. Nothing was written."
+    )
+    return "\n".join(lines)
+
+
+def _count(schedule: int | str | list[int], steps: int) -> int:
+    due = compile_schedule(schedule)
+    return sum(due(step) for step in range(steps))
