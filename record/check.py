@@ -40,6 +40,7 @@ Floats = NDArray[np.float64]
 _OPTIONAL = {"epoch", "epoch_position", "loss", "clip_factor"}
 _OPTIONAL |= {"train_loss", "train_accuracy", "test_loss", "test_accuracy"}
 _BY_MODEL = {"gradient_sketch", "probe_sketch", "parameters", "initial_parameters", "final_parameters"}
+_BY_MODEL |= {"gradient_mean", "gradient_second_moment"}
 _MAY_BE_MISSING = {"momentum", "dampening", "weight_decay", "update_squared", "probe_loss"}
 _BLOCK = 1024
 _SHOWN = 5

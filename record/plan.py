@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from .schedule import compile_schedule
 from .settings import RunSettings
-from .store import growing_dimension, open_run
+from .store import GROWING, growing_dimension, open_run
 from .train import train
 
 _TRIED_STEPS = 40
@@ -63,22 +63,23 @@ def make_plan(settings: RunSettings) -> Plan:
                 for name, array in run.data_vars.items()
                 if array.sizes.get(dim) and growing_dimension(str(name)) == dim
             )
-            for dim in ("step", "probe", "snapshot", "evaluation")
+            for dim in GROWING
         }
         tried = {dim: run.sizes.get(dim, 0) for dim in sizes}
     recorder = settings.recorder
+    window = recorder.moments_window
     planned = {
         "step": settings.steps,
         "probe": _count(recorder.probe_every, settings.steps),
+        "window": -(-settings.steps // window) if window else 0,
         "snapshot": _count(recorder.snapshot_every, settings.steps),
         "evaluation": _count(settings.evaluate_every, settings.steps) + 1,
     }
-    spent = {"step": seconds["steps"], "probe": seconds["probes"], "snapshot": seconds["snapshots"], "evaluation": 0.0}
-    took = clock[-1] - clock[0] - sum(spent.values())
-    channels = [
-        Channel(dim, planned[dim], sizes[dim], spent[dim] / max(1, tried[dim])) for dim in ("step", "probe", "snapshot")
-    ]
-    channels.append(Channel("evaluation", planned["evaluation"], sizes["evaluation"], 0.0))
+    spent = {"step": seconds["steps"], "probe": seconds["probes"], "snapshot": seconds["snapshots"]}
+    # A window costs at each of its steps.
+    spent["window"] = seconds["moments"] * max(1, window) * max(1, tried["window"]) / steps
+    took = clock[-1] - clock[0] - sum(seconds.values())
+    channels = [Channel(dim, planned[dim], sizes[dim], spent.get(dim, 0.0) / max(1, tried[dim])) for dim in GROWING]
     layers = run.attrs["layers"]
     parameters = sum(layer["size"] for layer in layers)
     return Plan(parameters, len(layers), len(run.attrs["groups"]), max(took, 0.0) / max(1, steps - 1), channels)

@@ -24,15 +24,17 @@ from torch import Tensor, nn
 from . import observables
 from .buffer import CLOCKS, HYPERPARAMETERS, StepBuffer
 from .layers import Layer, decay_kind, find_layers, keeps_velocity, momentum_of
+from .moments import MomentWindow
 from .probe import probe_gradient
 from .schedule import compile_schedule
 from .settings import RecorderSettings
 from .signs import draw_signs
-from .store import NAME, RunWriter, growing_dimension, remove_recording
+from .store import GROWING, NAME, RunWriter, growing_dimension, remove_recording
 
 _MEASURED = {*CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
 _STRETCH = 256
+_SPENT: tuple[str, ...] = ("steps", "probes", "moments", "snapshots", "waiting")
 _LARGE = 2**18
 """parameters from which a second thread is worth waking at every step"""
 
@@ -90,6 +92,8 @@ class Recorder:
         all_keep = all(keeps_velocity(optimizer, group) for group in groups)
         self._previous = None if all_keep else self._reference.clone()
         self._signs = self._draw_signs()
+        window = self.settings.moments_window
+        self._moments = MomentWindow(self._reference, window) if window else None
         self._layout = np.array([(x.start, x.parameter.numel(), x.group, x.offset) for x in self._layers])
         # The sums run in stretches of the sketch's width; where it is switched off it is made all the same, not kept.
         self._width = self.settings.sketch_size or _STRETCH
@@ -97,12 +101,12 @@ class Recorder:
         self._wide = wide
 
         self._step, self._sgd_time = 0, 0.0
-        self._seconds: dict[str, float] = {"steps": 0.0, "probes": 0.0, "snapshots": 0.0, "waiting": 0.0}
+        self._seconds: dict[str, float] = dict.fromkeys(_SPENT, 0.0)
         self._rates: list[float] = []
         self._measuring = False
         self._lost = self._closed = False
         self._started = self._flushed = time.monotonic()
-        self._events: dict[str, list[dict[str, np.ndarray]]] = {"probe": [], "snapshot": [], "evaluation": []}
+        self._events: dict[str, list[dict[str, np.ndarray]]] = {dim: [] for dim in GROWING[1:]}
         self._pending: Future[None] | None = None
         if overwrite:
             remove_recording(self.folder)
@@ -157,6 +161,8 @@ class Recorder:
         """Write everything, mark the run, and let go of the optimizer; a second call does nothing."""
         if self._closed:
             return
+        if self._moments is not None:
+            self._keep("window", **(self._moments.take() or {}))
         self._closed = True
         for hook in self._hooks:
             hook.remove()
@@ -203,6 +209,10 @@ class Recorder:
         if self._probe is not None and self._probe_due(self._step):
             self._record_probe(self._probe, now)
             started = self._spend("probes", started)
+        if self._moments is not None:
+            full = self._moments.add(now, [layer.part for layer in self._layers], self._step)
+            self._keep("window", **(full or {}))
+            started = self._spend("moments", started)
         if self._snapshot_due(self._step):
             self._keep("snapshot", snapshot_step=self._step, parameters=self._flatten_parameters().cpu().numpy())
             self._spend("snapshots", started)
@@ -297,7 +307,7 @@ class Recorder:
         not_recorded = self._not_recorded()
         arrays = (*CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES)
         dtype = "f8" if self._dtype == torch.float64 else "f4"
-        sized_by_model = ("gradient_sketch", "probe_sketch", "parameters")
+        sized_by_model = ("gradient_sketch", "probe_sketch", "gradient_mean", "gradient_second_moment", "parameters")
         fixed = ("initial_parameters", "final_parameters")
         writer = RunWriter(
             self.folder,
@@ -339,6 +349,9 @@ class Recorder:
             reasons |= dict.fromkeys(observables.VELOCITY, reason)
         if self._previous is None:
             reasons["update_squared"] = "the velocity tells it: Δθ = −η v_{t+1}, with Nesterov −η(g + μ v_{t+1})"
+        if self._moments is None:
+            names = ("gradient_mean", "gradient_second_moment")
+            reasons |= dict.fromkeys(names, "moments_window is 0")
         if not self.settings.sketch_size:
             reasons |= dict.fromkeys((*observables.SKETCHES, "probe_sketch"), "sketch_size is 0")
         if self._probe is None:
@@ -346,7 +359,7 @@ class Recorder:
         return reasons
 
     def _keep(self, dim: str, **values: Any) -> None:
-        if not self._lost and not self._closed:
+        if values and not self._lost and not self._closed:
             self._events[dim].append({name: np.asarray(value) for name, value in values.items()})
 
     def _submit(self) -> None:

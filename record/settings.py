@@ -47,6 +47,9 @@ class RecorderSettings(BaseModel):
         default=256, description="numbers kept of each group's displacement, gradient and update"
     )
     sketch_seed: CountOrOff = Field(default=0, description="seed of the sketch's random signs")
+    moments_window: CountOrOff = Field(
+        default=0, description="steps over which mean and second moment of each gradient element are taken; 0 is never"
+    )
     snapshot_every: Due = Field(default=200, description="when to keep all parameters")
     flush_seconds: Positive = Field(default=5.0, description="longest time that a step waits in memory")
 

@@ -1,7 +1,7 @@
 """The run format: one Zarr v3 group per run, written once, readable with plain zarr or xarray.
 
 A run is the folder `runs/<name>/`; its recording is the group `run.zarr` inside. Every array has named dimensions
-with the growing one (`step`, `probe`, `snapshot`, `evaluation`) last, so that a time series is contiguous.
+with the growing one (`step`, `probe`, `window`, `snapshot`, `evaluation`) last, so that a time series is contiguous.
 Missing values are NaN (-1 for integers). The commit protocol:
 
 1. the writer grows the arrays ahead of the data,
@@ -33,7 +33,7 @@ from zarr.storage import LocalStore
 
 FORMAT = "thermodl-run"
 FORMAT_VERSION = 1
-GROWING = ("step", "probe", "snapshot", "evaluation")
+GROWING = ("step", "probe", "window", "snapshot", "evaluation")
 SILENT_AFTER_SECONDS = 120.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CHUNK_BYTES = 2**20
@@ -105,6 +105,24 @@ ARRAYS = (
     Array("gradient_dot", ("layer", "probe"), "f8", "loss2 parameter-2", "g·g′", "g·g′"),
     Array("probe_dot_displacement", ("layer", "probe"), "f8", "loss", "g′·(θ−θ_ref)", "g′·(θ−θ_ref)"),
     Array("probe_sketch", ("group", "sketch", "probe"), "f4", "loss parameter-1", "Pg′", "Pg′"),
+    Array("window_start", ("window",), "i8", "step", "first step of the window", "窗口起始步"),
+    Array("window_stop", ("window",), "i8", "step", "end step of the window", "窗口结束步"),
+    Array(
+        "gradient_mean",
+        ("parameter", "window"),
+        "f4",
+        "loss parameter-1",
+        "mean of g over the window",
+        "窗口内 g 的均值",
+    ),
+    Array(
+        "gradient_second_moment",
+        ("parameter", "window"),
+        "f4",
+        "loss2 parameter-2",
+        "mean of g² over the window",
+        "窗口内 g² 的均值",
+    ),
     Array("snapshot_step", ("snapshot",), "i8", "step", "step of the snapshot", "快照所在步"),
     Array("parameters", ("parameter", "snapshot"), "f4", "parameter", "parameters θ", "参数 θ"),
     Array("evaluation_step", ("evaluation",), "i8", "step", "step of the evaluation", "评估所在步"),

@@ -9,7 +9,7 @@ import pytest
 
 from thermodl import cli
 from thermodl.analyze.results import open_results
-from thermodl.record.store import open_run
+from thermodl.record.store import GROWING, open_run
 
 SMALL = ("--steps", "80", "--batch-size", "32", "--set", "recorder.probe_every=4", "--set", "recorder.sketch_size=8")
 
@@ -116,16 +116,17 @@ def test_a_dry_run_says_what_would_be_recorded_and_writes_nothing(
     """Entries follow from the schedules, bytes from the format: what a real run then holds."""
     pytest.importorskip("torch")
     runs = tmp_path / "runs"
-    arguments = ("record", "--runs-dir", str(runs), "--name", "one", *SMALL, "--set", "recorder.snapshot_every=log:3")
+    arguments = ("record", "--runs-dir", str(runs), "--name", "one", *SMALL, "--set", "recorder.snapshot_every=log:3",
+                 "--set", "recorder.moments_window=30")  # fmt: skip
     succeeds(*arguments, "--dry-run")
     assert not runs.exists()
     printed = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     succeeds(*arguments)
     run = open_run(runs / "one")
-    for dim in ("step", "probe", "snapshot", "evaluation"):
+    for dim in GROWING:
         assert int(printed[dim][1]) == run.sizes[dim], dim
     assert int(printed["snapshot"][2].replace(",", "")) == 4 * run.sizes["parameter"] + 8
-    assert set(run.attrs["recorder_seconds"]) == {"steps", "probes", "snapshots", "waiting"}
+    assert set(run.attrs["recorder_seconds"]) == {"steps", "probes", "moments", "snapshots", "waiting"}
 
 
 @pytest.mark.parametrize(

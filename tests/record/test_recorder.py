@@ -88,7 +88,7 @@ def test_every_number_is_what_happened(tmp_path: Path) -> None:
         return np.concatenate([t.detach().reshape(-1).numpy().copy() for t in tensors])
 
     start = flat(model.parameters())
-    settings = RecorderSettings(probe_every=2, sketch_size=4, snapshot_every=3)
+    settings = RecorderSettings(probe_every=2, sketch_size=4, snapshot_every=3, moments_window=4)
     rows = []
     with Recorder(
         model, optimizer, tmp_path / "run", probe=lambda: model(other).square().sum(), settings=settings
@@ -130,6 +130,11 @@ def test_every_number_is_what_happened(tmp_path: Path) -> None:
     np.testing.assert_allclose(run["gradient_dot"].values, np.add.reduceat((g * probed)[at], edges[:-1], axis=1).T)
     np.testing.assert_allclose(run["probe_sketch"].values, sketch_slowly(run, probed[at]), rtol=1e-12, atol=1e-14)
     np.testing.assert_array_equal(run["parameters"].values.T, theta[[0, 3, 6, 9]])
+    np.testing.assert_array_equal(run["window_start"], [0, 4, 8])
+    np.testing.assert_array_equal(run["window_stop"], [4, 8, 10])
+    for name, values in (("gradient_mean", g), ("gradient_second_moment", g * g)):
+        means = [part.mean(0) for part in np.split(values, [4, 8])]
+        np.testing.assert_allclose(run[name].values.T, means, rtol=1e-12, atol=1e-15)
     np.testing.assert_array_equal(run["final_parameters"].values, flat(model.parameters()))
     np.testing.assert_array_equal(run["mine"].values, 2.5)
     assert run["sgd_time"].values[4] == pytest.approx(4 * eta * (1 - nu) / (1 - mu))
