@@ -401,9 +401,11 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
             "upgrade with pip install --upgrade thermodl"
         )
     committed = attributes.get("committed")
-    if not isinstance(committed, dict) or not all(isinstance(committed.get(dim), int) for dim in GROWING):
+    # A run from before a dimension existed has none of it.
+    committed = dict.fromkeys(GROWING, 0) | committed if isinstance(committed, dict) and "step" in committed else {}
+    if not committed or not all(isinstance(committed[dim], int) for dim in GROWING):
         raise RunError(f"{folder} has no valid commit record; the recording was cut off before its first flush")
-    return attributes
+    return attributes | {"committed": committed}
 
 
 def run_state(attributes: Mapping[str, Any], now: float | None = None) -> str:
