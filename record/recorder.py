@@ -1,7 +1,7 @@
 """The recorder: two lines in any PyTorch loop, measuring at the optimizer's own pre- and post-step hooks.
 
 There the gradient is unscaled, accumulated, reduced and clipped, the update is exact, and steps that a GradScaler
-skips do not appear. Every step fills one row of a buffer on the device; a flush copies the buffer to the host once,
+skips do not appear but as a count. Every step fills one row of a buffer on the device; a flush copies the buffer to the host once,
 and a background thread writes it. Recording does not disturb: weights are bit for bit those of the plain loop.
 """
 
@@ -23,14 +23,16 @@ from torch import Tensor, nn
 
 from . import observables
 from .buffer import CLOCKS, HYPERPARAMETERS, StepBuffer
-from .layers import Layer, decay_kind, find_layers, keeps_velocity, momentum_of
+from .distributed import SilentWriter, find_rank, mean_gradients, mean_over_ranks
+from .hooks import StepHooks, has_overflow, loss_scale
+from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, momentum_of, unwrap_optimizer
 from .probe import probe_gradient
 from .schedule import compile_schedule
 from .settings import RecorderSettings
 from .signs import draw_signs
 from .store import NAME, RunWriter, growing_dimension, remove_recording
 
-_MEASURED = {*CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
+_MEASURED = {"skipped", *CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
 _STRETCH = 256
 
@@ -41,6 +43,9 @@ class Recorder:
     Use it as a context manager around the loop, or call `close` at the end; a run that ends by an exception is marked
     as failed (by Ctrl-C as stopped). If the store can no longer be written, one warning says how much is safe, and
     the training goes on unrecorded.
+
+    In data-parallel training every process makes a recorder, with a probe that draws that process's part of a global
+    batch; rank 0 writes, and what it logs is kept.
 
     Args:
         model: the network in training.
@@ -54,8 +59,8 @@ class Recorder:
         overwrite: replace a recording that is already there.
 
     Raises:
-        RunError: if the folder holds a recording and `overwrite` is false or cannot be written, or there is nothing
-            to record.
+        RunError: if the folder holds a recording and `overwrite` is false or cannot be written, there is nothing to
+            record, or the parameters are of a kind that cannot be recorded.
     """
 
     def __init__(
@@ -71,13 +76,14 @@ class Recorder:
     ):
         self.folder = Path(folder)
         self.settings = settings or RecorderSettings()
-        self._model, self._optimizer = model, optimizer
+        self._model, self._optimizer = model, (optimizer := unwrap_optimizer(optimizer))
+        self._rank, self._ranks = find_rank()
         self._probe = probe if self.settings.probe_every else None
         self._probe_due = compile_schedule(self.settings.probe_every)
         self._snapshot_due = compile_schedule(self.settings.snapshot_every)
         self._layers, self._groups = find_layers(model, optimizer)
         self._decay = decay_kind(optimizer)
-        self._has_velocity = isinstance(optimizer, torch.optim.SGD)
+        self._has_velocity = has_velocity(optimizer)
 
         self._device = self._layers[0].parameter.device
         double = all(layer.parameter.dtype == torch.float64 for layer in self._layers)
@@ -85,6 +91,7 @@ class Recorder:
         wide = torch.float32 if self._device.type == "mps" else torch.float64
         self._reference = self._flatten_parameters()
         groups = optimizer.param_groups
+        self._optimizer_groups = len(groups)
         all_keep = all(keeps_velocity(optimizer, group) for group in groups)
         self._previous = None if all_keep else self._reference.clone()
         self._signs = self._draw_signs()
@@ -97,18 +104,15 @@ class Recorder:
         self._step, self._sgd_time = 0, 0.0
         self._rates: list[float] = []
         self._measuring = False
+        self._loss_scale: Tensor | None = None
+        self._skipped, self._logged, self._step_is_missing = 0, set[str](), False
         self._lost = self._closed = False
         self._started = self._flushed = time.monotonic()
         self._events: dict[str, list[dict[str, np.ndarray]]] = {"probe": [], "snapshot": [], "evaluation": []}
         self._pending: Future[None] | None = None
-        if overwrite:
-            remove_recording(self.folder)
-        self._writer = self._create_run(dict(attributes or {}))
+        self._writer = SilentWriter() if self._rank else self._create_run(dict(attributes or {}), overwrite)
         self._thread = ThreadPoolExecutor(1, "thermodl-writer")
-        self._hooks = [
-            optimizer.register_step_pre_hook(lambda *_: self._before_step()),
-            optimizer.register_step_post_hook(lambda *_: self._after_step()),
-        ]
+        self._hooks = StepHooks(optimizer, self._before_step, self._after_step)
 
     # ------------------------------------------------------------------------------------------------- public
 
@@ -120,18 +124,25 @@ class Recorder:
     def log(self, **values: float | Tensor) -> None:
         """Attach scalars to the step just made: `loss`, `epoch`, `epoch_position`, `clip_factor`, or one's own.
 
-        A tensor is copied on its device, without waiting for it.
+        A tensor is copied on its device, without waiting for it. A name that comes a second time belongs to a step
+        that was not made, as when a GradScaler skips it: it is not kept, and the next step counts it in `skipped`.
 
         Raises:
             ValueError: if the recorder measures the name itself, it is no plain name, or no step was made yet.
         """
-        if self._lost or self._closed:
+        if self._lost or self._closed or self._rank:
             return
-        if self._buffer.count == 0:
-            raise ValueError("log() belongs after optimizer.step(): no step was made since the recorder started")
-        for name, value in values.items():
+        for name in values:
             _check_log_name(name, "step")
-            self._buffer.put_scalar(name, value)
+        first = self._buffer.count == 0 and not self._step_is_missing
+        if first and not (self._step == 0 and has_overflow(layer.parameter for layer in self._layers)):
+            raise ValueError("log() belongs after optimizer.step(): no step was made since the recorder started")
+        if first or self._logged & set(values):
+            self._note_skipped()
+        self._logged |= set(values)
+        if not self._step_is_missing:
+            for name, value in values.items():
+                self._buffer.put_scalar(name, value)
 
     def log_evaluation(self, **values: float) -> None:
         """Keep `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, or one's own, of the present parameters.
@@ -153,8 +164,7 @@ class Recorder:
         if self._closed:
             return
         self._closed = True
-        for hook in self._hooks:
-            hook.remove()
+        self._hooks.remove()
         self.flush()
         final = self._flatten_parameters().cpu().numpy()
         self._attempt(lambda: self._finish(final, state))
@@ -174,33 +184,67 @@ class Recorder:
     # ------------------------------------------------------------------------------------------------- measuring
 
     def _before_step(self) -> None:
-        late = time.monotonic() - self._flushed > self.settings.flush_seconds
-        if self._buffer.count == self._buffer.capacity or (late and self._buffer.count):
-            self._submit()
-        if self._lost:
+        self._loss_scale, skips = loss_scale(self._optimizer)
+        if skips:
+            self._measuring = False
+            self._note_skipped()
             return
+        # An optimizer may call the step that it inherits; and a step may have failed half-way.
+        again, self._measuring = self._measuring, True
+        if again:
+            self._forget_events()
+        elif self._is_due():
+            self._submit()
+        if not self._lost and not self._rank:
+            self._measure(again)
+        elif self._ranks > 1 and self._probe is not None and self._probe_due(self._step):
+            self._take_probe(self._probe)
+
+    def _is_due(self) -> bool:
+        """Whether the buffer is to be handed over before the next row."""
+        late = time.monotonic() - self._flushed > self.settings.flush_seconds
+        return self._buffer.count == self._buffer.capacity or (late and self._buffer.count > 0)
+
+    def _measure(self, again: bool) -> None:
         self._note_clocks()
         now = [self._now(layer) for layer in self._layers]
+        if again:  # θ_{t−1} is gone: the velocity that it would tell is not known
+            now = [layer._replace(velocity_per_update=layer.velocity_per_update * np.nan) for layer in now]
         if self._previous is None and any(layer.velocity is None for layer in now):
             self._previous = self._flatten_parameters()
         products, sketches = self._buffer.row()
         observables.measure(now, self._layout, self._reference, self._previous, self._signs, products, sketches)
         # A step that failed half-way left its measurement here, but no row.
-        if self._buffer.count and self._previous is not None and not self._measuring:
+        if self._buffer.count and self._previous is not None and not again:
             self._buffer.complete_last_row(products[-1])
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         if self._probe is not None and self._probe_due(self._step):
             self._record_probe(self._probe, now)
         if self._snapshot_due(self._step):
             self._keep("snapshot", snapshot_step=self._step, parameters=self._flatten_parameters().cpu().numpy())
-        self._measuring = True
 
     def _after_step(self) -> None:
-        if self._lost or not self._measuring:
+        if not self._measuring:
             return
-        self._buffer.count += 1
         self._step += 1
         self._measuring = False
+        if self._lost or self._rank:
+            return
+        self._buffer.count += 1
+        if self._skipped:
+            self._buffer.put_scalar("skipped", self._skipped)
+        self._skipped, self._logged, self._step_is_missing = 0, set(), False
+
+    def _note_skipped(self) -> None:
+        """A step was tried and not made; what is logged until the next one is made is of no step."""
+        self._skipped += 1
+        self._logged, self._step_is_missing = set(), True
+
+    def _forget_events(self) -> None:
+        """Drop what was kept of the present step, which is measured again."""
+        for dim in ("probe", "snapshot"):
+            while self._events[dim] and self._events[dim][-1][f"{dim}_step"] == self._step:
+                self._events[dim].pop()
 
     def _now(self, layer: Layer) -> observables.Now:
         """What a layer holds before a step. v_t is the momentum buffer, or without momentum −Δθ/η of the last step."""
@@ -214,6 +258,8 @@ class Recorder:
         sign, decay = -1.0 if group.get("maximize") else 1.0, 0.0
         if gradient is not None:
             gradient = self._flat(gradient)
+            if self._loss_scale is not None:
+                gradient = gradient / self._loss_scale.to(self._device)
             # A layer without gradient is not decayed either.
             decay = float(group.get("weight_decay", 0.0)) if self._decay == "coupled" else 0.0
         return observables.Now(parameter, gradient, sign, decay, velocity, per_update)
@@ -225,7 +271,8 @@ class Recorder:
         self._buffer.complete_last_row(torch.stack(squares))
 
     def _note_clocks(self) -> None:
-        groups = self._optimizer.param_groups
+        # Groups that are added later are not recorded.
+        groups = self._optimizer.param_groups[: self._optimizer_groups]
         hyperparameters = [
             [float(g["lr"]), momentum_of(g), float(g.get("dampening", np.nan)), float(g.get("weight_decay", np.nan))]
             for g in groups
@@ -234,11 +281,16 @@ class Recorder:
         learning_rate, momentum, dampening, _ = np.nan_to_num(hyperparameters[0])
         self._sgd_time += learning_rate * (1 - dampening) / (1 - momentum)
 
-    def _record_probe(self, probe: Callable[[], Tensor], now: list[observables.Now]) -> None:
+    def _take_probe(self, probe: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor | None]]:
+        """Loss and flat gradients of a probe; those of the global batch where there are several processes."""
         parameters = [layer.parameter for layer in self._layers]
-        seed = _PROBE_STREAM + self._step
+        seed = _PROBE_STREAM * (1 + self._rank) + self._step
         loss, gradients = probe_gradient(self._model, parameters, probe, seed)
-        others = [None if gradient is None else self._flat(gradient) for gradient in gradients]
+        flat = [None if gradient is None else self._flat(gradient) for gradient in gradients]
+        return mean_over_ranks(loss), mean_gradients(flat, self._layout[:, 1].tolist(), self._reference)
+
+    def _record_probe(self, probe: Callable[[], Tensor], now: list[observables.Now]) -> None:
+        loss, others = self._take_probe(probe)
         products = torch.zeros(
             len(observables.PROBE_PRODUCTS), len(self._layers), dtype=self._wide, device=self._device
         )
@@ -250,7 +302,9 @@ class Recorder:
     # ------------------------------------------------------------------------------------------------- tensors
 
     def _flat(self, tensor: Tensor) -> Tensor:
-        return tensor.detach().reshape(-1).to(self._dtype)
+        """In C order, whatever the order in memory; a copy only where that or the type differs."""
+        tensor = tensor.detach()
+        return (tensor.to_dense() if tensor.is_sparse else tensor).reshape(-1).to(self._device, self._dtype)
 
     def _flatten_parameters(self) -> Tensor:
         return torch.cat([self._flat(layer.parameter) for layer in self._layers])
@@ -267,7 +321,9 @@ class Recorder:
 
     # ------------------------------------------------------------------------------------------------- writing
 
-    def _create_run(self, attributes: dict[str, Any]) -> RunWriter:
+    def _create_run(self, attributes: dict[str, Any], overwrite: bool) -> RunWriter:
+        if overwrite:
+            remove_recording(self.folder)
         sizes = {
             "layer": len(self._layers),
             "group": len(self._groups),
@@ -327,7 +383,7 @@ class Recorder:
         return reasons
 
     def _keep(self, dim: str, **values: Any) -> None:
-        if not self._lost and not self._closed:
+        if not self._lost and not self._closed and not self._rank:
             self._events[dim].append({name: np.asarray(value) for name, value in values.items()})
 
     def _submit(self) -> None:
