@@ -1,8 +1,9 @@
 """The recorder: two lines in any PyTorch loop, measuring at the optimizer's own pre- and post-step hooks.
 
 There the gradient is unscaled, accumulated, reduced and clipped, the update is exact, and steps that a GradScaler
-skips do not appear but as a count. Every step fills one row of a buffer on the device; a flush copies the buffer to the host once,
-and a background thread writes it. Recording does not disturb: weights are bit for bit those of the plain loop.
+skips appear only as a count. Every step fills one row of a buffer on the device; a flush copies the buffer to the
+host once, and a background thread writes it. Recording does not disturb: weights are bit for bit those of the plain
+loop.
 """
 
 import contextlib
@@ -101,7 +102,7 @@ class Recorder:
         self._buffer = StepBuffer(len(self._layers), len(self._groups), self._width, self._device, wide)
         self._wide = wide
 
-        self._step, self._sgd_time = 0, 0.0
+        self._step, self._sgd_time, self._sgd_time_of_step = 0, 0.0, 0.0
         self._rates: list[float] = []
         self._measuring = False
         self._loss_scale: Tensor | None = None
@@ -230,6 +231,7 @@ class Recorder:
         self._measuring = False
         if self._lost or self._rank:
             return
+        self._sgd_time += self._sgd_time_of_step
         self._buffer.count += 1
         if self._skipped:
             self._buffer.put_scalar("skipped", self._skipped)
@@ -279,7 +281,7 @@ class Recorder:
         ]
         self._buffer.put_clocks((self._step, self._sgd_time, time.monotonic() - self._started), hyperparameters)
         learning_rate, momentum, dampening, _ = np.nan_to_num(hyperparameters[0])
-        self._sgd_time += learning_rate * (1 - dampening) / (1 - momentum)
+        self._sgd_time_of_step = learning_rate * (1 - dampening) / (1 - momentum)
 
     def _take_probe(self, probe: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor | None]]:
         """Loss and flat gradients of a probe; those of the global batch where there are several processes."""
