@@ -26,7 +26,9 @@ class StepHooks:
         for handle in self._handles:
             handle.remove()
 
-    def _enter(self, _: torch.optim.Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    def _enter(
+        self, _: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict] | None:
         # torch hands over the optimizer as the first of the arguments.
         closure = kwargs["closure"] if "closure" in kwargs else args[1] if len(args) > 1 else None
         if not callable(closure):
@@ -34,7 +36,7 @@ class StepHooks:
             return None
         closure = self._measure_after(closure)
         return (
-            (args, {**kwargs, "closure": closure}) if "closure" in kwargs else ((args[0], closure, *args[2:]), kwargs)
+            (args, {**kwargs, "closure": closure}) if "closure" in kwargs else ((*args[:1], closure, *args[2:]), kwargs)
         )
 
     def _measure_after(self, closure: Callable[[], Any]) -> Callable[[], Any]:

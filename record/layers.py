@@ -88,7 +88,7 @@ def _plain_name(name: str) -> str:
 
 
 def _check_parameter(name: str, parameter: Tensor) -> None:
-    if isinstance(parameter, nn.parameter.UninitializedTensorMixin) or parameter.device.type == "meta":
+    if isinstance(parameter, nn.UninitializedParameter) or parameter.device.type == "meta":
         raise RunError(f"{name} has no values yet; run one batch through the model before recording")
     if hasattr(parameter, "device_mesh"):
         raise RunError(f"{name} is spread over several processes (DTensor), which cannot be recorded")
