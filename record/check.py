@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from .signs import draw_signs
+from .snapshots import decode
 from .store import ARRAYS, GROWING, read_attributes, run_folder
 
 Floats = NDArray[np.float64]
@@ -40,8 +41,10 @@ Floats = NDArray[np.float64]
 _OPTIONAL = {"epoch", "epoch_position", "loss", "clip_factor"}
 _OPTIONAL |= {"train_loss", "train_accuracy", "test_loss", "test_accuracy"}
 _BY_MODEL = {"gradient_sketch", "probe_sketch", "parameters", "initial_parameters", "final_parameters"}
-_BY_MODEL |= {"gradient_mean", "gradient_second_moment"}
-_MAY_BE_MISSING = {"momentum", "dampening", "weight_decay", "update_squared", "probe_loss"}
+_BY_MODEL |= {"gradient_mean", "gradient_second_moment", "parameters_code"}
+_MAY_BE_MISSING = {"momentum", "dampening", "weight_decay", "update_squared", "probe_loss", "snapshot_quantum"}
+# Snapshots are coded; recordings of earlier versions hold them plain.
+_CODED = {"parameters_code", "snapshot_quantum", "snapshot_error"}
 _BLOCK = 1024
 _SHOWN = 5
 _ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -120,6 +123,26 @@ class _Run:
         values = self.arrays[name][..., start : last if stop is None else min(stop, last)]
         return np.asarray(values).astype(np.float64)
 
+    def snapshots(self, start: int, stop: int) -> np.ndarray:
+        """Parameters (parameter, snapshot) of one chunk of snapshots, as float64."""
+        if "parameters" in self.arrays:
+            return self.read("parameters", start, stop)
+        quanta, reference = self.read("snapshot_quantum", start, stop), self.arrays["initial_parameters"][...]
+        codes = np.asarray(self.arrays["parameters_code"][:, start : start + quanta.shape[1]])
+        layer = np.repeat(np.arange(len(quanta)), [layer["size"] for layer in self.attributes["layers"]])
+        width = self.arrays["parameters_code"].chunks[-1]
+        return decode(codes, quanta, layer, np.asarray(reference), width).astype(np.float64)
+
+    def lacking(self, start: int, stop: int) -> np.ndarray:
+        """Norm of the error of each layer (layer, snapshot) by the code, 0 where it is exact."""
+        sizes = np.array([layer["size"] for layer in self.attributes["layers"]], float)[:, None]
+        tolerance = self.attributes["recorder"].get("snapshot_tolerance", 0.0)
+        if not tolerance:
+            return np.zeros((len(sizes), stop - start))
+        moved = np.nan_to_num(self.read("snapshot_quantum", start, stop)) / (2 * tolerance)
+        # Rounded up: the error itself is kept in float32.
+        return self.read("snapshot_error", start, stop) * (1 + 2.0**-20) * moved * np.sqrt(sizes)
+
     def sketch(self, parameters: np.ndarray) -> Floats:
         """P of a vector of all parameters (parameter,), by the seed in the store: (group, sketch)."""
         out = np.zeros((len(self.attributes["groups"]), self.attributes["recorder"]["sketch_size"]))
@@ -177,13 +200,15 @@ def _check_schema(path: Path, attributes: dict[str, Any]) -> tuple[Check, dict[s
         if spec.name not in arrays:
             needed = committed[dim] > 0 if dim in GROWING else spec.name == "initial_parameters"
             needed = needed or (spec.name == "final_parameters" and attributes.get("state") == "finished")
+            plain = "parameters" in arrays
+            needed = needed and not (spec.name == "parameters" or (spec.name in _CODED and plain))
             if needed and spec.name not in _OPTIONAL and spec.name not in attributes.get("not_recorded", {}):
                 check.defects.append(f"{spec.name} is missing, and not_recorded gives no reason")
             continue
         array = arrays[spec.name]
         dims = tuple(getattr(array.metadata, "dimension_names", None) or ())
         # A model that is float64 in part only says so of its first layer, and keeps float32.
-        dtypes = {spec.dtype, "f8"} if spec.name in _BY_MODEL and double else {spec.dtype}
+        dtypes = {spec.dtype, spec.dtype[0] + "8"} if spec.name in _BY_MODEL and double else {spec.dtype}
         units = array.attrs.get("units")
         if dims != spec.dims:
             check.defects.append(f"{spec.name} has dimensions {', '.join(map(str, dims))}, not {', '.join(spec.dims)}")
@@ -310,10 +335,11 @@ def _check_snapshots(run: _Run) -> Check:
     sketched = "parameter_sketch" in run.arrays
     worst, count, steps = 0.0, 0, run.steps
 
-    def compare(label: str, step: int, parameters: np.ndarray) -> None:
+    def compare(label: str, step: int, parameters: np.ndarray, error: np.ndarray | float = 0.0) -> None:
+        """`error` is the norm of what each layer of a coded snapshot lacks."""
         nonlocal worst, count
         count += 1
-        moved = parameters - reference
+        moved, coded = parameters - reference, np.broadcast_to(error, squared.shape[0])
         pairs = [
             ("‖θ‖²", squared[:, step], np.array([np.dot(x, x) for x in run.by_layer(parameters)])),
             ("‖θ−θ_ref‖²", displaced[:, step], np.array([np.dot(x, x) for x in run.by_layer(moved)])),
@@ -321,6 +347,8 @@ def _check_snapshots(run: _Run) -> Check:
         sizes = np.array([layer["size"] for layer in run.attributes["layers"]], float)
         for name, stored, again in pairs:
             error, floor = np.abs(stored - again), (4 * np.sqrt(sizes) + 8) * _WIDE * np.maximum(stored, again)
+            # |‖x + e‖² − ‖x‖²| ≤ 2‖x + e‖‖e‖ + ‖e‖²
+            floor += 2 * np.sqrt(again) * coded + coded**2
             for index in np.flatnonzero(error > floor):
                 layer = run.attributes["layers"][index]["name"]
                 check.defects.append(
@@ -331,7 +359,10 @@ def _check_snapshots(run: _Run) -> Check:
             error = np.linalg.norm(stored - again, axis=-1)
             size = np.array([np.linalg.norm(x) for x in run.by_group(moved)])
             worst = max(worst, float(np.nanmax(np.append(error / size, 0.0))))
-            for index in np.flatnonzero(error > (4 * np.sqrt(run.folded()) + 8) * _WIDE * size):
+            floor = (4 * np.sqrt(run.folded()) + 8) * _WIDE * size
+            # P may stretch e by √m.
+            floor += np.sqrt(run.folded() * run.sum_by_group(coded**2))
+            for index in np.flatnonzero(error > floor):
                 group = run.attributes["groups"][index]
                 check.defects.append(
                     f"{label}: P(θ−θ_ref) of {group} differs from the row of step {step} by {error[index]:.3g}, "
@@ -340,15 +371,16 @@ def _check_snapshots(run: _Run) -> Check:
 
     if steps and not displaced[:, 0].any():
         compare("initial parameters", 0, reference)
-    if "parameters" in run.arrays and run.attributes["committed"]["snapshot"]:
-        at, width = run.read("snapshot_step").astype(int), run.arrays["parameters"].chunks[-1]
+    stored_as = "parameters" if "parameters" in run.arrays else "parameters_code"
+    if stored_as in run.arrays and run.attributes["committed"]["snapshot"]:
+        at, width = run.read("snapshot_step").astype(int), run.arrays[stored_as].chunks[-1]
         for start in range(0, at.size, width):
-            block = run.read("parameters", start, start + width)
+            block, lacking = run.snapshots(start, start + width), run.lacking(start, start + width)
             for offset, step in enumerate(at[start : start + width]):
                 if not 0 <= step <= steps:
                     check.defects.append(f"snapshot {start + offset} says step {step}, of {steps}")
                 elif step < steps:
-                    compare(f"snapshot {start + offset}", int(step), block[:, offset])
+                    compare(f"snapshot {start + offset}", int(step), block[:, offset], lacking[:, offset])
     check.found = f"{count} states agree with the rows of their steps"
     check.done = count > 0
     if check.done and sketched:

@@ -51,6 +51,11 @@ class RecorderSettings(BaseModel):
         default=0, description="steps over which mean and second moment of each gradient element are taken; 0 is never"
     )
     snapshot_every: Due = Field(default=200, description="when to keep all parameters")
+    snapshot_tolerance: NonNegative = Field(
+        default=0.0,
+        description="largest error of a snapshot, in units of a layer's rms displacement since the one before; "
+        "0 is lossless",
+    )
     flush_seconds: Positive = Field(default=5.0, description="longest time that a step waits in memory")
 
 

@@ -28,6 +28,8 @@ trajectories (Lundborg et al., J. Comput. Chem. 35, 260 (2014)), the bits' diffe
 IEEE Trans. Vis. Comput. Graph. 12, 1245 (2006). This module knows nothing of torch.
 """
 
+import math
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -87,13 +89,13 @@ class SnapshotEncoder:
     def _encode_layer(self, now: np.ndarray, part: slice, codes: np.ndarray) -> tuple[float, float]:
         last, before, whole = self._last[part], self._before[part], f"i{now.itemsize}"
         squares, largest = _distances(now, self._previous[part], last)
-        moved = np.sqrt(squares / max(1, now.size))
+        moved = math.sqrt(squares / max(1, now.size))
         quantum = 2 * self._tolerance * moved
-        if not (np.isfinite(quantum) and quantum > 0 and largest <= _LARGEST_COUNT[now.itemsize] * quantum):
+        if not (math.isfinite(quantum) and quantum > 0 and largest <= _LARGEST_COUNT[now.itemsize] * quantum):
             _encode_exactly(now.view(whole), last.view(whole), before.view(whole), 64 - 8 * now.itemsize, codes)
-            return np.nan, 0.0
+            return math.nan, 0.0
         squares = _encode_nearest(now, last, before, quantum, codes.view(whole))
-        return quantum, float(np.sqrt(squares / now.size) / moved)
+        return quantum, math.sqrt(squares / now.size) / moved
 
 
 def decode(
