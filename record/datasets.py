@@ -1,6 +1,9 @@
-"""Data sets as tensors in memory: the embedded one, torchvision's, an `.npz` file, or one's own function."""
+"""Data sets as tensors in memory: the embedded one, torchvision's, class folders, a file, or one's own function."""
 
 import importlib
+import sys
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from thermodl.data import FASHION_MNIST_TRAIN, fashion_mnist_10k
 
+from .archive import unpack
+from .folders import ENDINGS, inner_folder, load_folder
 from .settings import SettingsError
 
 TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
@@ -43,37 +49,61 @@ class Dataset:
         """Bytes (B, channels, height, width) as float32 with mean 0 and standard deviation 1 per channel."""
         return (images.float() / 255 - self.mean) / self.std
 
+    def resize(self, size: int) -> "Dataset":
+        """The same images with this width and height (bilinear, antialiased); mean and deviation stay."""
+        return replace(self, train_images=_resize(self.train_images, size), test_images=_resize(self.test_images, size))
+
     def to(self, device: torch.device) -> "Dataset":
         """The same data on a device."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{name: value.to(device) for name, value in tensors.items()})
 
 
-def load_dataset(name: str, root: str | None = None) -> Dataset:
+def load_dataset(
+    name: str,
+    root: str | None = None,
+    *,
+    image_size: int | None = None,
+    test_fraction: float = 0.2,
+    split_seed: int = 0,
+) -> Dataset:
     """Load a data set by name.
 
     Args:
-        name: one of `NAMES`, a path ending in `.npz` with arrays `train_images`, `train_labels`, `test_images`,
-            `test_labels` (images uint8, (N, height, width) or (N, height, width, channels)), or
-            `package.module:function`, a function without arguments that returns those four arrays as a dict.
-        root: folder for torchvision's files; they are downloaded there if missing. Default `~/.cache/thermodl`.
+        name: one of `NAMES`; a folder of class folders, or a zip of them (see `folders` and `archive`); a path ending
+            in `.npz` with arrays `train_images`, `train_labels`, `test_images`, `test_labels` (images uint8,
+            (N, height, width) or (N, height, width, channels)); or `package.module:function`, a function without
+            arguments that returns those four arrays as a dict.
+        root: folder for torchvision's files and unpacked zips. Default `~/.cache/thermodl`.
+        image_size: width and height to resize to; None leaves images as they are.
+        test_fraction: part of each class kept for testing, for class folders without `train/` and `test/`.
+        split_seed: which images that part holds.
 
     Raises:
-        SettingsError: if the name is unknown, or the files are neither there nor to be had.
+        SettingsError: if the name is unknown, or the files are neither there nor to be had, or not as expected.
     """
+    cache = Path(root) if root else Path.home() / ".cache" / "thermodl"
+    path = Path(name)
     if name == "fashion-mnist-10k":
         images, labels = fashion_mnist_10k()
         cut = FASHION_MNIST_TRAIN
-        return make_dataset(images[:cut], labels[:cut], images[cut:], labels[cut:])
-    if name in TORCHVISION:
-        return _load_torchvision(name, Path(root) if root else Path.home() / ".cache" / "thermodl")
-    if name.endswith(".npz"):
-        return _load_npz(Path(name))
-    if ":" in name:
-        return make_dataset(**load_function(name, "data")())
-    raise SettingsError(
-        f"--data {name!r} is unknown; expected {', '.join(NAMES)}, a .npz file, or package.module:function"
-    )
+        data = make_dataset(images[:cut], labels[:cut], images[cut:], labels[cut:])
+    elif name in TORCHVISION:
+        data = _load_torchvision(name, cache)
+    elif path.is_dir() or path.suffix.lower() == ".zip":
+        folder = path if path.is_dir() else inner_folder(unpack(path, cache / "unpacked", ENDINGS))
+        train, test = load_folder(folder, image_size, test_fraction, split_seed)
+        return make_dataset(*train, *test)
+    elif path.suffix.lower() == ".npz":
+        data = _load_npz(path)
+    elif ":" in name:
+        data = _load_function(name)
+    else:
+        raise SettingsError(
+            f"--data {name!r} is unknown; expected {', '.join(NAMES)}, a folder or .zip of class folders, a .npz file, "
+            "or package.module:function"
+        )
+    return data.resize(image_size) if image_size else data
 
 
 def make_dataset(
@@ -82,23 +112,30 @@ def make_dataset(
     """Put arrays of bytes into a `Dataset`.
 
     Raises:
-        SettingsError: if images are not bytes, or labels and images differ in number.
+        SettingsError: if images are not bytes, labels are no whole numbers from 0 on, labels and images differ in
+            number, or training and test images in shape.
     """
     for images, labels in ((train_images, train_labels), (test_images, test_labels)):
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
             raise SettingsError(f"images must be uint8 of 3 or 4 dimensions; got {images.dtype} {images.shape}")
-        if len(images) != len(labels) or len(images) == 0:
-            raise SettingsError(f"there are {len(images)} images but {len(labels)} labels")
+        if len(images) == 0 or labels.shape != (len(images),):
+            raise SettingsError(f"there are {len(images)} images, but labels of shape {labels.shape}")
+        if labels.dtype.kind not in "iu" or labels.min() < 0:
+            raise SettingsError(f"labels must be whole numbers from 0 on; got {labels.dtype} from {labels.min()}")
+    if train_images.shape[1:] != test_images.shape[1:]:
+        raise SettingsError(
+            f"training images have the shape {train_images.shape[1:]}, test images {test_images.shape[1:]}"
+        )
     train = _channels_first(train_images)
-    scaled = train.reshape(train.shape[0], train.shape[1], -1).astype(np.float32) / 255
+    mean, std = _moments(train)
     return Dataset(
         torch.from_numpy(train),
         torch.from_numpy(np.asarray(train_labels, dtype=np.int64)),
         torch.from_numpy(_channels_first(test_images)),
         torch.from_numpy(np.asarray(test_labels, dtype=np.int64)),
         classes=int(max(train_labels.max(), test_labels.max())) + 1,
-        mean=torch.from_numpy(scaled.mean((0, 2))).view(-1, 1, 1),
-        std=torch.from_numpy(scaled.std((0, 2))).clamp_min(1e-6).view(-1, 1, 1),
+        mean=torch.from_numpy(mean).view(-1, 1, 1),
+        std=torch.from_numpy(std).clamp_min(1e-6).view(-1, 1, 1),
     )
 
 
@@ -132,10 +169,53 @@ def load_function(name: str, what: str) -> Any:
         SettingsError: if it cannot be imported.
     """
     module, _, function = name.partition(":")
+    # The command `thermodl`, unlike `python -m`, does not look where it was started.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
     try:
-        return getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise SettingsError(f"--{what} {name!r}: {error}; expected package.module:function") from error
+    if not callable(found):
+        raise SettingsError(f"--{what} {name!r} is no function but of type {type(found).__name__}")
+    return found
+
+
+def _load_function(name: str) -> Dataset:
+    function, names = load_function(name, "data"), ("train_images", "train_labels", "test_images", "test_labels")
+    try:
+        arrays = function()
+        return make_dataset(*(np.asarray(arrays[key]) for key in names))
+    except SettingsError as error:
+        raise SettingsError(f"--data {name}: {error}") from error
+    except (TypeError, KeyError, ValueError, IndexError, OSError) as error:
+        raise SettingsError(
+            f"--data {name}: {type(error).__name__}: {error}; expected a function without arguments that returns a "
+            f"dict with the arrays {', '.join(names)}"
+        ) from error
+
+
+def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per channel of images scaled to 0…1, exact from counts, in little memory."""
+    counts = np.zeros((images.shape[1], 256))
+    for start in range(0, len(images), 1000):
+        for channel, count in enumerate(counts):
+            count += np.bincount(images[start : start + 1000, channel].ravel(), minlength=256)
+    levels, shares = np.arange(256) / 255, counts / counts.sum(1, keepdims=True)
+    mean = shares @ levels
+    std = np.sqrt((shares * (levels - mean[:, None]) ** 2).sum(1))
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def _resize(images: Tensor, size: int) -> Tensor:
+    parts = images.split(1000)
+    shape = (size, size)
+    return torch.cat(
+        [
+            F.interpolate(part.float(), shape, mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
+            for part in parts
+        ]
+    )
 
 
 def _channels_first(images: np.ndarray) -> np.ndarray:
@@ -149,7 +229,9 @@ def _load_npz(path: Path) -> Dataset:
             return make_dataset(*(file[name] for name in names))
     except FileNotFoundError:
         raise SettingsError(f"--data {path}: there is no such file") from None
-    except (OSError, ValueError, KeyError) as error:
+    except SettingsError as error:
+        raise SettingsError(f"--data {path}: {error}") from error
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise SettingsError(f"--data {path}: {error}; expected the arrays {', '.join(names)}") from error
 
 
