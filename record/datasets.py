@@ -225,13 +225,14 @@ def _channels_first(images: np.ndarray) -> np.ndarray:
 def _load_npz(path: Path) -> Dataset:
     names = ("train_images", "train_labels", "test_images", "test_labels")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy leaves a file open that it cannot read.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return make_dataset(*(file[name] for name in names))
     except FileNotFoundError:
         raise SettingsError(f"--data {path}: there is no such file") from None
     except SettingsError as error:
         raise SettingsError(f"--data {path}: {error}") from error
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise SettingsError(f"--data {path}: {error}; expected the arrays {', '.join(names)}") from error
 
 

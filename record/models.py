@@ -42,9 +42,10 @@ def make_model(name: str, shape: tuple[int, int, int], classes: int) -> nn.Modul
         name: `cnn`, `mlp`, a classification model of torchvision, or `package.module:function` taking
             (shape, classes). Where images are smaller than 64 pixels, torchvision's ResNet, ResNeXt, Wide ResNet,
             DenseNet, ShuffleNet, RegNet, MobileNet, EfficientNet and MNASNet get the CIFAR stem: a 3×3 first
-            convolution with stride 1 and no max-pool. Others stay as they are, made for 224 pixels: those that halve
-            the image often (AlexNet, VGG below 32 pixels, SqueezeNet, Inception) have nothing left of a small one,
-            and transformers expect their size. Any of them gets a first convolution for the number of channels.
+            convolution with stride 1 and no max-pool. Others stay as they are, made for 224 pixels and more: AlexNet,
+            Inception, and below 32 pixels VGG and ConvNeXt halve a small image to nothing; ViT and MaxViT expect
+            their size; SqueezeNet, GoogLeNet and Swin run, on few pixels. `check_model` finds those that cannot. Any
+            of them gets a first convolution for the number of channels.
 
     Raises:
         SettingsError: if the name is unknown, or the function does not return a model.
@@ -103,7 +104,7 @@ def _advice(model: nn.Module, shape: tuple[int, int, int]) -> str:
     if not type(model).__module__.startswith("torchvision.") or _stem(model) is not None or min(shape[1:]) >= 224:
         return ""
     return (
-        f" torchvision's {type(model).__name__} is made for 224 pixels and not adapted to small images; "
+        f" torchvision's {type(model).__name__} is made for large images (224 pixels) and not adapted to small ones; "
         "try --image-size 224, or a model with the CIFAR stem, such as resnet18"
     )
 

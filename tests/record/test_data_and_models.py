@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from thermodl.data import read_idx  # noqa: E402
 from thermodl.record.datasets import draw_batches, load_dataset  # noqa: E402
-from thermodl.record.models import make_model  # noqa: E402
+from thermodl.record.models import check_model, make_model  # noqa: E402
 from thermodl.record.settings import RunSettings, SettingsError  # noqa: E402
 
 
@@ -98,6 +99,77 @@ def test_npz_and_functions(tmp_path: Path, rng: np.random.Generator) -> None:
             load_dataset(name)
 
 
+def test_arrays_that_are_no_data(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A file that is cut off, labels that are none, test images of another shape."""
+    images = rng.integers(0, 256, (6, 8, 8), dtype=np.uint8)
+    labels = np.arange(6) % 3
+    good = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    np.savez(tmp_path / "good.npz", **good)  # type: ignore[arg-type]
+    content = (tmp_path / "good.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
+    with (tmp_path / "one.npz").open("wb") as file:
+        np.save(file, images)
+    for name in ("cut", "one"):
+        with pytest.raises(SettingsError, match=rf"{name}\.npz: .*expected the arrays train_images"):
+            load_dataset(str(tmp_path / f"{name}.npz"))
+    for change, message in (
+        ({"train_labels": labels / 2}, r"whole numbers from 0 on; got float64"),
+        ({"test_labels": labels - 1}, r"whole numbers from 0 on; got int64 from -1"),
+        ({"train_labels": labels[:5]}, r"there are 6 images, but labels of shape \(5,\)"),
+        ({"test_images": images[:, :7]}, r"training images have the shape \(8, 8\), test images \(7, 8\)"),
+    ):
+        np.savez(tmp_path / "bad.npz", **{**good, **change})  # type: ignore[arg-type]
+        with pytest.raises(SettingsError, match=message):
+            load_dataset(str(tmp_path / "bad.npz"))
+
+
+OWN = """
+import numpy as np
+import torch
+
+def data():
+    images = np.full((6, 8, 8, 2), 9, np.uint8)
+    labels = np.arange(6) % 3
+    return dict(train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+
+def half():
+    return {"train_images": np.zeros(1)}
+
+def linear(shape, classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(int(np.prod(shape)), classes))
+
+def narrow(shape, classes):
+    return linear(shape, classes - 1)
+
+def nothing(shape, classes):
+    return None
+
+def wants_less(shape):
+    return None
+
+number = 3
+"""
+
+
+def test_functions_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found where the command was started, as data and as model; each mistake is one sentence."""
+    (tmp_path / "own_functions_of_a_test.py").write_text(OWN, "utf-8")
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    data = load_dataset("own_functions_of_a_test:data")
+    assert (data.shape, data.classes) == ((2, 8, 8), 3)
+    model = make_model("own_functions_of_a_test:linear", data.shape, data.classes)
+    check_model(model, "own", data.shape, data.classes, 4)
+    for name, message in (("half", "KeyError: 'train_labels'; expected a function"), ("number", "is no function")):
+        with pytest.raises(SettingsError, match=message):
+            load_dataset(f"own_functions_of_a_test:{name}")
+    for name, message in (("nothing", "must return a torch.nn.Module"), ("wants_less", "TypeError: .*when called")):
+        with pytest.raises(SettingsError, match=message):
+            make_model(f"own_functions_of_a_test:{name}", data.shape, 3)
+    with pytest.raises(SettingsError, match=r"logit per example and class, here \(2, 3\); got \(2, 2\)"):
+        check_model(make_model("own_functions_of_a_test:narrow", data.shape, 3), "own", data.shape, 3, 4)
+
+
 def test_idx_files_that_are_cut_off(tmp_path: Path) -> None:
     """A truncated or foreign file is refused."""
     header = b"\x00\x00\x08\x01" + (5).to_bytes(4, "big")
@@ -129,3 +201,54 @@ def test_models() -> None:
     with pytest.raises(SettingsError, match="torchvision model such as resnet18"):
         make_model("resnet5000", (3, 32, 32), 10)
     assert RunSettings().model == "cnn"
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("resnet18", "layer1"),
+        ("densenet121", "features.pool0"),
+        ("shufflenet_v2_x0_5", "maxpool"),
+        ("regnet_y_400mf", "stem"),
+        ("mobilenet_v2", "features.0"),
+        ("mobilenet_v3_small", "features.0"),
+        ("efficientnet_b0", "features.0"),
+        ("mnasnet0_5", "layers.2"),
+    ],
+)
+def test_small_images_keep_their_size_in_the_stem(name: str, place: str) -> None:
+    """Four channels, three classes, and after the stem as many pixels as before; large images are halved."""
+    for size in (32, 64):
+        model = make_model(name, (4, size, size), 3).eval()
+        sides = []
+        model.get_submodule(place).register_forward_hook(lambda _, __, out, sides=sides: sides.append(out.shape[-1]))
+        with torch.no_grad():
+            assert tuple(model(torch.zeros(2, 4, size, size)).shape) == (2, 3)
+        assert (sides[0] == size) is (size == 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("alexnet", (3, 32, 32), r"AlexNet is made for large images \(224 pixels\) and not adapted to small ones"),
+        ("vit_b_16", (1, 28, 28), r"1 × 28 × 28 .*Expected 224 but got 28.*try --image-size 224"),
+        ("cnn", (1, 3, 3), r"--model cnn cannot take 2 images of 1 × 3 × 3"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_models_that_cannot_take_the_images(name: str, shape: tuple[int, int, int], message: str) -> None:
+    """One sentence with the reason and a way out."""
+    with pytest.raises(SettingsError, match=message):
+        check_model(make_model(name, shape, 3), name, shape, 3, 4)
+
+
+def test_trying_a_model_leaves_no_trace() -> None:
+    """Buffers and random numbers are as before; a batch of one that BatchNorm cannot take is found."""
+    model = make_model("resnet18", (3, 8, 8), 3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    check_model(model, "resnet18", (3, 8, 8), 3, 4)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(SettingsError, match=r"cannot take 1 images .*Expected more than 1 value per channel"):
+        check_model(model, "resnet18", (3, 8, 8), 3, 1)
