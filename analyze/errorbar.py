@@ -47,12 +47,6 @@ def scale(estimate: Estimate, factor: Any) -> Estimate:
     return value * factor, error * abs(factor), n_eff
 
 
-def combine(left: Estimate, right: Estimate, sign: float) -> Estimate:
-    """left + sign·right of independent estimates: errors add in squares, the smaller number of samples counts."""
-    value, error = left[0] + sign * right[0], (left[1] ** 2 + right[1] ** 2) ** 0.5
-    return value, error, left[2].where(left[2] < right[2], right[2])
-
-
 def quotient(left: Estimate, right: Estimate) -> Estimate:
     """left/right of independent estimates, errors to first order."""
     value = left[0] / right[0]

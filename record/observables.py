@@ -40,7 +40,6 @@ SKETCHES = ("gradient_sketch", "parameter_sketch")
 PROBE_PRODUCTS = ("noise_trace", "gradient_dot", "probe_dot_displacement")
 # Sums may be reordered, but a NaN must stay a NaN.
 _FASTMATH = {"reassoc", "contract", "nsz"}
-_BLOCK = 256
 
 
 class Now(NamedTuple):

@@ -360,7 +360,7 @@ def _growing_dim(array: zarr.Array) -> str | None:
 
 def remove_recording(folder: Path) -> None:
     """Delete what thermodl wrote into a run folder (recording, results, model), and nothing else."""
-    for name in ("run.zarr", "results.zarr", "checkpoint"):
+    for name in ("run.zarr", "results.zarr"):
         shutil.rmtree(Path(folder) / name, ignore_errors=True)
     (Path(folder) / "model.safetensors").unlink(missing_ok=True)
 

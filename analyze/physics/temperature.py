@@ -226,7 +226,7 @@ def _verdicts(run: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[st
                 "未分辨：区间内有效探针少于十个；请减小 probe_every 重新记录。",
             )
         )
-    if run.attrs.get("clipped") or "clip_factor" in run:
+    if "clip_factor" in run:
         found.append(
             verdict(
                 "temperature_noise",
