@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from .schedule import compile_schedule
 from .settings import RunSettings
 from .store import GROWING, growing_dimension, open_run
 from .train import train
 
 _TRIED_STEPS = 40
+# No training step is shorter, whatever a clock says: what recording adds is told relative to it.
+_SHORTEST_SECONDS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Plan:
     layers: int
     groups: int
     seconds_per_step: float
-    """of the plain step"""
+    """of the plain step, positive"""
     channels: list[Channel]
 
     @property
@@ -48,7 +52,8 @@ def make_plan(settings: RunSettings) -> Plan:
     Raises:
         SettingsError: as `train`.
     """
-    steps = min(_TRIED_STEPS, settings.steps)
+    # Two at least, for there is no time from one step to the next otherwise.
+    steps = max(2, min(_TRIED_STEPS, settings.steps))
     # A first, thrown away: it compiles and warms up.
     trial = settings.model_copy(update={"steps": 2, "evaluate_every": 0})
     with TemporaryDirectory(prefix="thermodl-dry-run-") as folder:
@@ -56,6 +61,7 @@ def make_plan(settings: RunSettings) -> Plan:
         train(trial.model_copy(update={"steps": steps}), Path(folder) / "run")
         run = open_run(Path(folder) / "run")
         clock = run["wall_time"].values
+        events = {dim: run[f"{dim}_step"].values for dim in ("probe", "snapshot") if f"{dim}_step" in run}
         seconds = run.attrs["recorder_seconds"]
         sizes = {
             dim: sum(
@@ -75,14 +81,32 @@ def make_plan(settings: RunSettings) -> Plan:
         "snapshot": _count(recorder.snapshot_every, settings.steps),
         "evaluation": _count(settings.evaluate_every, settings.steps) + 1,
     }
-    spent = {"step": seconds["steps"], "probe": seconds["probes"], "snapshot": seconds["snapshots"]}
-    # A window costs at each of its steps.
-    spent["window"] = seconds["moments"] * max(1, window) * max(1, tried["window"]) / steps
-    took = clock[-1] - clock[0] - sum(seconds.values())
-    channels = [Channel(dim, planned[dim], sizes[dim], spent.get(dim, 0.0) / max(1, tried[dim])) for dim in GROWING]
+    each = {
+        "step": seconds["steps"] / steps,
+        "probe": seconds["probes"] / max(1, tried["probe"]),
+        # A window costs at each of its steps.
+        "window": seconds["moments"] / steps * window,
+        "snapshot": seconds["snapshots"] / max(1, tried["snapshot"]),
+    }
+    recording = np.full(steps, (seconds["steps"] + seconds["moments"]) / steps)
+    for dim, at in events.items():
+        recording[at] += each[dim]
+    channels = [Channel(dim, planned[dim], sizes[dim], each.get(dim, 0.0)) for dim in GROWING]
     layers = run.attrs["layers"]
     parameters = sum(layer["size"] for layer in layers)
-    return Plan(parameters, len(layers), len(run.attrs["groups"]), max(took, 0.0) / max(1, steps - 1), channels)
+    return Plan(parameters, len(layers), len(run.attrs["groups"]), plain_step(clock, recording), channels)
+
+
+def plain_step(wall_time: np.ndarray, recording: np.ndarray) -> float:
+    """Seconds of a step without its recording; positive.
+
+    It is the median, so that a pause of the machine, or of the writer for the disk, does not count.
+
+    Args:
+        wall_time: (step,) when each step began, s; two at least.
+        recording: (step,) what recording took of each, s.
+    """
+    return max(float(np.median(np.diff(wall_time) - recording[:-1])), _SHORTEST_SECONDS)
 
 
 def describe_plan(settings: RunSettings, folder: Path, plan: Plan) -> str:
@@ -94,7 +118,7 @@ def describe_plan(settings: RunSettings, folder: Path, plan: Plan) -> str:
     ]
     total = settings.steps * plan.seconds_per_step
     for one in plan.channels:
-        share = one.entries * one.seconds_per_entry / total if total else 0.0
+        share = one.entries * one.seconds_per_entry / total
         size = one.entries * one.bytes_per_entry / 1e6
         lines.append(
             f"  {one.name:<11}{one.entries:>9,}{one.bytes_per_entry:>13,}{size:>9,.1f} MB"

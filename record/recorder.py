@@ -105,7 +105,7 @@ class Recorder:
         self._rates: list[float] = []
         self._measuring = False
         self._lost = self._closed = False
-        self._started = self._flushed = time.monotonic()
+        self._started = self._flushed = time.perf_counter()
         self._events: dict[str, list[dict[str, np.ndarray]]] = {dim: [] for dim in GROWING[1:]}
         self._pending: Future[None] | None = None
         if overwrite:
@@ -187,7 +187,7 @@ class Recorder:
     # ------------------------------------------------------------------------------------------------- measuring
 
     def _before_step(self) -> None:
-        late = time.monotonic() - self._flushed > self.settings.flush_seconds
+        late = time.perf_counter() - self._flushed > self.settings.flush_seconds
         if self._buffer.count == self._buffer.capacity or (late and self._buffer.count):
             self._submit()
         if self._lost:
@@ -259,7 +259,7 @@ class Recorder:
             [float(g["lr"]), momentum_of(g), float(g.get("dampening", np.nan)), float(g.get("weight_decay", np.nan))]
             for g in groups
         ]
-        self._buffer.put_clocks((self._step, self._sgd_time, time.monotonic() - self._started), hyperparameters)
+        self._buffer.put_clocks((self._step, self._sgd_time, time.perf_counter() - self._started), hyperparameters)
         learning_rate, momentum, dampening, _ = np.nan_to_num(hyperparameters[0])
         self._sgd_time += learning_rate * (1 - dampening) / (1 - momentum)
 
@@ -365,7 +365,7 @@ class Recorder:
     def _submit(self) -> None:
         """Hand rows and events to the background thread; waits for its last job, so that memory stays bounded."""
         self._wait()
-        self._flushed = time.monotonic()
+        self._flushed = time.perf_counter()
         if self._lost:
             return
         blocks = []
