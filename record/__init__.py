@@ -10,16 +10,14 @@ if TYPE_CHECKING:
     from .recorder import Recorder
     from .settings import RecorderSettings, RunSettings
     from .store import open_run
-    from .train import train
 
-__all__ = ["Recorder", "RecorderSettings", "RunSettings", "open_run", "train"]
+__all__ = ["Recorder", "RecorderSettings", "RunSettings", "open_run"]
 
 _HOME = {
     "Recorder": "recorder",
     "RecorderSettings": "settings",
     "RunSettings": "settings",
     "open_run": "store",
-    "train": "train",
 }
 
 

@@ -1,7 +1,7 @@
 """The independent-batch probe: one more gradient g′ at the same θ, without leaving a trace in the training.
 
-With g and g′ from independent batches of the same size, ½‖g−g′‖² is unbiased for tr C and g·g′ for ‖∇L‖², whatever
-the architecture; g−g′ is the noise that moved θ, which gives the response without perturbing.
+With g and g′ from independent batches of the same size, drawn in the same way, ½‖g−g′‖² is unbiased for tr C and g·g′
+for ‖∇L‖², whatever the architecture; g−g′ is the noise that moved θ, which gives the response without perturbing.
 """
 
 import contextlib

@@ -51,8 +51,8 @@ class Recorder:
         optimizer: any torch optimizer; what is not defined for it (the velocity, for all but SGD) is not recorded,
             and the attribute `not_recorded` says so.
         folder: the run folder, made if missing; `run.zarr` is written inside.
-        probe: a function without arguments that draws its own mini-batch, independent of the optimizer step's and of
-            the same size, and returns its loss. Without it there is no noise temperature.
+        probe: a function without arguments that draws its own mini-batch, independent of the optimizer step's, of the
+            same size and drawn in the same way, and returns its loss. Without it there is no noise temperature.
         settings: cadence and size of the channels.
         attributes: JSON-able facts to keep with the run, such as `sampling`, `batch_size`, `train_size`.
         overwrite: replace a recording that is already there.

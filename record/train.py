@@ -45,7 +45,7 @@ def train(
     optimizer = make_optimizer(model, settings)
     size = len(data.train_labels)
     batches = draw_batches(size, settings.batch_size, settings.sampling, _generator(settings.seed, 1))
-    probes = draw_batches(size, settings.batch_size, "replacement", _generator(settings.seed, 2))
+    generator = _generator(settings.seed, 2)
     steps_per_epoch = size // settings.batch_size
 
     def batch_loss(indices: Tensor) -> Tensor:
@@ -53,7 +53,9 @@ def train(
         return F.cross_entropy(model(data.normalize(data.train_images[indices])), data.train_labels[indices])
 
     def probe() -> Tensor:
-        return batch_loss(next(probes))
+        # Drawn as the batches are, so that ½‖g−g′‖² is the noise of batches of this very kind; and each the first of a
+        # new epoch, so that probes are independent of one another.
+        return batch_loss(next(draw_batches(size, settings.batch_size, settings.sampling, generator)))
 
     recorder = Recorder(
         model,
