@@ -134,6 +134,9 @@ ARRAYS = (
     Array("final_parameters", ("parameter",), "f4", "parameter", "parameters at the end", "最终参数"),
 )
 _BY_NAME = {array.name: array for array in ARRAYS}
+RESERVED = {dim for array in ARRAYS for dim in array.dims} | {"layer_group", "layer_size", "layer_optimizer_group"}
+RESERVED |= {"initial_parameters", "final_parameters", "zarr.json"}
+"""names that cannot be logged: dimensions and coordinates of an opened run, and what lies beside the arrays"""
 
 
 def growing_dimension(name: str) -> str | None:
@@ -310,6 +313,8 @@ class RunWriter:
         begin = start - start % width
         if tail is None or tail.shape[-1] != start - begin:
             tail = np.full((*values.shape[:-1], start - begin), array.fill_value, array.dtype)
+        if array.dtype.kind == "i":
+            values = np.where(np.isfinite(values), values, array.fill_value)
         filled = np.concatenate([tail, values.astype(array.dtype, copy=False)], axis=-1)
         end = begin + filled.shape[-1]
         whole = min(-(-end // width) * width, array.shape[-1])
@@ -448,6 +453,7 @@ def open_run(path: str | Path) -> xr.Dataset:
     if "step" not in variables:
         raise RunError(f"{folder} has no array 'step'; the recording is damaged")
     run = xr.Dataset(variables, attrs=attributes)
+    run = run.isel({dim: slice(_complete_events(run, dim)) for dim in GROWING[1:] if dim in run.dims})
     layers = attributes["layers"]
     return run.assign_coords(
         layer=[layer["name"] for layer in layers],
@@ -456,6 +462,19 @@ def open_run(path: str | Path) -> xr.Dataset:
         layer_optimizer_group=("layer", [layer["optimizer_group"] for layer in layers]),
         group=attributes["groups"],
     )
+
+
+def _complete_events(run: xr.Dataset, dim: str) -> int | None:
+    """How many events are of committed steps: a writer that was killed may have left one of the step it was in.
+
+    An evaluation, and the end of a window, may be at the end of the last step. None (all) if it cannot be read.
+    """
+    name = "window_stop" if dim == "window" else f"{dim}_step"
+    side = "right" if dim in ("window", "evaluation") else "left"
+    try:
+        return int(np.searchsorted(run[name].values, run.sizes["step"], side))
+    except (KeyError, RunError):
+        return None
 
 
 def _lazy(array: zarr.Array, committed: Mapping[str, int]) -> xr.Variable:

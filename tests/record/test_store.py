@@ -112,6 +112,21 @@ def test_killing_the_writer_loses_nothing_committed(tmp_path: Path, rng: np.rand
         np.testing.assert_array_equal(run["parameter_sketch"], np.tile(np.arange(steps), (1, 3, 1)))
 
 
+def test_events_beyond_the_committed_steps_are_not_shown(tmp_path: Path) -> None:
+    """A writer that was killed between them: an evaluation and a window may end where the steps do, nothing later."""
+    writer = write(tmp_path / "run", 10, None)
+    writer.append("probe", {"probe_step": np.array([0.0, 9.0, 10.0]), "noise_trace": np.ones((2, 3))})
+    writer.append("snapshot", {"snapshot_step": np.array([0.0, 10.0, 20.0]), "parameters": np.ones((5, 3))})
+    writer.append("window", {"window_start": np.array([0.0, 5.0, 10.0]), "window_stop": np.array([5.0, 10.0, 15.0])})
+    writer.append("evaluation", {"evaluation_step": np.array([0.0, 10.0, 11.0])})
+    run = open_run(tmp_path / "run").compute()
+    assert run["probe_step"].values.tolist() == [0, 9]
+    assert run["noise_trace"].shape == (2, 2)
+    assert run["snapshot_step"].values.tolist() == [0]
+    assert run["window_stop"].values.tolist() == [5, 10]
+    assert run["evaluation_step"].values.tolist() == [0, 10]
+
+
 def spoil(folder: Path, **changes: object) -> None:
     """Change root attributes behind the writer's back."""
     path = folder / "run.zarr" / "zarr.json"
