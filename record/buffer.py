@@ -41,7 +41,7 @@ class StepBuffer:
         """The present row's places: inner products (`PRODUCTS`, layer), and sketches (`SKETCHES`, group, k)."""
         return self._products[self.count], self._sketches[self.count]
 
-    def complete_last_row(self, update_squared: Tensor) -> None:
+    def complete_last_row(self, update_squared: Tensor | float) -> None:
         """Put the squared update (layer,) into the last complete row; it is known only after the step."""
         self._products[self.count - 1, -1] = update_squared
 

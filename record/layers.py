@@ -25,11 +25,13 @@ class Layer:
     """place in the flat vector of all parameters"""
     offset: int
     """place in the flat vector of its group"""
+    size: int
+    """number of parameters"""
 
     @property
     def part(self) -> slice:
         """The layer's place in the flat vector of all parameters."""
-        return slice(self.start, self.start + self.parameter.numel())
+        return slice(self.start, self.start + self.size)
 
 
 def find_layers(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[list[Layer], list[str]]:
@@ -54,9 +56,10 @@ def find_layers(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[lis
     groups = list(dict.fromkeys(blocks))
     layers, start, offsets = [], 0, dict.fromkeys(groups, 0)
     for (name, parameter, index), block in zip(held, blocks, strict=True):
-        layers.append(Layer(name, parameter, groups.index(block), index, start, offsets[block]))
-        start += parameter.numel()
-        offsets[block] += parameter.numel()
+        size = parameter.numel()
+        layers.append(Layer(name, parameter, groups.index(block), index, start, offsets[block], size))
+        start += size
+        offsets[block] += size
     return layers, groups
 
 

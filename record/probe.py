@@ -25,7 +25,7 @@ def probe_gradient(
         loss: a function that draws a batch of its own and returns the loss, a scalar tensor.
 
     Returns:
-        The loss, and one gradient per parameter (None where the loss does not depend on it).
+        The loss, and one gradient per parameter (None where the loss does not depend on it, or it is frozen).
 
     Raises:
         ValueError: if the loss is no scalar tensor with a gradient.
@@ -35,7 +35,9 @@ def probe_gradient(
         value = loss()
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
             raise ValueError(f"probe must return a mini-batch loss, a scalar tensor with a gradient; got {value!r}")
-        return value.detach(), list(torch.autograd.grad(value.reshape(()), list(parameters), allow_unused=True))
+        free = [parameter for parameter in parameters if parameter.requires_grad]
+        gradients = iter(torch.autograd.grad(value.reshape(()), free, allow_unused=True))
+        return value.detach(), [next(gradients) if parameter.requires_grad else None for parameter in parameters]
 
 
 @contextlib.contextmanager

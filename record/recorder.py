@@ -29,7 +29,7 @@ from .probe import probe_gradient
 from .schedule import compile_schedule
 from .settings import RecorderSettings
 from .signs import draw_signs
-from .store import GROWING, NAME, RunWriter, growing_dimension, remove_recording
+from .store import GROWING, NAME, RESERVED, RunError, RunWriter, growing_dimension, remove_recording
 
 _MEASURED = {*CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
@@ -43,8 +43,8 @@ class Recorder:
     """Record a training run.
 
     Use it as a context manager around the loop, or call `close` at the end; a run that ends by an exception is marked
-    as failed (by Ctrl-C as stopped). If the store can no longer be written, one warning says how much is safe, and
-    the training goes on unrecorded.
+    as failed (by Ctrl-C as stopped). If the store can no longer be written, or a step cannot be measured, one warning
+    says why and how much is safe, and the training goes on unrecorded.
 
     Args:
         model: the network in training.
@@ -77,6 +77,7 @@ class Recorder:
         self.settings = settings or RecorderSettings()
         self._model, self._optimizer = model, optimizer
         self._probe = probe if self.settings.probe_every else None
+        self._probe_checked = False
         self._probe_due = compile_schedule(self.settings.probe_every)
         self._snapshot_due = compile_schedule(self.settings.snapshot_every)
         self._layers, self._groups = find_layers(model, optimizer)
@@ -89,25 +90,34 @@ class Recorder:
         wide = torch.float32 if self._device.type == "mps" else torch.float64
         self._reference = self._flatten_parameters()
         groups = optimizer.param_groups
+        self._optimizer_groups = len(groups)
         all_keep = all(keeps_velocity(optimizer, group) for group in groups)
         self._previous = None if all_keep else self._reference.clone()
         self._signs = self._draw_signs()
         window = self.settings.moments_window
         self._moments = MomentWindow(self._reference, window) if window else None
-        self._layout = np.array([(x.start, x.parameter.numel(), x.group, x.offset) for x in self._layers])
+        self._layout = np.array([(x.start, x.size, x.group, x.offset) for x in self._layers])
         # The sums run in stretches of the sketch's width; where it is switched off it is made all the same, not kept.
         self._width = self.settings.sketch_size or _STRETCH
         self._buffer = StepBuffer(len(self._layers), len(self._groups), self._width, self._device, wide)
         self._wide = wide
 
-        self._step, self._sgd_time = 0, 0.0
+        self._step, self._sgd_time, self._passing = 0, 0.0, 0.0
         self._seconds: dict[str, float] = dict.fromkeys(_SPENT, 0.0)
         self._rates: list[float] = []
+        # A step counts when it is made: until then what was measured before it is held.
         self._measuring = False
-        self._lost = self._closed = False
+        self._held: list[tuple[str, dict[str, np.ndarray]]] = []
+        # Layers whose θ_{t−1} is kept in `_previous`, where there is no velocity.
+        self._kept = [self._previous is not None] * len(self._layers)
+        self._lost, self._closed = "", False
+        self._names: dict[str, str] = {}
+        self._logged: set[str] = set()
+        self._said: set[str] = set()
         self._started = self._flushed = time.perf_counter()
         self._events: dict[str, list[dict[str, np.ndarray]]] = {dim: [] for dim in GROWING[1:]}
         self._pending: Future[None] | None = None
+        self._dropped = self._not_recorded()
         if overwrite:
             remove_recording(self.folder)
         self._writer = self._create_run(dict(attributes or {}))
@@ -115,7 +125,7 @@ class Recorder:
         large = self._reference.numel() >= _LARGE and torch.get_num_threads() > 1
         self._helper = ThreadPoolExecutor(1, "thermodl-measure") if large else None
         self._hooks = [
-            optimizer.register_step_pre_hook(lambda *_: self._before_step()),
+            optimizer.register_step_pre_hook(lambda _, *call: self._before_step(*call)),
             optimizer.register_step_post_hook(lambda *_: self._after_step()),
         ]
 
@@ -126,49 +136,62 @@ class Recorder:
         """Number of optimizer steps seen."""
         return self._step
 
+    @property
+    def lost(self) -> str:
+        """Why the recording stopped before its time, and how much of it is safe; empty as long as all is well."""
+        return self._lost
+
     def log(self, **values: float | Tensor) -> None:
         """Attach scalars to the step just made: `loss`, `epoch`, `epoch_position`, `clip_factor`, or one's own.
 
-        A tensor is copied on its device, without waiting for it.
+        A tensor is copied on its device, without waiting for it. What the step has under a name already stays: after
+        a step that a GradScaler skipped log() changes nothing. Where there is no row to log to, before the first step
+        and after flush(), it is ignored with a warning.
 
         Raises:
-            ValueError: if the recorder measures the name itself, it is no plain name, or no step was made yet.
+            ValueError: if the recorder measures the name itself, it means something else in the run format or in
+                this run, or is no plain name.
         """
+        for name in values:
+            self._check_name(name, "step")
         if self._lost or self._closed:
             return
         if self._buffer.count == 0:
-            raise ValueError("log() belongs after optimizer.step(): no step was made since the recorder started")
+            why = "before flush(), which has written the step" if self._step else "after optimizer.step()"
+            self._warn_once(f"log() is ignored: it belongs {why}")
+            return
         for name, value in values.items():
-            _check_log_name(name, "step")
-            self._buffer.put_scalar(name, value)
+            if name not in self._logged:
+                self._buffer.put_scalar(name, value)
+                self._logged.add(name)
 
     def log_evaluation(self, **values: float) -> None:
         """Keep `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, or one's own, of the present parameters.
 
         Raises:
-            ValueError: if the name means something else in the run format, or is no plain name.
+            ValueError: if the name means something else in the run format or in this run, or is no plain name.
         """
         for name in values:
-            _check_log_name(name, "evaluation")
-        self._keep("evaluation", evaluation_step=self._step, **values)
+            self._check_name(name, "evaluation")
+        if not self._lost and not self._closed:
+            event = {"evaluation_step": self._step} | {name: float(value) for name, value in values.items()}
+            self._events["evaluation"].append({name: np.asarray(value) for name, value in event.items()})
 
     def flush(self) -> None:
         """Hand what is in memory to the writer and wait until it is committed."""
-        self._submit()
+        self._attempt(self._submit)
         self._wait()
 
     def close(self, state: str = "finished") -> None:
         """Write everything, mark the run, and let go of the optimizer; a second call does nothing."""
         if self._closed:
             return
-        if self._moments is not None:
-            self._keep("window", **(self._moments.take() or {}))
-        self._closed = True
         for hook in self._hooks:
             hook.remove()
+        self._attempt(self._end_window)
         self.flush()
-        final = self._flatten_parameters().cpu().numpy()
-        self._attempt(lambda: self._finish(final, state))
+        self._closed = True
+        self._attempt(lambda: self._finish(state))
         self._thread.shutdown()
         if self._helper is not None:
             self._helper.shutdown()
@@ -186,44 +209,81 @@ class Recorder:
 
     # ------------------------------------------------------------------------------------------------- measuring
 
-    def _before_step(self) -> None:
+    def _before_step(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if self._lost:
+            return
+        try:
+            if any(callable(argument) for argument in (*args, *options.values())):
+                raise RunError("step(closure) makes the gradient within the step; call backward() first, then step()")
+            if getattr(self._optimizer, "grad_scale", None) is not None:
+                raise RunError("a fused step unscales the gradient within; call scaler.unscale_(optimizer) before it")
+            self._measure_step()
+        except Exception as error:  # a measurement that fails is no reason for the training to fail
+            self.flush()
+            self._give_up(error)
+
+    def _measure_step(self) -> None:
         late = time.perf_counter() - self._flushed > self.settings.flush_seconds
         if self._buffer.count == self._buffer.capacity or (late and self._buffer.count):
             self._submit()
         if self._lost:
             return
         started = time.perf_counter()
+        if self._measuring:
+            self._forget_step()
         self._note_clocks()
-        now = [self._now(layer) for layer in self._layers]
-        if self._previous is None and any(layer.velocity is None for layer in now):
+        keeps = [keeps_velocity(self._optimizer, group) for group in self._optimizer.param_groups]
+        if self._previous is None and not all(keeps[: self._optimizer_groups]):
             self._previous = self._flatten_parameters()
+        now = [self._now(layer, kept) for layer, kept in zip(self._layers, self._kept, strict=True)]
         products, sketches = self._buffer.row()
+        completes = self._buffer.count and self._previous is not None and not self._measuring
+        if completes:
+            # Whatever breaks off the measurement, no wrong number stays.
+            self._buffer.complete_last_row(torch.nan)
+        self._measuring = True
         observables.measure(
             now, self._layout, self._reference, self._previous, self._signs, products, sketches, self._helper
         )
-        # A step that failed half-way left its measurement here, but no row.
-        if self._buffer.count and self._previous is not None and not self._measuring:
+        if completes:
             self._buffer.complete_last_row(products[-1])
+        self._kept = [not keeps[layer.optimizer_group] for layer in self._layers]
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         started = self._spend("steps", started)
         if self._probe is not None and self._probe_due(self._step):
-            self._record_probe(self._probe, now)
+            gradients = self._record_probe(self._probe, now)
             started = self._spend("probes", started)
+            if not self._probe_checked:
+                self._check_probe(self._probe, gradients)
+                started = time.perf_counter()
         if self._moments is not None:
             full = self._moments.add(now, [layer.part for layer in self._layers], self._step)
-            self._keep("window", **(full or {}))
+            self._hold("window", **(full or {}))
             started = self._spend("moments", started)
         if self._snapshot_due(self._step):
-            self._keep("snapshot", snapshot_step=self._step, parameters=self._flatten_parameters().cpu().numpy())
+            self._hold("snapshot", snapshot_step=self._step, parameters=self._flatten_parameters().cpu().numpy())
             self._spend("snapshots", started)
-        self._measuring = True
 
     def _after_step(self) -> None:
         if self._lost or not self._measuring:
             return
+        for dim, values in self._held:
+            self._events[dim].append(values)
+        self._held.clear()
+        self._logged.clear()
+        self._sgd_time += self._passing
         self._buffer.count += 1
         self._step += 1
         self._measuring = False
+
+    def _forget_step(self) -> None:
+        """Undo what the measurement of a step left that was then not made: its events, its window, its θ."""
+        self._held.clear()
+        if self._moments is not None:
+            self._moments.take()
+        if self._previous is not None:
+            # The parameters before the last step that was made are gone, and with them its velocity.
+            self._previous.fill_(torch.nan)
 
     def _spend(self, what: str, since: float) -> float:
         """Book the time since then, and give the present one."""
@@ -231,13 +291,21 @@ class Recorder:
         self._seconds[what] += now - since
         return now
 
-    def _now(self, layer: Layer) -> observables.Now:
-        """What a layer holds before a step. v_t is the momentum buffer, or without momentum −Δθ/η of the last step."""
+    def _now(self, layer: Layer, kept: bool) -> observables.Now:
+        """What a layer holds before a step. v_t is the momentum buffer, or without momentum −Δθ/η of the last step.
+
+        Where the momentum has just become 0, θ_{t−1} was not kept, but the buffer is v_t still.
+        """
         group = self._optimizer.param_groups[layer.optimizer_group]
         parameter, gradient, velocity, per_update = self._flat(layer.parameter), layer.parameter.grad, None, 0.0
-        if keeps_velocity(self._optimizer, group):
+        if parameter.device != self._device or parameter.numel() != layer.size:
+            raise RunError(f"{layer.name} has moved to {parameter.device}, or its size has changed")
+        keeps = keeps_velocity(self._optimizer, group)
+        if keeps or not kept:
             buffer = self._optimizer.state.get(layer.parameter, {}).get("momentum_buffer")
             velocity = torch.zeros_like(parameter) if buffer is None else self._flat(buffer)
+            if self._previous is not None and not keeps:
+                self._previous[layer.part] = parameter
         elif self._has_velocity and self._step and self._rates[layer.optimizer_group]:
             per_update = -1 / self._rates[layer.optimizer_group]
         sign, decay = -1.0 if group.get("maximize") else 1.0, 0.0
@@ -248,22 +316,28 @@ class Recorder:
         return observables.Now(parameter, gradient, sign, decay, velocity, per_update)
 
     def _complete_last_row(self, previous: Tensor) -> None:
-        """The update of the last step, where no further step will tell it in time."""
-        updates = self._flatten_parameters().to(self._wide) - previous
-        squares = [torch.dot(updates[layer.part], updates[layer.part]) for layer in self._layers]
-        self._buffer.complete_last_row(torch.stack(squares))
+        """The update of the last step, where no further step will tell it in time; NaN where θ_t was not kept."""
+        squares = torch.full((len(self._layers),), torch.nan, dtype=self._wide, device=self._device)
+        for index, (layer, kept) in enumerate(zip(self._layers, self._kept, strict=True)):
+            if kept:
+                update = self._flat(layer.parameter).to(self._wide) - previous[layer.part]
+                squares[index] = torch.dot(update, update)
+        self._buffer.complete_last_row(squares)
 
     def _note_clocks(self) -> None:
         groups = self._optimizer.param_groups
+        if len(groups) > self._optimizer_groups:
+            self._warn_once("the optimizer got further parameters since the recording began; they are not recorded")
         hyperparameters = [
             [float(g["lr"]), momentum_of(g), float(g.get("dampening", np.nan)), float(g.get("weight_decay", np.nan))]
-            for g in groups
+            for g in groups[: self._optimizer_groups]
         ]
         self._buffer.put_clocks((self._step, self._sgd_time, time.perf_counter() - self._started), hyperparameters)
         learning_rate, momentum, dampening, _ = np.nan_to_num(hyperparameters[0])
-        self._sgd_time += learning_rate * (1 - dampening) / (1 - momentum)
+        self._passing = learning_rate * (1 - dampening) / (1 - momentum)
 
-    def _record_probe(self, probe: Callable[[], Tensor], now: list[observables.Now]) -> None:
+    def _record_probe(self, probe: Callable[[], Tensor], now: list[observables.Now]) -> list[Tensor | None]:
+        """Measure and hold a probe; its gradients."""
         parameters = [layer.parameter for layer in self._layers]
         seed = _PROBE_STREAM + self._step
         loss, gradients = probe_gradient(self._model, parameters, probe, seed)
@@ -274,12 +348,25 @@ class Recorder:
         folded = torch.zeros(len(self._groups), self._width, dtype=self._wide, device=self._device)
         observables.measure_probe(now, others, self._layout, self._reference, self._signs, products, folded)
         values = dict(zip(observables.PROBE_PRODUCTS, products.cpu().numpy(), strict=True))
-        self._keep("probe", probe_step=self._step, probe_loss=float(loss), **values, probe_sketch=folded.cpu().numpy())
+        self._hold("probe", probe_step=self._step, probe_loss=float(loss), **values, probe_sketch=folded.cpu().numpy())
+        return gradients
+
+    def _check_probe(self, probe: Callable[[], Tensor], gradients: list[Tensor | None]) -> None:
+        """Warn of a probe that gives the same gradients again at the same θ: it does not draw a new batch."""
+        self._probe_checked = True
+        parameters = [layer.parameter for layer in self._layers]
+        _, again = probe_gradient(self._model, parameters, probe, _PROBE_STREAM + self._step + 1)
+        pairs = [(a, b) for a, b in zip(gradients, again, strict=True) if a is not None and b is not None]
+        if pairs and all(torch.equal(a.to_dense(), b.to_dense()) for a, b in pairs):
+            self._warn_once("the probe gave the same gradient twice: it must draw a new mini-batch each time")
 
     # ------------------------------------------------------------------------------------------------- tensors
 
     def _flat(self, tensor: Tensor) -> Tensor:
-        return tensor.detach().reshape(-1).to(self._dtype)
+        tensor = tensor.detach()
+        if tensor.layout != torch.strided:
+            tensor = tensor.to_dense()
+        return tensor.reshape(-1).to(self._dtype)
 
     def _flatten_parameters(self) -> Tensor:
         return torch.cat([self._flat(layer.parameter) for layer in self._layers])
@@ -288,10 +375,9 @@ class Recorder:
         signs = torch.empty(self._reference.numel(), dtype=torch.int8)
         for group in range(len(self._groups)):
             members = [layer for layer in self._layers if layer.group == group]
-            drawn = draw_signs(sum(layer.parameter.numel() for layer in members), self.settings.sketch_seed, group)
+            drawn = draw_signs(sum(layer.size for layer in members), self.settings.sketch_seed, group)
             for layer in members:
-                end = layer.offset + layer.parameter.numel()
-                signs[layer.part] = torch.from_numpy(drawn[layer.offset : end])
+                signs[layer.part] = torch.from_numpy(drawn[layer.offset : layer.offset + layer.size])
         return signs.to(self._device)
 
     # ------------------------------------------------------------------------------------------------- writing
@@ -320,7 +406,7 @@ class Recorder:
                     {
                         "name": layer.name,
                         "shape": list(layer.parameter.shape),
-                        "size": layer.parameter.numel(),
+                        "size": layer.size,
                         "group": self._groups[layer.group],
                         "optimizer_group": layer.optimizer_group,
                     }
@@ -358,9 +444,31 @@ class Recorder:
             reasons |= dict.fromkeys(observables.PROBE_PRODUCTS, "there is no probe")
         return reasons
 
-    def _keep(self, dim: str, **values: Any) -> None:
-        if values and not self._lost and not self._closed:
-            self._events[dim].append({name: np.asarray(value) for name, value in values.items()})
+    def _check_name(self, name: str, dim: str) -> None:
+        known = growing_dimension(name)
+        if not NAME.fullmatch(name):
+            why = "it is no plain name"
+        elif name in _MEASURED or known in ("probe", "window", "snapshot") or name == "evaluation_step":
+            why = "the recorder measures it itself"
+        elif name in RESERVED:
+            why = "it is the name of a dimension or coordinate"
+        elif (known or self._names.setdefault(name, dim)) != dim:
+            why = f"it belongs to {'log()' if dim == 'evaluation' else 'log_evaluation()'}"
+        else:
+            return
+        raise ValueError(f"cannot log {name!r}: {why}")
+
+    def _hold(self, dim: str, **values: Any) -> None:
+        """Hold an event until its step is made; without values there is none."""
+        if values:
+            self._held.append((dim, {name: np.asarray(value) for name, value in values.items()}))
+
+    def _end_window(self) -> None:
+        """Keep the moments of the steps since the last full window, unless the last of them was not made."""
+        if self._moments is not None and not self._measuring:
+            window = self._moments.take()
+            if window is not None:
+                self._events["window"].append(window)
 
     def _submit(self) -> None:
         """Hand rows and events to the background thread; waits for its last job, so that memory stays bounded."""
@@ -370,7 +478,8 @@ class Recorder:
             return
         blocks = []
         if self._buffer.count:
-            if self._previous is not None:
+            # A step that was measured, and not made, has told the update before it.
+            if self._previous is not None and not self._measuring:
                 self._complete_last_row(self._previous)
             blocks.append(("step", self._buffer.take()))
         for dim, events in self._events.items():
@@ -381,13 +490,12 @@ class Recorder:
 
     def _write(self, blocks: list[tuple[str, dict[str, np.ndarray]]], seconds: dict[str, float]) -> None:
         self._writer.note(recorder_seconds=seconds)
-        dropped = self._not_recorded()
         for dim, block in blocks:
-            self._writer.append(dim, {name: values for name, values in block.items() if name not in dropped})
+            self._writer.append(dim, {name: values for name, values in block.items() if name not in self._dropped})
 
-    def _finish(self, final: np.ndarray, state: str) -> None:
+    def _finish(self, state: str) -> None:
         self._writer.note(recorder_seconds=self._seconds)
-        self._writer.write_fixed("final_parameters", final)
+        self._writer.write_fixed("final_parameters", self._flatten_parameters().cpu().numpy())
         self._writer.close(state)
 
     def _wait(self) -> None:
@@ -397,28 +505,35 @@ class Recorder:
             self._attempt(pending.result)
             self._spend("waiting", started)
 
-    def _attempt(self, write: Callable[[], object]) -> None:
+    def _attempt(self, work: Callable[[], object]) -> None:
+        """Do a part of the recording; whatever happens, the training goes on."""
         if self._lost:
             return
         try:
-            write()
-        except Exception as error:  # whatever happens to the store, the training goes on
-            self._lost = True
-            with contextlib.suppress(Exception):
-                self._writer.close("failed")
-            warnings.warn(
-                f"recording to {self.folder} stopped ({type(error).__name__}: {error}); the training goes on. "
-                f"Safe are {self._writer.committed['step']} steps of {self._step}.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            work()
+        except Exception as error:
+            self._give_up(error)
 
+    def _give_up(self, error: Exception) -> None:
+        """Stop recording, and say why and what is safe."""
+        if self._lost:
+            return
+        with contextlib.suppress(Exception):
+            if self._pending is not None:
+                self._pending.result()
+        with contextlib.suppress(Exception):
+            self._writer.close("failed")
+        why = str(error).partition("\n")[0]
+        self._lost = (
+            f"recording to {self.folder} stopped ({type(error).__name__}: {why}); the training goes on. "
+            f"Safe are {self._writer.committed['step']} steps of {self._step}."
+        )
+        warnings.warn(self._lost, RuntimeWarning, stacklevel=2)
 
-def _check_log_name(name: str, dim: str) -> None:
-    known = growing_dimension(name)
-    if name in _MEASURED or known not in (None, dim) or not NAME.fullmatch(name):
-        why = "it belongs to log_evaluation()" if known == "evaluation" else "the recorder measures it itself"
-        raise ValueError(f"cannot log {name!r}: {why if NAME.fullmatch(name) else 'it is no plain name'}")
+    def _warn_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
 def _stack(events: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -40,8 +40,12 @@ def record(
     optimizer = make(model)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule) if schedule else None
     settings = RecorderSettings(sketch_size=16, snapshot_every=50, probe_every=20)
-    probe_data = torch.randn(8, 10, generator=generator, dtype=dtype)
-    with Recorder(model, optimizer, folder, settings=settings, probe=lambda: model(probe_data).square().mean()) as run:
+    others = torch.Generator().manual_seed(2)
+
+    def probe() -> torch.Tensor:
+        return model(torch.randn(8, 10, generator=others, dtype=dtype)).square().mean()
+
+    with Recorder(model, optimizer, folder, settings=settings, probe=probe) as run:
         for _ in range(steps):
             x = torch.randn(8, 10, generator=generator, dtype=dtype)
             loss = F.cross_entropy(model(x), torch.randint(3, (8,), generator=generator))

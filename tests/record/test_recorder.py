@@ -75,6 +75,7 @@ def test_recording_does_not_disturb(make, shape: tuple[int, ...], tmp_path: Path
     assert open_run(tmp_path / "run").sizes["probe"] == STEPS
 
 
+@pytest.mark.filterwarnings("ignore:the probe gave the same gradient twice")
 def test_every_number_is_what_happened(tmp_path: Path) -> None:
     """All inner products, sketches, probes and snapshots against the definitions, written out."""
     torch.manual_seed(0)
@@ -281,19 +282,25 @@ def test_states(tmp_path: Path) -> None:
 
 
 def test_names_that_log_refuses(tmp_path: Path) -> None:
-    """What the recorder measures itself, and what is no name."""
+    """What the recorder measures itself, what means something else, and what is no name; a NaN in integers is −1."""
     model = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Recorder(model, optimizer, tmp_path / "run") as recorder:
-        with pytest.raises(ValueError, match=r"after optimizer\.step"):
+        with pytest.warns(RuntimeWarning, match=r"ignored: it belongs after optimizer\.step"):
             recorder.log(loss=1.0)
         model(torch.ones(1, 3)).sum().backward()
         optimizer.step()
-        for name in ("learning_rate", "../x", "train_loss", "noise_trace"):
+        recorder.log(mine=1.0, epoch=float("nan"))
+        recorder.log_evaluation(its=2.0)
+        for name in ("learning_rate", "../x", "train_loss", "noise_trace", "its", "group", "parameter", "zarr.json"):
             with pytest.raises(ValueError, match="cannot log"):
                 recorder.log(**{name: 1.0})
-        with pytest.raises(ValueError, match="cannot log"):
-            recorder.log_evaluation(loss=1.0)
+        for name in ("loss", "mine", "snapshot", "evaluation_step", "layer_size"):
+            with pytest.raises(ValueError, match="cannot log"):
+                recorder.log_evaluation(**{name: 1.0})
+    run = open_run(tmp_path / "run")
+    assert (run["mine"].values.tolist(), run["its"].values.tolist()) == ([1.0], [2.0])
+    assert run["epoch"].values.tolist() == [-1]
 
 
 def test_evaluations_may_differ_in_what_they_know(tmp_path: Path) -> None:
