@@ -2,20 +2,22 @@
 
 import contextlib
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, SupportsFloat
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .settings import RunSettings, SettingsError, assign, check_name, make_settings, read_toml
-from .store import RunError, UserError, read_attributes, run_state
+from .store import LostError, RunError, UserError, read_attributes, run_state
 
 _FLAGS = ("model", "data", "data_root", "steps", "batch_size", "sampling", "optimizer", "learning_rate", "momentum",
           "weight_decay", "seed", "device")  # fmt: skip
+_SHOW_EVERY_SECONDS = 0.5
 
 
 def record(
@@ -88,6 +90,9 @@ def record(
                 print(describe_plan(settings, folder, make_plan(settings)), flush=True)
             else:
                 record_run(settings, folder, overwrite=overwrite)
+        except LostError as error:
+            print(f"thermodl: {label}: {error}", file=sys.stderr)
+            failures[label] = 1
         except UserError as error:
             if not files or len(files) == 1:
                 raise
@@ -107,8 +112,9 @@ def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False) 
     Raises:
         RunError: if the folder holds another recording, or one that is not finished, and `overwrite` is false.
         SettingsError: if the settings cannot be met.
+        LostError: if the recording stopped before the training.
     """
-    if not overwrite and (folder / "run.zarr").exists():
+    if not overwrite and (folder / "run.zarr" / "zarr.json").exists():
         attributes = read_attributes(folder)
         state = run_state(attributes)
         if attributes.get("run_id") == settings.run_id() and state == "finished":
@@ -142,19 +148,27 @@ def _plain(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _progress(name: str, steps: int) -> Iterator[Callable[[int, float], None]]:
-    """A bar on a terminal; elsewhere a line for every tenth."""
+def _progress(name: str, steps: int) -> Iterator[Callable[[int, SupportsFloat], None]]:
+    """A bar on a terminal; elsewhere a line for every tenth. The device is waited for only where a loss is shown."""
     console = Console()
     if not console.is_terminal:
         tenth = max(1, steps // 10)
 
-        def print_line(done: int, loss: float) -> None:
+        def print_line(done: int, loss: SupportsFloat) -> None:
             if done % tenth == 0 or done == steps:
-                print(f"{name}: step {done} of {steps}, training loss {loss:.3f}", flush=True)
+                print(f"{name}: step {done} of {steps}, mini-batch loss {float(loss):.3f}", flush=True)
 
         yield print_line
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("training loss {task.fields[loss]:.3f}"), console=console) as bar:
-        task = bar.add_task(name, total=steps, loss=float("nan"))
-        yield lambda done, loss: bar.update(task, completed=done, loss=loss)
+    with Progress(*columns, TextColumn("mini-batch loss {task.fields[loss]:.3f}"), console=console) as bar:
+        task, shown = bar.add_task(name, total=steps, loss=float("nan")), 0.0
+
+        def move_bar(done: int, loss: SupportsFloat) -> None:
+            nonlocal shown
+            bar.update(task, completed=done)
+            if time.monotonic() - shown > _SHOW_EVERY_SECONDS or done == steps:
+                shown = time.monotonic()
+                bar.update(task, loss=float(loss))
+
+        yield move_bar

@@ -29,7 +29,7 @@ from .probe import probe_gradient
 from .schedule import compile_schedule
 from .settings import RecorderSettings
 from .signs import draw_signs
-from .store import GROWING, NAME, RESERVED, RunError, RunWriter, growing_dimension, remove_recording
+from .store import GROWING, NAME, RESERVED, RunError, RunWriter, first_line, growing_dimension, remove_recording
 
 _MEASURED = {*CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
@@ -523,12 +523,10 @@ class Recorder:
                 self._pending.result()
         with contextlib.suppress(Exception):
             self._writer.close("failed")
-        why = str(error).partition("\n")[0]
-        self._lost = (
-            f"recording to {self.folder} stopped ({type(error).__name__}: {why}); the training goes on. "
-            f"Safe are {self._writer.committed['step']} steps of {self._step}."
-        )
-        warnings.warn(self._lost, RuntimeWarning, stacklevel=2)
+        why = f"recording to {self.folder} stopped ({type(error).__name__}: {first_line(error)})"
+        safe = f"Safe are {self._writer.committed['step']} steps of {self._step}."
+        self._lost = f"{why}. {safe}"
+        warnings.warn(f"{why}; the training goes on. {safe}", RuntimeWarning, stacklevel=2)
 
     def _warn_once(self, text: str) -> None:
         if text not in self._said:

@@ -50,6 +50,15 @@ class RunError(UserError):
     """A run that cannot be read or must not be written."""
 
 
+class LostError(UserError):
+    """A recording that stopped while its training went on; what was committed before is safe."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says; libraries add whole pages."""
+    return str(error).partition("\n")[0]
+
+
 @dataclass(frozen=True)
 class Array:
     """One array of the format: its name, named dimensions (the growing one last), type, unit and description."""
@@ -177,7 +186,8 @@ class RunWriter:
                 self._path.mkdir()
             except FileExistsError:
                 raise RunError(
-                    f"{folder} holds a recording already; choose another name, or --overwrite to replace it"
+                    f"{folder} holds a recording already; choose another name, or replace it with --overwrite "
+                    "(in Python overwrite=True)"
                 ) from None
             self._identity = _identity(self._path)
         self._sizes = dict(sizes)
@@ -364,10 +374,24 @@ def _growing_dim(array: zarr.Array) -> str | None:
 
 
 def remove_recording(folder: Path) -> None:
-    """Delete what thermodl wrote into a run folder (recording, results, model), and nothing else."""
+    """Delete what thermodl wrote into a run folder (recording, results, the model it trained), and nothing else.
+
+    Raises:
+        RunError: if the run is being recorded; then nothing is deleted.
+    """
+    folder, attributes = Path(folder), {}
+    with contextlib.suppress(RunError):
+        attributes = read_attributes(folder)
+    if attributes and run_state(attributes) == "running":
+        raise RunError(
+            f"{folder} is being recorded, and was not replaced; choose another name, or stop that recording first (one "
+            f"that has crashed counts as stopped {SILENT_AFTER_SECONDS:.0f} s after its last sign of life)"
+        )
     for name in ("run.zarr", "results.zarr"):
-        shutil.rmtree(Path(folder) / name, ignore_errors=True)
-    (Path(folder) / "model.safetensors").unlink(missing_ok=True)
+        shutil.rmtree(folder / name, ignore_errors=True)
+    # Only the built-in training, whose settings have an id, writes a model.
+    if attributes.get("run_id"):
+        (folder / "model.safetensors").unlink(missing_ok=True)
 
 
 # --------------------------------------------------------------------------------------------------- reading
@@ -392,7 +416,8 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
     try:
         attributes = json.loads(metadata.read_bytes())["attributes"]
     except FileNotFoundError:
-        raise RunError(f"{folder} holds no recording (run.zarr is missing); `thermodl ls` lists the runs") from None
+        what = "run.zarr has no zarr.json" if metadata.parent.is_dir() else "run.zarr is missing"
+        raise RunError(f"{folder} holds no recording ({what}); `thermodl ls` lists the runs") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"the metadata of {folder} cannot be read ({type(error).__name__}: {error})") from error
     if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:

@@ -1,5 +1,6 @@
 """The built-in training: one loop, readable from top to bottom."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,11 @@ from torch.nn import functional as F
 
 from .datasets import Dataset, draw_batches, load_dataset
 from .models import make_model
+from .probe import probe_gradient
 from .recorder import Recorder
 from .schedule import compile_schedule
 from .settings import RunSettings, SettingsError
+from .store import LostError, RunError, first_line
 
 _EVALUATION_EXAMPLES = 2000
 _EVALUATION_BATCH = 500
@@ -24,19 +27,20 @@ def train(
     folder: Path,
     *,
     overwrite: bool = False,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Callable[[int, Tensor], None] | None = None,
 ) -> nn.Module:
     """Train a model and record it into a run folder; the model is saved as `model.safetensors`.
 
     Args:
-        progress: called after every step with the number of steps done and the last evaluated training loss.
+        progress: called after every step with the number of steps done and the mini-batch loss, on its device.
 
     Returns:
         The trained model.
 
     Raises:
-        SettingsError: if a name is unknown or the data are not to be had.
-        RunError: if the folder holds a recording and `overwrite` is false.
+        SettingsError: if a name is unknown, the data are not to be had, or the model does not fit them.
+        RunError: if the folder holds a recording and `overwrite` is false, or it is being recorded.
+        LostError: if the recording stopped before the training, or the model could not be saved.
     """
     device = choose_device(settings.device)
     data = load_dataset(settings.data, settings.data_root).to(device)
@@ -57,6 +61,7 @@ def train(
         # new epoch, so that probes are independent of one another.
         return batch_loss(next(draw_batches(size, settings.batch_size, settings.sampling, generator)))
 
+    try_step(model, settings, lambda: batch_loss(torch.arange(settings.batch_size)))
     recorder = Recorder(
         model,
         optimizer,
@@ -68,7 +73,7 @@ def train(
     )
     evaluation_due = compile_schedule(settings.evaluate_every)
     with recorder:
-        train_loss = evaluate(recorder, model, data)
+        evaluate(recorder, model, data)
         for step in range(settings.steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * learning_rate_factor(settings, step)
@@ -83,11 +88,30 @@ def train(
                 recorder.log(clip_factor=clip_factor)
             done = step + 1
             if evaluation_due(done) or done == settings.steps:
-                train_loss = evaluate(recorder, model, data)
+                evaluate(recorder, model, data)
             if progress is not None:
-                progress(done, train_loss)
+                progress(done, loss.detach())
+    if recorder.lost:
+        with contextlib.suppress(RunError):
+            save_model(model, folder)
+        raise LostError(f"{recorder.lost} The training went on to its end.")
     save_model(model, folder)
     return model
+
+
+def try_step(model: nn.Module, settings: RunSettings, batch_loss: Callable[[], Tensor]) -> None:
+    """Try whether the model can be trained on the data, before a recording begins; it leaves no trace.
+
+    Raises:
+        SettingsError: if not, with the reason.
+    """
+    try:
+        probe_gradient(model, [p for p in model.parameters() if p.requires_grad], batch_loss, 0)
+    except Exception as error:  # whatever layers say to images that they were not made for
+        raise SettingsError(
+            f"--model {settings.model} cannot be trained on {settings.data} with --batch-size {settings.batch_size} "
+            f"({type(error).__name__}: {first_line(error)})"
+        ) from error
 
 
 def describe(settings: RunSettings, train_size: int) -> dict:
@@ -134,14 +158,13 @@ def clip(model: nn.Module, norm: float | None) -> Tensor | float:
     return (norm / (found + 1e-6)).clamp(max=1.0)
 
 
-def evaluate(recorder: Recorder, model: nn.Module, data: Dataset) -> float:
-    """Loss and accuracy on the first training examples and on the test data; returns the training loss."""
+def evaluate(recorder: Recorder, model: nn.Module, data: Dataset) -> None:
+    """Log loss and accuracy on the first training examples and on the test data."""
     train_loss, train_accuracy = measure(model, data, data.train_images, data.train_labels)
     test_loss, test_accuracy = measure(model, data, data.test_images, data.test_labels)
     recorder.log_evaluation(
         train_loss=train_loss, train_accuracy=train_accuracy, test_loss=test_loss, test_accuracy=test_accuracy
     )
-    return train_loss
 
 
 @torch.no_grad()
@@ -160,10 +183,23 @@ def measure(model: nn.Module, data: Dataset, images: Tensor, labels: Tensor) -> 
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
-    """Write the weights and buffers as `model.safetensors`."""
+    """Write the weights and buffers as `model.safetensors`.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_model as save
 
-    save(model, str(folder / "model.safetensors"))
+    path = folder / "model.safetensors"
+    try:
+        # safetensors makes a file for its owner only; one that is made here first has the usual rights.
+        path.touch()
+        mode = path.stat().st_mode
+        save(model, str(path))
+        path.chmod(mode)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} cannot be written ({error}); the recording beside it is whole") from error
 
 
 def choose_device(name: str) -> torch.device:

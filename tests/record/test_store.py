@@ -139,7 +139,7 @@ def spoil(folder: Path, **changes: object) -> None:
     ("damage", "message"),
     [
         (lambda f: (f / "run.zarr" / "zarr.json").write_text('{"attributes": {"fo'), "metadata .* cannot be read"),
-        (lambda f: (f / "run.zarr" / "zarr.json").unlink(), "holds no recording"),
+        (lambda f: (f / "run.zarr" / "zarr.json").unlink(), r"holds no recording \(run.zarr has no zarr.json\)"),
         (lambda f: (f / "run.zarr" / "zarr.json").write_text("[]"), "cannot be read"),
         (lambda f: spoil(f, format="other"), "is not a ThermoDL run"),
         (lambda f: spoil(f, format_version=99), "format version 99, this thermodl reads up to 1; upgrade"),
