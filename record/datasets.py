@@ -1,7 +1,8 @@
 """Data sets as tensors in memory: the embedded one, torchvision's, an `.npz` file, or one's own function."""
 
 import importlib
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from torch import Tensor
 from thermodl.data import FASHION_MNIST_TRAIN, fashion_mnist_10k
 
 from .settings import SettingsError
+from .store import first_line
 
 TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 NAMES = ("fashion-mnist-10k", *TORCHVISION)
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def load_dataset(name: str, root: str | None = None) -> Dataset:
         root: folder for torchvision's files; they are downloaded there if missing. Default `~/.cache/thermodl`.
 
     Raises:
-        SettingsError: if the name is unknown, or the files are neither there nor to be had.
+        SettingsError: if the name is unknown, the files are neither there nor to be had, or what they hold is no
+            data set.
     """
     if name == "fashion-mnist-10k":
         images, labels = fashion_mnist_10k()
@@ -70,7 +74,7 @@ def load_dataset(name: str, root: str | None = None) -> Dataset:
     if name.endswith(".npz"):
         return _load_npz(Path(name))
     if ":" in name:
-        return make_dataset(**load_function(name, "data")())
+        return _make_named(name, call_function(name, "data"))
     raise SettingsError(
         f"--data {name!r} is unknown; expected {', '.join(NAMES)}, a .npz file, or package.module:function"
     )
@@ -82,13 +86,20 @@ def make_dataset(
     """Put arrays of bytes into a `Dataset`.
 
     Raises:
-        SettingsError: if images are not bytes, or labels and images differ in number.
+        SettingsError: if images are not bytes of one size, labels are no whole numbers from 0, or they differ in
+            number.
     """
     for images, labels in ((train_images, train_labels), (test_images, test_labels)):
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
             raise SettingsError(f"images must be uint8 of 3 or 4 dimensions; got {images.dtype} {images.shape}")
-        if len(images) != len(labels) or len(images) == 0:
-            raise SettingsError(f"there are {len(images)} images but {len(labels)} labels")
+        if labels.dtype.kind not in "iu" or labels.ndim != 1:
+            raise SettingsError(f"labels must be whole numbers in one row; got {labels.dtype} {labels.shape}")
+        if len(images) != len(labels) or images.size == 0:
+            raise SettingsError(f"there are {len(images)} images {images.shape[1:]} but {len(labels)} labels")
+        if labels.min() < 0:
+            raise SettingsError(f"labels must count from 0; the least is {labels.min()}")
+        if images.shape[1:] != train_images.shape[1:]:
+            raise SettingsError(f"images to train are {train_images.shape[1:]}, those to test {images.shape[1:]}")
     train = _channels_first(train_images)
     scaled = train.reshape(train.shape[0], train.shape[1], -1).astype(np.float32) / 255
     return Dataset(
@@ -125,32 +136,53 @@ def _draw(size: int, batch_size: int, sampling: str, generator: torch.Generator)
             yield from torch.randperm(size, generator=generator)[: size - size % batch_size].split(batch_size)
 
 
-def load_function(name: str, what: str) -> Any:
-    """The function that `package.module:function` names.
+def call_function(name: str, what: str, *arguments: Any) -> Any:
+    """What the function returns that `package.module:function` names.
 
     Raises:
-        SettingsError: if it cannot be imported.
+        SettingsError: if it cannot be imported, or raises; then with the place.
     """
-    module, _, function = name.partition(":")
+    module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+        function = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # importing runs the module
         raise SettingsError(f"--{what} {name!r}: {error}; expected package.module:function") from error
+    try:
+        return function(*arguments)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise SettingsError(
+            f"--{what} {name!r} raised {type(error).__name__}: {first_line(error)} "
+            f"({place.filename}, line {place.lineno})"
+        ) from error
 
 
 def _channels_first(images: np.ndarray) -> np.ndarray:
     return np.array(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2), order="C")
 
 
-def _load_npz(path: Path) -> Dataset:
-    names = ("train_images", "train_labels", "test_images", "test_labels")
+def _make_named(name: str, arrays: Any) -> Dataset:
+    """The data set of a mapping of arrays, which may be anything."""
+    if not isinstance(arrays, Mapping) or not set(_ARRAYS) <= set(arrays):
+        got = (
+            f"{type(arrays).__name__} of {', '.join(map(str, arrays))}" if isinstance(arrays, Mapping) else repr(arrays)
+        )
+        raise SettingsError(f"--data {name}: expected the arrays {', '.join(_ARRAYS)}; got {got:.200}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return make_dataset(*(file[name] for name in names))
+        return make_dataset(*(np.asarray(arrays[key]) for key in _ARRAYS))
+    except (SettingsError, TypeError, ValueError) as error:
+        raise SettingsError(f"--data {name}: {error}") from error
+
+
+def _load_npz(path: Path) -> Dataset:
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = dict(file)
     except FileNotFoundError:
         raise SettingsError(f"--data {path}: there is no such file") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise SettingsError(f"--data {path}: {error}; expected the arrays {', '.join(names)}") from error
+    except Exception as error:  # numpy and zip raise what they like on a file that is cut off, or is none
+        raise SettingsError(f"--data {path} is no .npz file, or damaged ({first_line(error)})") from error
+    return _make_named(str(path), arrays)
 
 
 def _load_torchvision(name: str, root: Path) -> Dataset:

@@ -5,13 +5,15 @@ from collections import OrderedDict
 
 from torch import nn
 
-from .datasets import load_function
+from .datasets import call_function
 from .settings import SettingsError
 
 
 def cnn(shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Two convolutions and two linear layers; 105,866 parameters on 28×28 grey images with 10 classes."""
     channels, height, width = shape
+    if min(height, width) < 4:
+        raise SettingsError(f"--model cnn needs images of 4×4 pixels at least; the data have {height}×{width}")
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Sequential(nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
@@ -49,7 +51,10 @@ def make_model(name: str, shape: tuple[int, int, int], classes: int) -> nn.Modul
     if name == "mlp":
         return mlp(shape, classes)
     if ":" in name:
-        return load_function(name, "model")(shape, classes)
+        model = call_function(name, "model", shape, classes)
+        if not isinstance(model, nn.Module):
+            raise SettingsError(f"--model {name!r} must return a torch.nn.Module; got {model!r:.200}")
+        return model
     return _torchvision_model(name, shape, classes)
 
 

@@ -98,6 +98,47 @@ def test_npz_and_functions(tmp_path: Path, rng: np.random.Generator) -> None:
             load_dataset(name)
 
 
+def test_data_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """Cut-off and empty files, labels and images that make no sense, functions that return or raise anything."""
+    arrays = {"train_images": rng.integers(0, 256, (6, 8, 8), dtype=np.uint8), "train_labels": np.arange(6)}
+    arrays |= {"test_images": arrays["train_images"], "test_labels": arrays["train_labels"]}
+    np.savez(tmp_path / "a.npz", **arrays)
+    whole = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "mine.py").write_text(
+        "def rubbish():\n    return 3\ndef half():\n    return {'train_images': 1}\n"
+        "def lists():\n    return dict.fromkeys(('train_images', 'train_labels', 'test_images', 'test_labels'), [1])\n"
+        "def broken(*_):\n    return {}['x']\ndef none(*_):\n    return None\n",
+        "utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    damaged = {"half": whole[: len(whole) // 2], "short": whole[:-30], "empty": b"", "text": b"hello"}
+    for name, content in damaged.items():
+        (tmp_path / f"{name}.npz").write_bytes(content)
+        with pytest.raises(SettingsError, match=rf"{name}\.npz is no \.npz file, or damaged"):
+            load_dataset(str(tmp_path / f"{name}.npz"))
+    for change, message in (
+        ({"train_labels": np.arange(6) - 1}, "labels must count from 0; the least is -1"),
+        ({"test_labels": np.arange(6) / 2}, "labels must be whole numbers in one row; got float64"),
+        ({"test_images": arrays["train_images"][:, :4]}, r"to train are \(8, 8\), those to test \(4, 8\)"),
+        ({"train_images": arrays["train_images"][:0], "train_labels": np.arange(0)}, "there are 0 images"),
+    ):
+        np.savez(tmp_path / "b.npz", **(arrays | change))
+        with pytest.raises(SettingsError, match=rf"b\.npz: .*{message}"):
+            load_dataset(str(tmp_path / "b.npz"))
+    for function, message in (
+        ("rubbish", "expected the arrays train_images, .*; got 3"),
+        ("half", "got dict of train_images$"),
+        ("lists", "images must be uint8"),
+        ("broken", r"raised KeyError: 'x' \(.*mine\.py, line 8\)"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            load_dataset(f"mine:{function}")
+    with pytest.raises(SettingsError, match="raised KeyError"):
+        make_model("mine:broken", (1, 8, 8), 6)
+    with pytest.raises(SettingsError, match=r"must return a torch\.nn\.Module; got None"):
+        make_model("mine:none", (1, 8, 8), 6)
+
+
 def test_idx_files_that_are_cut_off(tmp_path: Path) -> None:
     """A truncated or foreign file is refused."""
     header = b"\x00\x00\x08\x01" + (5).to_bytes(4, "big")
