@@ -4,8 +4,6 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 
-import typer
-
 # verb: module that holds the function of that name, extra that the module needs, what the verb does
 VERBS = {
     "record": ("thermodl.record.cli", "record", "train a model and record its trajectory"),
@@ -29,9 +27,16 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments[0] == "--version":
         print(f"thermodl {version('thermodl')}")
         return
-    verb = arguments[0]
-    if verb not in VERBS:
-        _fail(f"there is no verb {verb!r}; expected one of {', '.join(VERBS)} (see thermodl --help)")
+    if arguments[0] not in VERBS:
+        _fail(f"there is no verb {arguments[0]!r}; expected one of {', '.join(VERBS)} (see thermodl --help)")
+    try:
+        _run(*arguments)
+    except KeyboardInterrupt:  # while packages are being imported; later Typer takes it
+        _interrupted()
+        sys.exit(INTERRUPTED)
+
+
+def _run(verb: str, *arguments: str) -> None:
     module, extra, _ = VERBS[verb]
     try:
         function = getattr(import_module(module), verb)
@@ -39,14 +44,16 @@ def main(arguments: list[str] | None = None) -> None:
         if extra is None or (error.name or "").startswith("thermodl"):
             raise
         _fail(f'thermodl {verb} needs the package {error.name}: pip install "thermodl[{extra}]"')
+    import typer
+
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(function)
     try:
-        app(args=arguments[1:], prog_name=f"thermodl {verb}")
+        app(args=list(arguments), prog_name=f"thermodl {verb}")
     except SystemExit as stop:
         # Typer turns Ctrl-C into this, without a word.
         if stop.code == INTERRUPTED:
-            print("thermodl: interrupted; what was written before is safe", file=sys.stderr)
+            _interrupted()
         raise
     except Exception as error:
         from thermodl.record.store import UserError
@@ -69,6 +76,10 @@ def _overview() -> str:
             "thermodl VERB --help explains a verb; thermodl --version prints the version.",
         ]
     )
+
+
+def _interrupted() -> None:
+    print("thermodl: interrupted; what was written before is safe", file=sys.stderr)
 
 
 def _fail(message: str) -> None:

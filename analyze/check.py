@@ -11,6 +11,7 @@ import typer
 from thermodl.record.check import Check, check_recording
 from thermodl.record.store import UserError, open_run
 
+from .cli import describe_failure
 from .physics.stationarity import identity
 from .quantities import constant_stretches, is_nesterov, is_sgd
 
@@ -39,7 +40,7 @@ def check(runs: Annotated[list[Path], typer.Argument(help="Run folders, such as 
         try:
             attributes, checks = check_run(run)
         except UserError as error:
-            named.append(f"{run}: {error}")
+            named.append(describe_failure(run, "", str(error)))
             failures[str(run)] = 2
             continue
         for one in checks:

@@ -1,8 +1,10 @@
 """`thermodl analyze` and `thermodl ls`."""
 
 import json
+import re
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +18,7 @@ from thermodl.record.store import NAME, RunError, UserError, list_runs, read_att
 from . import physics
 from .pipeline import analyze as analyze_run
 from .results import read_result_attributes
-from .settings import AnalysisError, make_settings
+from .settings import AnalysisError, NotDefinedError, make_settings
 
 
 def analyze(
@@ -41,6 +43,9 @@ def analyze(
     Results go to results.zarr in each run folder. What was computed before from the same recording with the same
     settings is not computed again. A run that cannot be analyzed does not stop the others; it is named at the end.
 
+    Exit code: 0 if all is well (a quantity that is not defined for the optimizer is no failure), 1 if an analysis
+    broke, 2 if there is something to mend.
+
     \b
     thermodl analyze runs/*
     thermodl analyze runs/mine --only diffusion,temperature --segment 1000:3000
@@ -55,20 +60,34 @@ def analyze(
         waiting_times=waiting_times,
     )
     wanted = [part.strip() for part in only.split(",")] if only else None
-    failures: dict[str, str] = {}
+    failures: list[Exception] = []
+    named: list[str] = []
     for run in runs:
         print(f"{run}", flush=True)
         try:
-            reasons = analyze_run(run, wanted, settings, name=name, force=force, progress=_Lines())
-        except UserError as error:
-            if len(runs) == 1:
-                raise
-            reasons = {"": str(error)}
-        failures |= {f"{run} {analysis}".strip(): reason for analysis, reason in reasons.items()}
-    for where, reason in failures.items():
-        print(f"thermodl: {where}: {reason}", file=sys.stderr)
+            errors = analyze_run(run, wanted, settings, name=name, force=force, progress=_Lines())
+        except Exception as error:  # whatever is wrong with one run, the others are analyzed
+            errors = {"": error}
+        for analysis, error in errors.items():
+            if isinstance(error, NotDefinedError):
+                continue
+            failures.append(error)
+            if isinstance(error, UserError):
+                named.append(describe_failure(run, analysis, str(error)))
+            else:
+                traceback.print_exception(error)
+                named.append(describe_failure(run, analysis, f"{type(error).__name__}: {error}"))
+    for line in named:
+        print(f"thermodl: {line}", file=sys.stderr)
     if failures:
-        raise typer.Exit(2)
+        raise typer.Exit(2 if all(isinstance(error, UserError) for error in failures) else 1)
+
+
+def describe_failure(run: Path, analysis: str, message: str) -> str:
+    """`runs/x temperature: message`; a message that names the run itself is not told it twice."""
+    named = re.search(rf"(?<![\w./\\-]){re.escape(str(run))}(?![\w-])", message)
+    where = [analysis] if named else [str(run), analysis]
+    return ": ".join([" ".join(filter(None, where)), message]) if any(where) else message
 
 
 def ls(

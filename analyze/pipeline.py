@@ -10,12 +10,13 @@ from typing import Any
 
 import xarray as xr
 
-from thermodl.record.store import UserError, open_run, read_attributes
+from thermodl.record.store import read_attributes
 
 from . import physics
 from .quantities import MIN_STEPS
-from .results import FORMAT_VERSION, read_result_attributes, write_results
-from .settings import AnalysisError, AnalysisSettings, make_settings
+from .recording import open_whole_run
+from .results import FORMAT_VERSION, ResultsError, open_result, read_result_attributes, write_results
+from .settings import KERNELS_VERSION, AnalysisError, AnalysisSettings, NotDefinedError, make_settings
 
 _COORDINATES = {
     "lag": ("step", "lag", "时间差"),
@@ -38,7 +39,7 @@ def analyze(
     name: str = "default",
     force: bool = False,
     progress: Callable[[str, str], None] | None = None,
-) -> dict[str, str]:
+) -> dict[str, Exception]:
     """Analyze one run and keep the results in its `results.zarr`.
 
     Args:
@@ -47,10 +48,11 @@ def analyze(
         settings: how; the defaults by default.
         name: under which name the results are kept, so that several settings live side by side.
         force: compute again even what is there.
-        progress: called with an analysis and `start`, `computed`, `cached` or `failed`.
+        progress: called with an analysis and `start`, `computed`, `cached`, `failed` or `not defined: …`.
 
     Returns:
-        For each analysis that could not be made, the reason.
+        For each analysis that could not be made, why: NotDefinedError where this kind of training has no such
+        quantity, another UserError where the run or the settings forbid it, any other exception for a defect of ours.
 
     Raises:
         RunError: if the run cannot be read.
@@ -64,26 +66,28 @@ def analyze(
         raise AnalysisError(
             f"{path} has {attributes['committed']['step']} committed steps; at least {MIN_STEPS} are needed"
         )
-    stored = read_result_attributes(path, name)
     run: xr.Dataset | None = None
-    reasons = {}
+    errors: dict[str, Exception] = {}
     for analysis in wanted:
         module = physics.load(analysis)
         key = cache_key(attributes, analysis, module.VERSION, _used(settings, module.USES))
-        if not force and stored.get(analysis, {}).get("cache_key") == key:
+        if not force and _holds(path, name, analysis, key):
             report(analysis, "cached")
             continue
         report(analysis, "start")
-        run = open_run(path) if run is None else run
+        run = open_whole_run(path) if run is None else run
         try:
             results = module.estimate(run, settings).compute()
-        except UserError as error:
-            reasons[analysis] = str(error)
+            write_results(path, name, analysis, _label(results, module, analysis, attributes, settings, key))
+        except NotDefinedError as error:
+            errors[analysis] = error
+            report(analysis, f"not defined: {error}")
+        except Exception as error:  # one analysis that breaks must not cost the others
+            errors[analysis] = error
             report(analysis, "failed")
-            continue
-        write_results(path, name, analysis, _label(results, module, analysis, attributes, settings, key))
-        report(analysis, "computed")
-    return reasons
+        else:
+            report(analysis, "computed")
+    return errors
 
 
 def cache_key(attributes: dict[str, Any], analysis: str, analysis_version: int, used: dict[str, Any]) -> str:
@@ -91,10 +95,21 @@ def cache_key(attributes: dict[str, Any], analysis: str, analysis_version: int, 
     parts = {
         "run": [attributes.get("run_id"), attributes.get("started")],
         "committed": attributes["committed"],
-        "analysis": [analysis, analysis_version],
+        "analysis": [analysis, analysis_version, KERNELS_VERSION],
         "settings": used,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _holds(path: str | Path, name: str, analysis: str, key: str) -> bool:
+    """Whether results of this key are stored, and can be read."""
+    if read_result_attributes(path, name).get(analysis, {}).get("cache_key") != key:
+        return False
+    try:
+        open_result(path, name, analysis)
+    except ResultsError:
+        return False
+    return True
 
 
 def _check_names(only: Sequence[str] | None) -> list[str]:
@@ -129,6 +144,7 @@ def _label(
         format_version=FORMAT_VERSION,
         analysis=analysis,
         analysis_version=module.VERSION,
+        kernels_version=KERNELS_VERSION,
         cache_key=key,
         run_id=attributes.get("run_id", ""),
         committed_steps=attributes["committed"]["step"],

@@ -2,20 +2,23 @@
 
 A variable `x` is accompanied by its standard error `x_stderr` (and, where known, `x_n_eff`, the number of effectively
 independent samples behind it), tied by the attribute `ancillary_variables`. Every variable carries `units`,
-`long_name` and `long_name_zh`. Every group carries `analysis`, `analysis_version`, `cache_key`, `run_id`,
-`committed_steps`, `segment`, `settings`, `method`, `reference`, `verdicts`, `thermodl_version` and `created`;
-names along a dimension are the attribute `names_<dimension>`, since Zarr v3 has no stable type for strings.
+`long_name` and `long_name_zh`. Every group carries `analysis`, `analysis_version`, `kernels_version`, `cache_key`,
+`run_id`, `committed_steps`, `segment`, `settings`, `method`, `reference`, `verdicts`, `thermodl_version` and `created`;
+names along a dimension are the attribute `names_<dimension>`, since Zarr v3 has no stable type for strings, and
+`digest` is the SHA-256 of all values, since zarr reads a chunk that was lost as NaN.
 A verdict is `{"quantity", "status", "code", "en", "zh"}` with status `ok`, `caution` or `untrusted`.
 
 A group is written beside its place and renamed into it, so that a reader never sees half a result.
 """
 
+import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 import zarr
 from zarr.storage import LocalStore
@@ -27,7 +30,7 @@ STATUSES = ("ok", "caution", "untrusted")
 
 
 class ResultsError(UserError):
-    """Results that cannot be read."""
+    """Results that cannot be read or written."""
 
 
 def write_results(run: str | Path, name: str, analysis: str, results: xr.Dataset) -> None:
@@ -35,20 +38,26 @@ def write_results(run: str | Path, name: str, analysis: str, results: xr.Dataset
 
     Raises:
         ValueError: if a variable lacks its attributes, or a verdict is malformed.
+        ResultsError: if the place cannot be written.
     """
     check_results(results)
     place = run_folder(run) / "results.zarr" / name
-    place.mkdir(parents=True, exist_ok=True)
-    for group in (place.parent, place):
-        if not (group / "zarr.json").exists():
-            zarr.create_group(group)
     beside = place / f".{analysis}.{os.getpid()}.new"
     old = place / f".{analysis}.{os.getpid()}.old"
+    stored = _names_to_attributes(results)
     try:
-        _names_to_attributes(results).to_zarr(beside, consolidated=False, zarr_format=3, mode="w")
+        place.mkdir(parents=True, exist_ok=True)
+        for group in (place.parent, place):
+            if not (group / "zarr.json").exists():
+                zarr.create_group(group)
+        stored = stored.assign_attrs(digest=_digest(stored))
+        # A chunk of nothing but NaN would be left out, and come back as another NaN than was written.
+        stored.to_zarr(beside, consolidated=False, zarr_format=3, mode="w", write_empty_chunks=True)
         if (place / analysis).exists():
             (place / analysis).rename(old)
         beside.rename(place / analysis)
+    except OSError as error:
+        raise ResultsError(f"{place / analysis} cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -100,27 +109,47 @@ def open_results(run: str | Path, name: str = "default") -> dict[str, xr.Dataset
     Raises:
         ResultsError: if a stored result cannot be read, or its format is newer than this version.
     """
-    results = {}
-    for analysis, attributes in read_result_attributes(run, name).items():
-        place = run_folder(run) / "results.zarr" / name / analysis
-        version = attributes.get("format_version", 1)
+    return {analysis: open_result(run, name, analysis) for analysis in read_result_attributes(run, name)}
+
+
+def open_result(run: str | Path, name: str, analysis: str) -> xr.Dataset:
+    """One stored analysis, in memory.
+
+    Raises:
+        ResultsError: if it cannot be read, does not hold what was written, or its format is newer than this version.
+    """
+    place = run_folder(run) / "results.zarr" / name / analysis
+    try:
+        store = LocalStore(place, read_only=True)
+        found = xr.open_zarr(store, consolidated=False, mask_and_scale=False, decode_times=False, chunks=None)
+        version = found.attrs.get("format_version", 1)
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise ResultsError(f"{place} has results format {version}, this thermodl reads up to {FORMAT_VERSION}")
-        try:
-            store = LocalStore(place, read_only=True)
-            stored = xr.open_zarr(store, consolidated=False, mask_and_scale=False, decode_times=False, chunks=None)
-            results[analysis] = _names_from_attributes(stored.load())
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ResultsError(
-                f"{place} cannot be read ({type(error).__name__}: {error}); run thermodl analyze again with --force"
-            ) from error
-    return results
+        found = found.load()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ResultsError(
+            f"{place} cannot be read ({type(error).__name__}: {error}); run thermodl analyze again with --force"
+        ) from error
+    # Results of an older version have no digest.
+    if found.attrs.get("digest") not in (None, _digest(found)):
+        raise ResultsError(f"{place} does not hold what was written; run thermodl analyze again with --force")
+    return _names_from_attributes(found)
 
 
 def read_verdicts(results: xr.Dataset) -> list[dict[str, str]]:
     """The verdicts of one analysis, worst first."""
     verdicts = json.loads(results.attrs.get("verdicts", "[]"))
     return sorted(verdicts, key=lambda verdict: -STATUSES.index(verdict["status"]))
+
+
+def _digest(results: xr.Dataset) -> str:
+    """SHA-256 over names, shapes and values of all variables."""
+    digest = hashlib.sha256()
+    for name in sorted(map(str, results.variables)):
+        values = results[name].values
+        digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
 def _names_to_attributes(results: xr.Dataset) -> xr.Dataset:

@@ -6,9 +6,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thermodl.record.store import UserError
 
+KERNELS_VERSION = 1
+"""raised when the numbers of `series`, `quantities` or `errorbar`, which all analyses share, change"""
+
 
 class AnalysisError(UserError):
     """An analysis that cannot be made of this run, with the reason."""
+
+
+class NotDefinedError(AnalysisError):
+    """A quantity that is not defined for this kind of training: nothing failed, and nothing is to be mended."""
 
 
 class AnalysisSettings(BaseModel):

@@ -1,14 +1,17 @@
 """The pipeline: cached by content, settings side by side, refusals with a reason; on a synthetic run without torch."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
+from thermodl import cli
 from thermodl.analyze import AnalysisSettings, analyze, open_results, open_run
 from thermodl.analyze.results import ResultsError, read_verdicts, write_results
-from thermodl.analyze.settings import AnalysisError, make_settings
+from thermodl.analyze.settings import KERNELS_VERSION, AnalysisError, NotDefinedError, make_settings
 from thermodl.record.store import RunError, RunWriter
 
 import truth
@@ -94,6 +97,33 @@ def test_everything_is_computed_once_and_then_cached(tmp_path: Path) -> None:
     assert sorted(open_results(tmp_path / "run", "middle")) == ["diffusion"]
 
 
+@pytest.mark.parametrize("damage", ["halved", "missing", "re-recorded", "kernels"])
+def test_what_no_longer_holds_is_not_called_cached(
+    tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result that is damaged or lost, of another recording of the same id, or of other kernels, is made again."""
+    write_walk(tmp_path / "run")
+    analyze(tmp_path / "run", ["dissipation"])
+    before = open_results(tmp_path / "run")["dissipation"]
+    stored = tmp_path / "run" / "results.zarr" / "default" / "dissipation" / "gradient_dissipation" / "c" / "0"
+    if damage == "halved":
+        stored.write_bytes(stored.read_bytes()[:5])
+    elif damage == "missing":
+        stored.unlink()
+        with pytest.raises(ResultsError, match="does not hold what was written"):
+            open_results(tmp_path / "run")
+    elif damage == "re-recorded":
+        shutil.rmtree(tmp_path / "run" / "run.zarr")
+        write_walk(tmp_path / "run", change_at=300)
+    else:
+        monkeypatch.setattr("thermodl.analyze.pipeline.KERNELS_VERSION", KERNELS_VERSION + 1)
+    said: list[str] = []
+    analyze(tmp_path / "run", ["dissipation"], progress=lambda _, state: said.append(state))
+    assert said == ["start", "computed"]
+    again = open_results(tmp_path / "run")["dissipation"]
+    assert again.drop_attrs().equals(before.drop_attrs()) == (damage != "re-recorded")
+
+
 def test_results_say_how_they_were_made(tmp_path: Path) -> None:
     """Provenance, units and both languages on every variable; D of the walk within its error."""
     write_walk(tmp_path / "run")
@@ -118,7 +148,7 @@ def test_what_is_not_defined_is_refused_with_the_reason(tmp_path: Path) -> None:
     write_walk(tmp_path / "run", optimizer="Adam")
     reasons = analyze(tmp_path / "run")
     assert list(reasons) == ["stationarity"]
-    assert "not defined for Adam" in reasons["stationarity"]
+    assert "not defined for Adam" in str(reasons["stationarity"])
     temperature = open_results(tmp_path / "run")["temperature"]
     assert "temperature_noise" not in temperature
     assert any(verdict["code"] == "not-defined" for verdict in read_verdicts(temperature))
@@ -152,7 +182,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(AnalysisError, match="no analysis 'diffussion'; expected one of correlation, diffusion"):
         analyze(tmp_path / "run", ["diffussion"])
     reasons = analyze(tmp_path / "run", ["diffusion"], AnalysisSettings(segment="0:9000"))
-    assert "within 0:600" in reasons["diffusion"]
+    assert "within 0:600" in str(reasons["diffusion"])
     with pytest.raises(AnalysisError, match=r"segment = 'x'.*settings are segment"):
         make_settings(segment="x")
     with pytest.raises(RunError, match="no such folder"):
@@ -197,15 +227,55 @@ def test_broken_results(tmp_path: Path) -> None:
 
 
 def test_a_damaged_recording_costs_the_analyses_that_need_it(tmp_path: Path) -> None:
-    """A chunk cut short is named by the analyses that read it, and the others are made; cut metadata refuse the run."""
+    """A chunk cut short or lost is named by the analyses that read it, the others are made; cut metadata refuse all."""
     write_walk(tmp_path / "run")
     array = tmp_path / "run" / "run.zarr" / "gradient_squared"
-    chunk = next(path for path in (array / "c").rglob("*") if path.is_file())
+    chunk = array / "c" / "0" / "1"
     chunk.write_bytes(chunk.read_bytes()[:20])
     reasons = analyze(tmp_path / "run")
     assert sorted(reasons) == ["dissipation", "stationarity", "temperature"]
-    assert all("gradient_squared is damaged" in reason for reason in reasons.values())
+    assert all("gradient_squared is damaged" in str(reason) for reason in reasons.values())
     assert sorted(open_results(tmp_path / "run")) == ["correlation", "diffusion"]
+    chunk.unlink()
+    reasons = analyze(tmp_path / "run", force=True)
+    assert sorted(reasons) == ["dissipation", "stationarity", "temperature"]
+    assert all("gradient_squared lacks its chunk c/0/1, which" in str(reason) for reason in reasons.values())
     (array / "zarr.json").write_text("{", "utf-8")
     with pytest.raises(RunError, match="cannot be opened"):
         analyze(tmp_path / "run", force=True)
+
+
+def test_results_that_cannot_be_written(tmp_path: Path) -> None:
+    """One sentence for every analysis; what was written before stays."""
+    write_walk(tmp_path / "run")
+    (tmp_path / "run" / "results.zarr").write_text("in the way")
+    errors = analyze(tmp_path / "run", ["dissipation", "correlation"])
+    assert list(errors) == ["dissipation", "correlation"]
+    assert all(isinstance(error, ResultsError) and "cannot be written" in str(error) for error in errors.values())
+
+
+def test_one_analysis_that_breaks_does_not_stop_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect gives a traceback, its name at the end and code 1; what is not defined is said, and is no failure."""
+    both = [str(tmp_path / name) for name in ("one", "two")]
+    for path in both:
+        write_walk(Path(path))
+    kinds = iter([ZeroDivisionError, NotDefinedError, NotDefinedError])
+
+    def estimate(*_: object) -> xr.Dataset:
+        raise next(kinds)("no such thing")
+
+    monkeypatch.setattr("thermodl.analyze.physics.temperature.estimate", estimate)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["analyze", *both, "--only", "temperature,dissipation"])
+    assert stopped.value.code == 1
+    out, error = capsys.readouterr()
+    assert "Traceback" in error
+    assert error.splitlines()[-1] == f"thermodl: {both[0]} temperature: ZeroDivisionError: no such thing"
+    assert "  temperature: not defined: no such thing" in out.splitlines()
+    assert all("dissipation" in open_results(path) for path in both)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["analyze", both[1], "--only", "temperature"])
+    assert stopped.value.code == 0
+    assert not capsys.readouterr().err
