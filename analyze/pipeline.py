@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,7 @@ _COORDINATES = {
     "segment_stop": ("step", "end step", "结束步"),
 }
 
-__all__ = ["AnalysisSettings", "analyze", "cache_key", "make_settings"]
+__all__ = ["AnalysisSettings", "analyze", "cache_key", "find_changes", "make_settings"]
 
 
 def analyze(
@@ -101,6 +101,31 @@ def cache_key(attributes: dict[str, Any], analysis: str, analysis_version: int, 
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def find_changes(attributes: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
+    """What has changed since results were made; [] if they are up to date.
+
+    Args:
+        attributes: of the run, as `read_attributes`.
+        stored: attributes of one stored analysis.
+
+    Returns:
+        `other-recording` if they are of another one, `more-steps` if it has grown, `analysis` if its code is newer.
+    """
+    steps, covered = attributes["committed"]["step"], stored.get("committed_steps")
+    same = all(stored.get(key, attributes.get(key, "")) == attributes.get(key, "") for key in ("run_id", "started"))
+    changes = []
+    if not same or (isinstance(covered, int) and covered > steps):
+        changes.append("other-recording")
+    elif isinstance(covered, int) and covered < steps:
+        changes.append("more-steps")
+    analysis = stored.get("analysis")
+    if analysis in physics.names():
+        made_by = (stored.get("analysis_version"), stored.get("kernels_version", 1))
+        if made_by != (physics.load(str(analysis)).VERSION, KERNELS_VERSION):
+            changes.append("analysis")
+    return changes
+
+
 def _holds(path: str | Path, name: str, analysis: str, key: str) -> bool:
     """Whether results of this key are stored, and can be read."""
     if read_result_attributes(path, name).get(analysis, {}).get("cache_key") != key:
@@ -147,6 +172,7 @@ def _label(
         kernels_version=KERNELS_VERSION,
         cache_key=key,
         run_id=attributes.get("run_id", ""),
+        started=attributes.get("started"),
         committed_steps=attributes["committed"]["step"],
         settings=json.dumps(_used(settings, module.USES)),
         verdicts=json.dumps(results.attrs.get("verdicts", []), ensure_ascii=False),

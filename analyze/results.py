@@ -3,7 +3,8 @@
 A variable `x` is accompanied by its standard error `x_stderr` (and, where known, `x_n_eff`, the number of effectively
 independent samples behind it), tied by the attribute `ancillary_variables`. Every variable carries `units`,
 `long_name` and `long_name_zh`. Every group carries `analysis`, `analysis_version`, `kernels_version`, `cache_key`,
-`run_id`, `committed_steps`, `segment`, `settings`, `method`, `reference`, `verdicts`, `thermodl_version` and `created`;
+`run_id`, `started`, `committed_steps`, `segment`, `settings`, `method`, `reference`, `verdicts`, `thermodl_version` and
+`created`;
 names along a dimension are the attribute `names_<dimension>`, since Zarr v3 has no stable type for strings, and
 `digest` is the SHA-256 of all values, since zarr reads a chunk that was lost as NaN.
 A verdict is `{"quantity", "status", "code", "en", "zh"}` with status `ok`, `caution` or `untrusted`.
@@ -23,7 +24,7 @@ import xarray as xr
 import zarr
 from zarr.storage import LocalStore
 
-from thermodl.record.store import UserError, run_folder
+from thermodl.record.store import NAME, UserError, run_folder
 
 FORMAT_VERSION = 1
 STATUSES = ("ok", "caution", "untrusted")
@@ -99,7 +100,8 @@ def read_result_attributes(run: str | Path, name: str = "default") -> dict[str, 
 def list_settings_names(run: str | Path) -> list[str]:
     """The names under which results of a run are stored, `default` first."""
     place = run_folder(run) / "results.zarr"
-    names = [entry.name for entry in place.iterdir() if entry.is_dir()] if place.is_dir() else []
+    entries = place.iterdir() if place.is_dir() else ()
+    names = [entry.name for entry in entries if NAME.fullmatch(entry.name) and entry.is_dir()]
     return sorted(names, key=lambda name: (name != "default", name))
 
 

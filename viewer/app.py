@@ -38,7 +38,8 @@ def main() -> None:
         st.error(f"{_NO_FOLDER(st.session_state['lang'])} {escape_markdown(str(error))}")
         return
     state = _sidebar(runs)
-    context = Context(state, root, runs, catalog.find(runs, state.run), catalog.find(runs, state.other))
+    chosen = (catalog.with_results(catalog.find(runs, run), state.results) for run in (state.run, state.other))
+    context = Context(state, root, runs, *chosen)
     pages = [
         st.Page(partial(module.page, context), title=module.TITLE(state.lang), url_path=module.__name__.split(".")[-1])
         for module in PAGES
@@ -73,8 +74,12 @@ def _sidebar(runs: dict[str, Run]) -> ViewState:
     _select(Text("Time axis", "时间轴")(lang), "axis", AXES, lambda axis: _AXIS_NAMES[axis](lang))
     run = runs.get(st.session_state["run"])
     groups = ["all", *(str(group) for group in (run.attributes.get("groups") or [] if run else []))]
+    if run and len(run.results_names) > 1:
+        _select(Text("Results", "分析结果")(lang), "results", run.results_names, lambda name: name)
+    else:
+        st.session_state["results"] = ""
     _select(Text("Group of layers", "层组")(lang), "group", groups, lambda name: ALL(lang) if name == "all" else name)
-    return ViewState(**{key: st.session_state[key] for key in ("run", "other", "axis", "group", "lang")})
+    return ViewState(**{key: st.session_state[key] for key in ("run", "other", "axis", "group", "results", "lang")})
 
 
 def _select(label: str, key: str, options: Sequence[str], name: Callable[[str], str]) -> None:

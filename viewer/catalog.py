@@ -27,6 +27,9 @@ class Run:
     problem: str = ""
     """why the run or its results cannot be read, without paths of this computer"""
     results_name: str = "default"
+    """the settings name whose results are shown"""
+    results_names: tuple[str, ...] = ()
+    """all settings names that there are results of, `default` first"""
     analyzed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """attributes of each stored analysis"""
 
@@ -43,7 +46,8 @@ class Run:
     def version(self) -> str:
         """Changes whenever the recording or the results do; the key of everything cached."""
         stamps = sorted((name, str(attrs.get("created"))) for name, attrs in self.analyzed.items())
-        return f"{self.attributes.get('last_commit')} {self.attributes.get('committed')} {stamps}"
+        recorded = f"{self.attributes.get('last_commit')} {self.attributes.get('committed')}"
+        return f"{recorded} {self.results_name} {stamps}"
 
 
 def scan(root: str | Path) -> dict[str, Run]:
@@ -55,18 +59,27 @@ def scan(root: str | Path) -> dict[str, Run]:
     return {path.name: read_run(path) for path in list_runs(root)}
 
 
-def read_run(path: Path) -> Run:
-    """Metadata of one run; a run that cannot be read says why."""
+def read_run(path: Path, results_name: str = "") -> Run:
+    """Metadata of one run, with the results of that settings name if there are any, else of the first one.
+
+    A run that cannot be read says why.
+    """
     try:
         attributes = read_attributes(path)
         state = run_state(attributes)
     except (UserError, TypeError, ValueError) as error:
         return Run(path.name, path, problem=plain_reason(error, path))
     try:
-        name = next(iter(list_settings_names(path)), "default")
-        return Run(path.name, path, attributes, state, "", name, read_result_attributes(path, name))
+        names = (*list_settings_names(path),)
+        name = results_name if results_name in names else next(iter(names), "default")
+        return Run(path.name, path, attributes, state, "", name, names, read_result_attributes(path, name))
     except (OSError, TypeError) as error:
         return Run(path.name, path, attributes, state, plain_reason(error, path))
+
+
+def with_results(run: Run | None, name: str) -> Run | None:
+    """The run with the results of that name in place, if it has them."""
+    return read_run(run.path, name) if run and name in run.results_names and name != run.results_name else run
 
 
 def find(runs: Mapping[str, Run], run_id: Any) -> Run | None:

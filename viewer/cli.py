@@ -76,15 +76,21 @@ def _serve(root: Path, name: str, host: str, port: int, lang: Language | None, n
 
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder, such as runs/first.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; by default report.html (or "
-                                                                       "report.zh.html) in the run folder.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; by default report.html, with "
+                                                                       "the name and language in it, in the run "
+                                                                       "folder.")] = None,
     lang: Annotated[Language, typer.Option(help="Language of the report.")] = Language.en,
+    results: Annotated[str, typer.Option(help="Name under which analyze kept the results (its --name). [default: "
+                                              "default, or the first there is]", show_default=False)] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file even if it is no thermodl "
+                                                                "report.")] = False,
 ) -> None:  # fmt: skip
     """Write one HTML file about an analyzed run: it opens anywhere without a network, and prints."""
     from .report import write_report
 
-    name = "report.html" if lang is Language.en else f"report.{lang.value}.html"
-    print(write_report(run_folder(run), output or run_folder(run) / name, lang.value))
+    parts = ["report", results if results != "default" else "", lang.value if lang is not Language.en else "", "html"]
+    output = output or run_folder(run) / ".".join(filter(None, parts))
+    print(write_report(run_folder(run), output, lang.value, results, overwrite=overwrite))
 
 
 def _listen(host: str, port: int) -> socket.socket:

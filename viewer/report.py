@@ -39,10 +39,9 @@ WORDS = {
     "results": Text("Results for all layers together", "全部层合计的结果"),
     "training": Text("Training", "训练过程"),
     "numbers": Text("Numbers", "数值"),
-    "note": Text(
-        "1.23(4) means 1.23 ± 0.04 (one standard error); — means not defined or not resolved.",
-        "1.23(4) 表示 1.23 ± 0.04（一个标准误）；— 表示没有定义或无法分辨。",
-    ),
+    "note": tables.NOTE,
+    "stale": tables.STALE,
+    "named": Text("results", "分析结果"),
     "methods": Text("Methods and references", "方法与参考文献"),
     "settings": Text("Settings", "设置"),
     "provenance": Text("Provenance", "来源"),
@@ -75,6 +74,10 @@ class Section:
     title: str
     explanation: str
     formula: str
+    basis: str
+    """the steps and settings it was made from"""
+    stale: list[str]
+    """why it does not belong to the recording or to its sisters any more"""
     verdicts: list[tuple[str, str, str, str]]
     """status, sign and word, quantity, sentence"""
     numbers: pd.DataFrame
@@ -93,13 +96,22 @@ class Picture:
     svg: Markup
 
 
-def write_report(folder: Path, output: Path, lang: str = "en") -> Path:
-    """Write the report of a run to `output`, atomically.
+def write_report(folder: Path, output: Path, lang: str = "en", results: str = "", *, overwrite: bool = False) -> Path:
+    """Write the report of a run to `output`, atomically; a report that is there is replaced.
+
+    Args:
+        folder: the run folder.
+        output: the file to write.
+        lang: `en` or `zh`.
+        results: settings name of the results; by default `default`, or the first there is.
+        overwrite: replace a file that is no report, too.
 
     Raises:
-        UserError: if the run cannot be read, was never analyzed, or the file cannot be written.
+        UserError: if the run cannot be read, was never analyzed, or the file cannot or must not be written.
     """
-    html = build_report(folder, lang)
+    if output.exists() and not overwrite and not _is_report(output):
+        raise ReportError(f"{output} is there and no thermodl report; choose another --output, or --overwrite it")
+    html = build_report(folder, lang, results)
     try:
         handle, beside = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -114,18 +126,31 @@ def write_report(folder: Path, output: Path, lang: str = "en") -> Path:
     return output
 
 
-def build_report(folder: Path, lang: str = "en") -> str:
+def _is_report(path: Path) -> bool:
+    """Whether a file has the title of a report."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(2000)
+    except OSError:
+        return False
+    return any(f" · {word}</title>".encode() in start for word in WORDS["report"])
+
+
+def build_report(folder: Path, lang: str = "en", results_name: str = "") -> str:
     """The report of a run as HTML text.
 
     Raises:
-        UserError: if the run cannot be read or was never analyzed.
+        UserError: if the run cannot be read, was never analyzed, or has no results of that name.
     """
     read_attributes(folder)  # says what is wrong, with the path
-    run = read_run(folder)
+    run = read_run(folder.resolve(), results_name)  # `.` has no name
+    if results_name and results_name != run.results_name:
+        known = f"expected one of {', '.join(run.results_names)}" if run.results_names else "there are none yet"
+        raise ReportError(f"{folder} has no results named {results_name!r}; {known}")
     results = read_results(run)
     if not results:
         raise ReportError(f"{folder} has no results yet; make them with: thermodl analyze {folder}")
-    state = ViewState(run=run.id, lang=lang)
+    state = ViewState(run=run.id, results=results_name, lang=lang)
     training = [_picture(figure, lang) for figure in figures.training(folder, state)]
     sections = [_section(run, name, results[name], state) for name in _in_order(results)]
     template = jinja2.Environment(
@@ -139,7 +164,7 @@ def build_report(folder: Path, lang: str = "en") -> str:
         state=tables.STATES.get(run.state, Text(run.state, run.state))(lang),
         partial=_PARTIAL(lang) if run.state in ("running", "silent") else "",
         recorded=tables.moment(run.attributes.get("started")),
-        headlines=tables.headlines(results, lang),
+        headlines=tables.headlines(run, results, lang),
         training=training,
         sections=sections,
         settings=tables.settings(settings_of(run.attributes), lang),
@@ -172,6 +197,8 @@ def _section(run: Run, name: str, data: xr.Dataset, state: ViewState) -> Section
         title=attribute(data.attrs, "title", lang) or name,
         explanation=attribute(data.attrs, "explanation", lang),
         formula=str(data.attrs.get("formula", "")),
+        basis=tables.basis(data.attrs, lang),
+        stale=tables.stale(run, name, lang),
         verdicts=[_verdict(data, verdict, lang) for verdict in read_verdicts(data)],
         numbers=tables.numbers(data, tables.NUMBERS.get(name, ()), lang),
         figures=[_picture(figure, lang) for figure in (draw([Source(run.id, data)], state) if draw else [])],

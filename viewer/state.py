@@ -28,6 +28,8 @@ class ViewState:
     """time axis: `step` or `sgd_time`"""
     group: str = "all"
     """group of layers, or `all`"""
+    results: str = ""
+    """settings name of the results, or empty: `default`, or whatever there is"""
     lang: str = "en"
 
     def to_query(self) -> dict[str, str]:
@@ -53,5 +55,6 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
     "other": lambda text: bool(NAME.fullmatch(text)),
     "axis": lambda text: text in AXES,
     "group": lambda text: 0 < len(text) <= _LONGEST_GROUP and text.isprintable(),
+    "results": lambda text: bool(NAME.fullmatch(text)),
     "lang": lambda text: text in LANGUAGES,
 }

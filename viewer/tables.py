@@ -1,5 +1,6 @@
 """Numbers with their errors, settings and verdicts as small tables of text. No Streamlit, no physics."""
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -9,12 +10,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from thermodl.analyze.pipeline import find_changes
 from thermodl.analyze.results import STATUSES, read_verdicts
 
 from .catalog import Run, settings_of
 from .figures import ALL, group_names
 from .series import read_series
-from .text import MISSING, Text, number, quantity_title, with_error
+from .text import MISSING, Text, is_resolved, number, quantity_title, with_error
 
 # The numbers of each analysis worth a table, all by group or single.
 NUMBERS = {
@@ -65,6 +67,28 @@ ANALYSIS_NAMES = {
     "correlation": Text("correlation", "自相关"),
     "stationarity": Text("stationarity", "平稳性"),
 }
+NOTE = Text(
+    "1.23(4) means 1.23 ± 0.04 (one standard error); — means not defined; unresolved: the error is not known, or as "
+    "large as the value.",
+    "1.23(4) 表示 1.23 ± 0.04（一个标准误）；— 表示没有定义；未分辨：误差未知，或与数值一样大。",
+)
+STALE, STALE_SIGN = Text("stale", "已过期"), "⟳"
+_CHANGES = {
+    "other-recording": Text("it was made from another recording; analyze again.", "它来自另一次记录；请重新分析。"),
+    "more-steps": Text(
+        "it covers {old} of {new} recorded steps; analyze again to include the rest.",
+        "它只涵盖已记录的 {new} 步中的 {old} 步；重新分析即可包含其余部分。",
+    ),
+    "analysis": Text(
+        "it was made by an older version of this analysis; analyze again.", "它由旧版本的分析程序得到；请重新分析。"
+    ),
+}
+_OTHER_SEGMENT = Text(
+    "its steps are {own}, those of {names} are {steps}; do not compare them.",
+    "它使用第 {own} 步，{names}使用第 {steps} 步；不可相互比较。",
+)
+_BASIS = Text("Estimated from steps {steps}; settings: {settings}.", "由第 {steps} 步估计；设置：{settings}。")
+_LIST = Text(", ", "、")
 QUANTITY = Text("quantity", "物理量")
 VALUE = Text("value", "数值")
 VERDICT = Text("verdict", "判断")
@@ -94,16 +118,17 @@ def numbers(data: xr.Dataset, names: Iterable[str], lang: str) -> pd.DataFrame:
     rows = []
     for name in names:
         if name in data and set(data[name].dims) <= {"group"}:
-            cells = _cells(data, name)
+            cells = [with_error(value, error, lang) for value, error in _values(data, name)]
             rows.append([quantity_title(data[name].attrs, lang), *cells, *[MISSING] * (len(groups) - len(cells))])
     return pd.DataFrame(rows, columns=[QUANTITY(lang), *(ALL(lang) if name == "all" else name for name in groups)])
 
 
-def _cells(data: xr.Dataset, name: str) -> list[str]:
-    values = np.atleast_1d(data[name].values.astype(float))
-    stderr = np.atleast_1d(data[f"{name}_stderr"].values.astype(float)) if f"{name}_stderr" in data else None
-    errors = stderr if stderr is not None else np.full(len(values), np.nan)
-    return [with_error(float(value), float(error)) for value, error in zip(values, errors, strict=True)]
+def _values(data: xr.Dataset, name: str) -> list[tuple[float, float | None]]:
+    """Value and error of each group; the error of a quantity that has none is None."""
+    values = np.atleast_1d(data[name].values.astype(float)).tolist()
+    if f"{name}_stderr" not in data:
+        return [(value, None) for value in values]
+    return list(zip(values, np.atleast_1d(data[f"{name}_stderr"].values.astype(float)).tolist(), strict=True))
 
 
 def segments(data: xr.Dataset, lang: str) -> pd.DataFrame:
@@ -123,22 +148,67 @@ def segments(data: xr.Dataset, lang: str) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def headlines(results: Mapping[str, xr.Dataset], lang: str) -> pd.DataFrame:
-    """The numbers that stand for a run, for all layers together, each with the verdict on it."""
+def headlines(run: Run, results: Mapping[str, xr.Dataset], lang: str) -> pd.DataFrame:
+    """The numbers that stand for a run, for all layers together, each with its steps and the verdict on it."""
     rows = []
     for analysis, name in HEADLINES:
         data = results.get(analysis)
         if data is not None and name in data:
-            title, cell = quantity_title(data[name].attrs, lang), _cells(data, name)[0]
-            rows.append((title, cell, status_word(worst_status(data, name), lang)))
-    return pd.DataFrame(rows, columns=[QUANTITY(lang), VALUE(lang), VERDICT(lang)])
+            title, cell = quantity_title(data[name].attrs, lang), with_error(*_values(data, name)[0], lang)
+            mark = f" · {STALE_SIGN} {STALE(lang)}" if stale(run, analysis, lang) else ""
+            rows.append((title, cell, _segment_of(data.attrs), status_word(worst_status(data, name), lang) + mark))
+    return pd.DataFrame(rows, columns=[QUANTITY(lang), VALUE(lang), _COLUMNS["steps"](lang), VERDICT(lang)])
 
 
 def worst_status(data: xr.Dataset, name: str) -> str:
-    """The worst verdict on one quantity; if none names it, the worst of the analysis."""
+    """The worst verdict on one quantity; if none names it, the worst of the analysis; caution if it is unresolved."""
     verdicts = read_verdicts(data)
     own = [verdict for verdict in verdicts if verdict["quantity"] == name] or verdicts
-    return max((verdict["status"] for verdict in own), key=STATUSES.index, default="ok")
+    statuses = [verdict["status"] for verdict in own]
+    if not is_resolved(*_values(data, name)[0]):
+        statuses.append("caution")
+    return max(statuses, key=STATUSES.index, default="ok")
+
+
+def basis(attrs: Mapping[Any, Any], lang: str) -> str:
+    """What an analysis was made from: its steps and its settings; '' if it does not say."""
+    try:
+        used = json.loads(attrs.get("settings", "{}"))
+    except (TypeError, ValueError):
+        used = {}
+    words = [f"{key} = {value}" for key, value in used.items() if value is not None] if isinstance(used, dict) else []
+    steps = _segment_of(attrs)
+    if steps == MISSING:
+        return ""
+    return _BASIS(lang).format(steps=steps, settings=_LIST(lang).join(words) or MISSING)
+
+
+def _segment_of(attrs: Mapping[Any, Any]) -> str:
+    """The first and the end step that an analysis used, `1,000–3,000`."""
+    try:
+        start, stop = (int(step) for step in attrs["segment"])
+    except (KeyError, TypeError, ValueError):
+        return MISSING
+    return f"{start:,}–{stop:,}"
+
+
+def stale(run: Run, analysis: str, lang: str) -> list[str]:
+    """Why a result does not belong beside the recording or its sisters as they are now, in sentences."""
+    stored = run.analyzed.get(analysis, {})
+    covered = {"old": stored.get("committed_steps"), "new": f"{run.steps:,}"}
+    reasons = [_CHANGES[change](lang).format(**covered) for change in find_changes(run.attributes, stored)]
+    own, names = _segment_of(stored), {}
+    for sister, attrs in run.analyzed.items():
+        names.setdefault(_segment_of(attrs), []).append(analysis_name(sister, lang))
+    for steps in names:
+        if MISSING not in (own, steps) and steps != own:
+            reasons.append(_OTHER_SEGMENT(lang).format(names=_LIST(lang).join(names[steps]), steps=steps, own=own))
+    return reasons
+
+
+def analysis_name(name: str, lang: str) -> str:
+    """What an analysis is called."""
+    return ANALYSIS_NAMES[name](lang) if name in ANALYSIS_NAMES else name
 
 
 def status_word(status: str, lang: str) -> str:
@@ -174,12 +244,12 @@ def _run_row(run: Run, accuracy: float, lang: str) -> dict[str, Any]:
     cells = {
         title(lang): facts.get(key, _plain(own.get(key, run.attributes.get(key)))) for key, title in _COLUMNS.items()
     }
-    analyzed = [ANALYSIS_NAMES[name](lang) if name in ANALYSIS_NAMES else name for name in run.analyzed]
+    analyzed = [analysis_name(name, lang) for name in run.analyzed]
     return {
         RUN(lang): run.id,
         **cells,
         _ACCURACY(lang): f"{accuracy:.2%}" if np.isfinite(accuracy) else MISSING,
-        _ANALYZED(lang): ("、" if lang == "zh" else ", ").join(analyzed) or MISSING,
+        _ANALYZED(lang): _LIST(lang).join(analyzed) or MISSING,
         _CREATED(lang): moment(run.attributes.get("started")),
     }
 

@@ -24,6 +24,7 @@ class Text(NamedTuple):
         return Text(self.en.format(**values), self.zh.format(**values))
 
 
+UNRESOLVED = Text("{value} (unresolved)", "{value}（未分辨）")
 COLON = Text(": ", "：")
 
 
@@ -57,15 +58,24 @@ def number(value: float, digits: int = 4) -> str:
     return f"{mantissa}×10{str(int(exponent)).translate(_SUPERSCRIPTS)}" if exponent else mantissa
 
 
-def with_error(value: float, stderr: float = math.nan) -> str:
+def is_resolved(value: float, stderr: float | None) -> bool:
+    """Whether the error is known and smaller than the value; a quantity that has none (None) is exact."""
+    return stderr is None or stderr <= 0 or stderr < abs(value)
+
+
+def with_error(value: float, stderr: float | None = None, lang: str = "en") -> str:
     """A value with its standard error in units of the last digit: `1.23(4)`.
 
-    One digit of the error is shown, two if the first is 1. Without a known error the value stands alone.
+    One digit of the error is shown, two if the first is 1. A value whose error is not known (NaN) or as large as
+    itself is marked as unresolved; without an error (None) it stands alone.
     """
     if not math.isfinite(value):
         return MISSING
-    if not math.isfinite(stderr) or stderr <= 0:
-        return number(value)
+    text = _with_error(value, stderr) if stderr and math.isfinite(stderr) and stderr > 0 else number(value)
+    return text if is_resolved(value, stderr) else UNRESOLVED.fill(value=text)(lang)
+
+
+def _with_error(value: float, stderr: float) -> str:
     exponent = math.floor(math.log10(max(abs(value), stderr)))
     power = exponent if exponent < -3 or exponent >= 5 else 0
     value, stderr = value / 10.0**power, stderr / 10.0**power

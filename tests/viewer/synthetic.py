@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from thermodl.analyze import physics
 from thermodl.analyze.results import write_results
-from thermodl.record.store import RunWriter
+from thermodl.record.store import RunWriter, read_attributes
 
 GROUPS = ["conv1", "conv2", "fc1", "fc2"]
 ALL_GROUPS = ["all", *GROUPS]
@@ -107,15 +108,21 @@ def _set_attribute(folder: Path, name: str, value: float) -> None:
     metadata.write_text(json.dumps(content))
 
 
-def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0) -> Path:
-    """Write the five analyses of a run."""
+def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, name: str = "default") -> Path:
+    """Write the five analyses of a run, under a settings name."""
+    recorded = read_attributes(folder)
     rng = np.random.default_rng(seed)
     makers = {"temperature": _temperature, "dissipation": _dissipation, "diffusion": _diffusion,
               "correlation": _correlation, "stationarity": _stationarity}  # fmt: skip
-    for name, make in makers.items():
-        data = make(rng, 156.0 if sampling == "shuffle" else np.nan) if name == "diffusion" else make(rng)
-        data.attrs = _dataset_attributes(name)
-        write_results(folder, "default", name, data)
+    for analysis, make in makers.items():
+        data = make(rng, 156.0 if sampling == "shuffle" else np.nan) if analysis == "diffusion" else make(rng)
+        data.attrs = _dataset_attributes(analysis) | {
+            "analysis_version": physics.load(analysis).VERSION,
+            "run_id": recorded["run_id"],
+            "started": recorded["started"],
+            "committed_steps": recorded["committed"]["step"],
+        }
+        write_results(folder, name, analysis, data)
     return folder
 
 
@@ -135,12 +142,9 @@ def _dataset_attributes(name: str) -> dict[str, object]:
     keys = ("quantity", "status", "code", "en", "zh")
     return {
         "analysis": name,
-        "analysis_version": 1,
-        "run_id": "0" * 16,
-        "committed_steps": STEPS,
         "segment": [1000, STEPS],
         "segment_stationary": 1,
-        "settings": "{}",
+        "settings": '{"segment": "auto", "windows": 32}',
         "method": "Time averages over the segment; errors by the Γ-method with Student's t.",
         "reference": "U. Wolff, Comput. Phys. Commun. 156, 143 (2004); S. Yaida, arXiv:1810.00004.",
         "verdicts": json.dumps([dict(zip(keys, verdict, strict=True)) for verdict in verdicts], ensure_ascii=False),

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
+from viewer.synthetic import write_all_results, write_run
 
 import thermodl.viewer
 from thermodl.viewer.cli import LANG, ROOT
+from thermodl.viewer.report import build_report
 
 FOLDER = Path(thermodl.viewer.__file__).parent
 PAGES = ("", "overview", "temperature", "dissipation", "diffusion", "correlation", "stationarity")
@@ -87,6 +89,56 @@ def test_switching_the_language_keeps_the_view(world, monkeypatch):
     at.selectbox(key="lang").select("zh").run()
     assert at.query_params == {"v": "1", "run": "other", "axis": "step", "group": "fc1", "lang": "zh"}
     assert at.title[0].value == "实验列表"
+
+
+def test_results_of_several_names_are_chosen_in_the_sidebar_and_by_the_address(tmp_path, monkeypatch):
+    folder = write_all_results(write_run(tmp_path / "good"))
+    write_run(tmp_path / "plain")
+    write_all_results(folder, name="middle")
+    _edit_result(folder / "results.zarr" / "middle" / "diffusion", segment=[100, 500])
+    at = go_to(open_app(tmp_path, monkeypatch, run="good", results="middle"), "diffusion")
+    assert at.selectbox(key="results").options == ["default", "middle"]
+    assert "100–500; settings: segment = auto" in " ".join(words(at)).replace("\\", "")
+    at.selectbox(key="results").select("default").run()
+    assert at.query_params["results"] == "default"
+    assert "1,000–3,000; settings" in " ".join(words(at)).replace("\\", "")
+    at.selectbox(key="run").select("plain").run()
+    assert "results" not in [box.key for box in at.selectbox]
+    assert "results" not in at.query_params
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_what_is_stale_or_of_another_segment_says_so(tmp_path, monkeypatch, lang):
+    folder = write_all_results(write_run(tmp_path / "good"))
+    at = open_app(tmp_path, monkeypatch, run="good", lang=lang)
+    mark = {"en": "⟳ stale", "zh": "⟳ 已过期"}[lang]
+    assert mark not in " ".join(words(go_to(at, "diffusion"))) + build_report(folder, lang)
+    results = folder / "results.zarr" / "default"
+    _edit_result(results / "temperature", committed_steps=2000)
+    _edit_result(results / "dissipation", analysis_version=0)
+    _edit_result(results / "correlation", run_id="another")
+    for analysis in ("diffusion", "stationarity"):
+        _edit_result(results / analysis, segment=[100, 500])
+    report = build_report(folder, lang)
+    said = {
+        "temperature": ("covers 2000 of 3,000", "3,000 步中的 2000 步"),
+        "dissipation": ("older version of this analysis", "旧版本的分析程序"),
+        "correlation": ("another recording", "另一次记录"),
+        "diffusion": ("its steps are 100–500, those of", "它使用第 100–500 步，"),
+    }
+    assert report.count(mark) >= len(said)
+    for analysis, sentences in said.items():
+        at = go_to(open_app(tmp_path, monkeypatch, run="good", lang=lang), analysis)
+        warnings = [box.value.replace("\\", "") for box in at.warning if mark in box.value]
+        sentence = sentences[lang == "zh"]
+        assert any(sentence in warning for warning in warnings), (analysis, warnings)
+        assert sentence in report
+
+
+def _edit_result(group, **attributes):
+    content = json.loads((group / "zarr.json").read_bytes())
+    content["attributes"].update(attributes)
+    (group / "zarr.json").write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])

@@ -78,7 +78,7 @@ def test_writing_is_all_or_nothing(world, tmp_path):
         write_report(world / "good", tmp_path / "no" / "such" / "place.html")
 
 
-def test_the_command_puts_the_report_into_the_run_folder(tmp_path):
+def test_the_command_puts_the_report_into_the_run_folder(tmp_path, monkeypatch):
     import typer
 
     from thermodl.viewer.cli import report as command
@@ -90,3 +90,23 @@ def test_the_command_puts_the_report_into_the_run_folder(tmp_path):
     assert result.exit_code == 0, result.output
     assert result.output.strip() == str(folder / "report.zh.html")
     assert (folder / "report.zh.html").stat().st_size > 1e6
+
+    write_all_results(folder, name="other")
+    monkeypatch.chdir(folder)
+    assert CliRunner().invoke(app, [".", "--results", "other"]).output.strip() == "report.other.html"
+    html = (folder / "report.other.html").read_text("utf-8")
+    assert "<title>run ·" in html
+    assert "results: other" in html
+    with pytest.raises(UserError, match="no results named 'thrid'; expected one of default, other"):
+        build_report(folder, results_name="thrid")
+
+
+def test_only_a_report_is_written_over(world, tmp_path):
+    target = tmp_path / "notes.html"
+    target.write_text("mine")
+    with pytest.raises(UserError, match="is there and no thermodl report"):
+        write_report(world / "good", target)
+    assert target.read_text() == "mine"
+    write_report(world / "good", target, overwrite=True)
+    assert write_report(world / "good", target, "zh") == target
+    assert 'lang="zh-Hans"' in target.read_text("utf-8")

@@ -14,6 +14,7 @@ states = st.builds(
     other=st.just("") | names,
     axis=st.sampled_from(AXES),
     group=groups,
+    results=st.just("") | names,
     lang=st.sampled_from(LANGUAGES),
 )
 
@@ -24,7 +25,7 @@ def test_a_link_shows_another_reader_the_same_view(state):
 
 
 anything = st.none() | st.integers() | st.text() | st.lists(st.text())
-keys = st.sampled_from(["run", "other", "axis", "group", "lang", "v"]) | st.text()
+keys = st.sampled_from(["run", "other", "axis", "group", "results", "lang", "v"]) | st.text()
 
 
 @given(st.dictionaries(keys, anything), st.text())
@@ -32,7 +33,7 @@ def test_a_bad_link_gives_a_valid_view(query, lang):
     state = ViewState.from_query(query, lang)
     assert state.axis in AXES
     assert state.lang in LANGUAGES
-    assert all(not name or NAME.fullmatch(name) for name in (state.run, state.other))
+    assert all(not name or NAME.fullmatch(name) for name in (state.run, state.other, state.results))
     assert ViewState.from_query(state.to_query()) == state
 
 

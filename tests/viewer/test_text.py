@@ -15,9 +15,12 @@ from thermodl.viewer.text import escape_markdown, quantity_title, unit, with_err
         (-0.5, 0.2, "-0.5(2)"),
         (1234.5, 56.0, "1234(56)"),
         (2.1e-5, 6e-7, "2.10(6)×10⁻⁵"),
-        (0.0, 3e-8, "0(3)×10⁻⁸"),
+        (0.0, 3e-8, "0(3)×10⁻⁸ (unresolved)"),
+        (1.012, math.inf, "1.012 (unresolved)"),
+        (-0.1, 0.1, "-0.10(10) (unresolved)"),
         (1.0, 0.0096, "1.000(10)"),
-        (3.0, math.nan, "3"),
+        (3.0, math.nan, "3 (unresolved)"),
+        (3.0, None, "3"),
         (1e-13, 0.0, "1×10⁻¹³"),
         (math.nan, 0.1, "—"),
         (math.inf, math.nan, "—"),
@@ -25,6 +28,7 @@ from thermodl.viewer.text import escape_markdown, quantity_title, unit, with_err
 )
 def test_an_error_stands_in_units_of_the_last_digit(value, stderr, text):
     assert with_error(value, stderr) == text
+    assert with_error(value, stderr, "zh") == text.replace(" (unresolved)", "（未分辨）")
 
 
 def test_units_are_written_for_people_in_both_languages():

@@ -32,14 +32,9 @@ _NO_RUNS = Text("There are no runs in this folder yet. Record one:", "这个文�
 _NOT_ANALYZED = Text("This run has no results for this page yet. This command makes them:",
                      "这个实验还没有本页所需的分析结果。运行下面的命令即可得到：")  # fmt: skip
 _BAD_RESULTS = Text("The results cannot be read:", "无法读取分析结果：")
-_OLD_RESULTS = Text("The results cover {old:,} of {new:,} recorded steps; analyze again to include the rest.",
-                    "分析结果只涵盖已记录的 {new:,} 步中的 {old:,} 步；重新分析即可包含其余部分。")  # fmt: skip
 _METHOD = Text("Method and reference", "方法与参考文献")
 _NUMBERS = Text("Numbers", "数值")
-_NUMBERS_NOTE = Text("1.23(4) means 1.23 ± 0.04 (one standard error); — means not defined or not resolved.",
-                     "1.23(4) 表示 1.23 ± 0.04（一个标准误）；— 表示没有定义或无法分辨。")  # fmt: skip
 _OTHER_LACKS = Text("{run} has no results for this page and is not overlaid.", "{run} 没有本页的分析结果，未叠加显示。")
-_SEGMENT = Text("Estimated from steps {a:,} to {b:,}.", "由第 {a:,} 至 {b:,} 步估计。")
 _BOXES = {"ok": st.success, "caution": st.warning, "untrusted": st.error}
 
 
@@ -117,14 +112,14 @@ def analysis_page(context: Context, analysis: str, title: Text, question: Text) 
     if data is None:
         missing_results(context, run)
         return None
-    _explain(data, run, context.lang)
+    _explain(data, run, analysis, context.lang)
     sources = [Source(run.id, data), *_other_source(context, analysis)]
     draw_figures(ANALYSES[analysis](sources, context.state), context.lang)
     for source in sources:
         name = f" · {escape_markdown(source.run)}" if len(sources) > 1 else ""
         st.subheader(_NUMBERS(context.lang) + name, anchor=False)
         table(tables.numbers(source.data, tables.NUMBERS[analysis], context.lang))
-    note(_NUMBERS_NOTE(context.lang))
+    note(tables.NOTE(context.lang))
     with st.expander(_METHOD(context.lang)):
         for key in ("method", "reference"):
             st.text(attribute(data.attrs, key, context.lang))
@@ -134,7 +129,8 @@ def analysis_page(context: Context, analysis: str, title: Text, question: Text) 
 def missing_results(context: Context, run: Run) -> None:
     """Name the command that makes the results."""
     st.info(_NOT_ANALYZED(context.lang))
-    st.code(f"thermodl analyze {shlex.quote(str(context.root / run.id))}", language="bash")
+    named = f" --name {run.results_name}" if run.results_name != "default" else ""
+    st.code(f"thermodl analyze {shlex.quote(str(context.root / run.id))}{named}", language="bash")
 
 
 def _other_source(context: Context, analysis: str) -> list[Source]:
@@ -145,21 +141,25 @@ def _other_source(context: Context, analysis: str) -> list[Source]:
     if data is None:
         st.info(_OTHER_LACKS(lang).format(run=escape_markdown(other.id)))
         return []
+    _say_stale(other, analysis, lang)
     return [Source(other.id, data)]
 
 
-def _explain(data: xr.Dataset, run: Run, lang: str) -> None:
+def _say_stale(run: Run, analysis: str, lang: str) -> None:
+    mark = f"**{tables.STALE_SIGN} {tables.STALE(lang)}** · {escape_markdown(run.id)}{COLON(lang)}"
+    for reason in tables.stale(run, analysis, lang):
+        say(st.warning, mark, reason)
+
+
+def _explain(data: xr.Dataset, run: Run, analysis: str, lang: str) -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.text(attribute(data.attrs, "explanation", lang))
-        segment = data.attrs.get("segment")
-        if segment is not None and len(segment) == 2:
-            note(_SEGMENT(lang).format(a=int(segment[0]), b=int(segment[1])))
+        if basis := tables.basis(data.attrs, lang):
+            note(basis)
     with right:
         draw_verdicts(data, lang)
-        covered = data.attrs.get("committed_steps")
-        if isinstance(covered, int) and covered < run.steps:
-            st.warning(_OLD_RESULTS(lang).format(old=covered, new=run.steps))
+        _say_stale(run, analysis, lang)
     if data.attrs.get("formula"):
         st.latex(str(data.attrs["formula"]))  # below, across the page: a column cuts long ones
 

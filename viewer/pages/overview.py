@@ -34,7 +34,7 @@ def page(context: Context) -> None:
 
 def _headlines(context: Context, run: Run) -> None:
     results = layout.results_of(run, context.lang)
-    headlines = tables.headlines(results, context.lang)
+    headlines = tables.headlines(run, results, context.lang)
     if len(headlines):
         st.subheader(_HEADLINES(context.lang), anchor=False)
         layout.table(headlines)
