@@ -1,5 +1,6 @@
 """`thermodl demo`: record two runs, analyze them, write a report, say what came out; all on embedded data."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -12,53 +13,95 @@ def demo(
     runs_dir: Annotated[Path, typer.Option(help="Folder that receives the two run folders.")] = Path("runs"),
 ) -> None:
     """Train a small CNN twice on the embedded Fashion-MNIST part, with shuffled epochs and with independent batches,
-    analyze both, write a report, and print in five lines what was found. What is there already is not made again.
+    analyze both, write a report, and print in five lines what was found. What is there already is not made again; a
+    demo that was interrupted is begun anew.
 
     \b
     thermodl demo
     """
     from thermodl.analyze.cli import analyze
     from thermodl.data import DEMO
-    from thermodl.record.cli import record
+    from thermodl.record.cli import record_run
+    from thermodl.record.settings import make_settings, read_toml
     from thermodl.viewer.cli import report
 
     print("1/3 recording two trainings", flush=True)
-    record(files=sorted(DEMO.glob("*.toml"), reverse=True), runs_dir=runs_dir)
-    print("2/3 analyzing both", flush=True)
     folders = [runs_dir / name for name in NAMES]
+    for folder in folders:
+        file = DEMO / f"{folder.name.removeprefix('demo-')}.toml"
+        table = read_toml(file)
+        del table["name"]
+        settings = make_settings(table, str(file))
+        record_run(settings, folder, overwrite=is_left_over(folder, settings.run_id()))
+    print("2/3 analyzing both", flush=True)
     analyze(runs=folders)
     print("3/3 writing the report", flush=True)
     report(run=folders[0])
-    print("\nWhat was found:")
+    print("\nWhat was found (✓ ok, ⚠ caution, ✗ untrusted: the verdicts, explained in the report):")
     for line in findings(*folders):
         print(f"  {line}")
     where = "" if runs_dir == Path("runs") else f" {runs_dir}"
     print(f"\nLook at it: thermodl view{where}")
 
 
+def is_left_over(folder: Path, run_id: str) -> bool:
+    """Whether a folder holds what an interrupted demo, or one with other settings, has left.
+
+    Raises:
+        RunError: if it is being recorded, or cannot be read.
+    """
+    from thermodl.record.store import SILENT_AFTER_SECONDS, RunError, read_attributes, run_state
+
+    if not (folder / "run.zarr").exists():
+        return False
+    attributes = read_attributes(folder)
+    state = run_state(attributes)
+    if state == "running":
+        raise RunError(
+            f"{folder} is being recorded, or was killed less than {SILENT_AFTER_SECONDS:.0f} s ago; "
+            "wait, or choose another --runs-dir"
+        )
+    return state != "finished" or attributes.get("run_id") != run_id
+
+
 def findings(shuffle: Path, replacement: Path) -> list[str]:
-    """Five lines about two analyzed runs that differ in their sampling."""
+    """Five lines about two analyzed runs that differ in their sampling, each number with its verdict."""
     from thermodl.analyze import open_results, open_run
+    from thermodl.viewer.tables import STATUS_SIGNS, worst_status
     from thermodl.viewer.text import with_error
 
     pair = {"shuffled": shuffle, "independent": replacement}
     results = {name: open_results(folder) for name, folder in pair.items()}
 
+    def value(name: str, analysis: str, quantity: str) -> tuple[float, float]:
+        where = results[name][analysis].sel(group="all")
+        return float(where[quantity]), float(where[f"{quantity}_stderr"])
+
     def both(analysis: str, quantity: str) -> str:
-        values = []
-        for name, found in results.items():
-            where = found[analysis].sel(group="all")
-            values.append(f"{with_error(float(where[quantity]), float(where[f'{quantity}_stderr']))} ({name})")
-        return ", ".join(values)
+        return ", ".join(
+            f"{with_error(*value(name, analysis, quantity))} "
+            f"{STATUS_SIGNS[worst_status(found[analysis], quantity)]} ({name})"
+            for name, found in results.items()
+        )
 
     accuracy = ", ".join(
         f"{float(open_run(folder)['test_accuracy'][-1]):.1%} ({name})" for name, folder in pair.items()
     )
     closed = max(float(found["stationarity"]["identity_residual"].sel(group="all")) for found in results.values())
+    coefficients = [value(name, "diffusion", "diffusion_coefficient") for name in pair]
     return [
         f"test accuracy {accuracy}; both recordings close the FDR1 identity to {closed:.0e}",
         f"noise temperature {both('temperature', 'temperature_noise')} per parameter, in loss units",
         f"kinetic over noise temperature {both('temperature', 'kinetic_over_noise')}; 1 if fluctuations are thermal",
         f"part of η‖g‖² that descends {both('dissipation', 'descent_fraction')}; the rest is stirred by noise",
-        f"diffusion coefficient {both('diffusion', 'diffusion_coefficient')}: shuffled epochs cancel their noise",
+        f"diffusion coefficient {both('diffusion', 'diffusion_coefficient')}: {compare_sampling(*coefficients)}",
     ]
+
+
+def compare_sampling(shuffled: tuple[float, float], independent: tuple[float, float]) -> str:
+    """What two diffusion coefficients, (value, standard error) each, allow to say: a claim needs three errors."""
+    difference = independent[0] - shuffled[0]
+    error = math.hypot(shuffled[1], independent[1])
+    if not abs(difference) > 3 * error:
+        return "they do not differ within their errors"
+    return "shuffled epochs cancel their noise" if difference > 0 else "with shuffled epochs it is larger"
