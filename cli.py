@@ -1,6 +1,9 @@
 """The one command, `thermodl`. A verb lives with its stage, which is imported only when the verb is used."""
 
+import json
 import sys
+import textwrap
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
 
@@ -47,7 +50,7 @@ def _run(verb: str, *arguments: str) -> None:
     import typer
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(function)
+    app.command(epilog=_settings_help() if verb == "record" else None)(function)
     try:
         app(args=list(arguments), prog_name=f"thermodl {verb}")
     except SystemExit as stop:
@@ -76,6 +79,25 @@ def _overview() -> str:
             "thermodl VERB --help explains a verb; thermodl --version prints the version.",
         ]
     )
+
+
+def _settings_help() -> str:
+    """Every setting of a recording with its default and description, from the models that check them."""
+    from pydantic import BaseModel
+
+    from thermodl.record.settings import RunSettings
+
+    def entries(model: type[BaseModel], prefix: str) -> Iterator[str]:
+        for name, field in model.model_fields.items():
+            if isinstance(field.default, BaseModel):
+                yield from entries(type(field.default), f"{prefix}{name}.")
+                continue
+            default = "(not set)" if field.default is None else f"= {json.dumps(field.default, ensure_ascii=False)}"
+            yield f"  {prefix}{name} {default}"
+            yield textwrap.fill(field.description or "", 78, initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+    # \b keeps click from wrapping the paragraph.
+    return "\n".join(["\b", "Settings, for --set and TOML files, with their defaults:", *entries(RunSettings, "")])
 
 
 def _interrupted() -> None:

@@ -1,6 +1,7 @@
 """`thermodl analyze` and `thermodl ls`."""
 
 import json
+import os
 import re
 import sys
 import time
@@ -13,11 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from thermodl.record.store import NAME, RunError, UserError, list_runs, read_attributes, run_state
+from thermodl.record.store import NAME, RunError, UserError, list_runs, read_attributes, run_folder, run_state
 
 from . import physics
 from .pipeline import analyze as analyze_run
-from .results import read_result_attributes
+from .results import list_settings_names, read_result_attributes
 from .settings import AnalysisError, NotDefinedError, make_settings
 
 
@@ -68,15 +69,17 @@ def analyze(
             errors = analyze_run(run, wanted, settings, name=name, force=force, progress=_Lines())
         except Exception as error:  # whatever is wrong with one run, the others are analyzed
             errors = {"": error}
+        # Several analyses may fail for one reason, which is said once.
+        reasons: dict[str, list[str]] = {}
         for analysis, error in errors.items():
             if isinstance(error, NotDefinedError):
                 continue
             failures.append(error)
-            if isinstance(error, UserError):
-                named.append(describe_failure(run, analysis, str(error)))
-            else:
+            if not isinstance(error, UserError):
                 traceback.print_exception(error)
-                named.append(describe_failure(run, analysis, f"{type(error).__name__}: {error}"))
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            reasons.setdefault(f"{kind}{error}", []).append(analysis)
+        named += [describe_failure(run, ", ".join(analyses), reason) for reason, analyses in reasons.items()]
     for line in named:
         print(f"thermodl: {line}", file=sys.stderr)
     if failures:
@@ -91,17 +94,21 @@ def describe_failure(run: Path, analysis: str, message: str) -> str:
 
 
 def ls(
-    runs_dir: Annotated[Path, typer.Argument(help="Folder that holds the run folders.")] = Path("runs"),
+    runs_dir: Annotated[Path, typer.Argument(help="Folder that holds the run folders, or a single run folder.")] = Path(
+        "runs"
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
-    """List what lies where, in which state: running, finished, stopped, failed, silent (no sign of life), or broken.
+    """List what lies where, in which state: running, finished, stopped, failed, silent (no sign of life), broken (with
+    the reason), or empty: a folder that holds no recording.
 
     \b
     thermodl ls
+    thermodl ls runs/first
     thermodl ls runs --json
     """
     missing = runs_dir == Path("runs") and not runs_dir.exists()
-    rows = [] if missing else [_describe(folder) for folder in list_runs(runs_dir)]
+    rows = [] if missing else [_describe(folder) for folder in _folders(runs_dir)]
     if as_json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return
@@ -112,8 +119,23 @@ def ls(
     table = Table(*columns, "analyzed")
     for row in rows:
         table.add_row(*(escape(str(row[column])) for column in columns), ", ".join(row["analyzed"]) or "—")
-    # Without a terminal the width is unknown, and a narrow guess would cut names.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    # Without a terminal the width is unknown, and a narrow guess would cut names; COLUMNS decides.
+    unknown = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    console = Console(width=160 if unknown else None)
+    console.print(table)
+    for row in rows:
+        if row["reason"]:
+            console.print(escape(f"{row['name']}: {row['reason']}"), highlight=False, soft_wrap=True)
+
+
+def _folders(place: Path) -> list[Path]:
+    """The run folders below a folder and those that hold nothing, or the one that it is itself."""
+    place = run_folder(place)
+    if (place / "run.zarr").is_dir():
+        return [place]
+    runs = list_runs(place)
+    others = (entry for entry in place.iterdir() if NAME.fullmatch(entry.name) and not entry.is_symlink())
+    return sorted({*runs, *(entry for entry in others if entry.is_dir())})
 
 
 class _Lines:
@@ -131,11 +153,15 @@ class _Lines:
 
 
 def _describe(folder: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": folder.name, "analyzed": sorted(read_result_attributes(folder))}
+    names = list_settings_names(folder)
+    analyzed = {analysis for name in names for analysis in read_result_attributes(folder, name)}
+    row: dict[str, Any] = {"name": folder.resolve().name, "analyzed": sorted(analyzed), "reason": ""}
+    nothing = dict.fromkeys(("steps", "model", "data", "sampling", "recorded"), "")
+    if not (folder / "run.zarr").exists():
+        return row | nothing | {"state": "empty"}
     try:
         attributes = read_attributes(folder)
     except RunError as error:
-        nothing = dict.fromkeys(("steps", "model", "data", "sampling", "recorded"), "")
         return row | nothing | {"state": "broken", "reason": str(error)}
     settings = attributes.get("settings") or {}
     started = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(attributes.get("started", 0))))

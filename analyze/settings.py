@@ -40,6 +40,9 @@ class AnalysisSettings(BaseModel):
     )
 
 
+_EXPECTED = {"segment": "expected auto, or start:stop such as 1000:3000"}
+
+
 def make_settings(**values: object) -> AnalysisSettings:
     """Check settings.
 
@@ -51,5 +54,9 @@ def make_settings(**values: object) -> AnalysisSettings:
     except ValidationError as error:
         item = error.errors()[0]
         key = ".".join(str(part) for part in item["loc"])
-        known = ", ".join(AnalysisSettings.model_fields)
-        raise AnalysisError(f"{key} = {item['input']!r}: {item['msg'].lower()} (settings are {known})") from error
+        if item["type"] == "extra_forbidden":
+            known = ", ".join(AnalysisSettings.model_fields)
+            raise AnalysisError(f"there is no setting {key!r}; expected one of {known}") from error
+        # The pattern of a segment is for machines.
+        expected = _EXPECTED.get(key, item["msg"].lower().replace("input should be", "expected"))
+        raise AnalysisError(f"{key} = {item['input']!r}: {expected}") from error

@@ -9,7 +9,8 @@ import pytest
 
 from thermodl import cli
 from thermodl.analyze.results import open_results
-from thermodl.record.store import GROWING, open_run
+from thermodl.record.settings import RecorderSettings, RunSettings
+from thermodl.record.store import GROWING, RunWriter, UserError, open_run
 
 SMALL = ("--steps", "80", "--batch-size", "32", "--set", "recorder.probe_every=4", "--set", "recorder.sketch_size=8")
 
@@ -164,3 +165,62 @@ def test_ctrl_c_while_packages_are_imported(
         cli.main(["analyze", "runs/any"])
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "thermodl: interrupted; what was written before is safe\n"
+
+
+def test_help_of_record_lists_every_setting() -> None:
+    """With default and description, `recorder.*` included; torch is not imported for it."""
+    code = "from thermodl import cli; import sys, atexit; atexit.register(lambda: print('torch' in sys.modules))"
+    code += "; cli.main(['record', '--help'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    shown = " ".join(done.stdout.split())
+    for model, prefix in ((RunSettings, ""), (RecorderSettings, "recorder.")):
+        for name, field in model.model_fields.items():
+            if name != "recorder":
+                assert f" {prefix}{name} " in shown
+                assert str(field.description) in shown
+    assert "recorder.probe_every = 50" in shown
+    assert 'sampling = "shuffle"' in shown
+
+
+def test_ls_says_what_is_broken_and_what_is_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason in table and JSON; folders without a recording; a single run; the width of the terminal."""
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "cut" / "run.zarr").mkdir(parents=True)
+    (tmp_path / "cut" / "run.zarr" / "zarr.json").write_text("{")
+    writer = RunWriter(tmp_path / "good", {"layer": 1}, ["step"], {"layers": [], "groups": []})
+    writer.close("finished")
+    succeeds("ls", str(tmp_path), "--json")
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["name"], row["state"]) for row in rows] == [
+        ("cut", "broken"),
+        ("good", "finished"),
+        ("nothing", "empty"),
+    ]
+    assert "metadata of" in rows[0]["reason"]
+    assert rows[1]["reason"] == rows[2]["reason"] == ""
+    monkeypatch.setenv("COLUMNS", "60")
+    succeeds("ls", str(tmp_path))
+    out = capsys.readouterr().out
+    assert rows[0]["reason"] in out
+    assert max(map(len, out.split("cut: ")[0].splitlines())) <= 60
+    monkeypatch.chdir(tmp_path / "good")
+    succeeds("ls", ".", "--json")
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["good"]
+
+
+def test_a_reason_that_several_analyses_share_is_said_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line per run and reason."""
+
+    def refuse(*_: object, **__: object) -> dict[str, Exception]:
+        return {"diffusion": UserError("segment 0:9: too short"), "temperature": UserError("segment 0:9: too short")}
+
+    monkeypatch.setattr("thermodl.analyze.cli.analyze_run", refuse)
+    assert fails(capsys, "analyze", "runs/x") == "thermodl: runs/x diffusion, temperature: segment 0:9: too short\n"
+    assert "segment = 'a:b': expected auto, or start:stop such as 1000:3000\n" in fails(
+        capsys, "analyze", "runs/x", "--segment", "a:b"
+    )

@@ -183,8 +183,12 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         analyze(tmp_path / "run", ["diffussion"])
     reasons = analyze(tmp_path / "run", ["diffusion"], AnalysisSettings(segment="0:9000"))
     assert "within 0:600" in str(reasons["diffusion"])
-    with pytest.raises(AnalysisError, match=r"segment = 'x'.*settings are segment"):
-        make_settings(segment="x")
+    with pytest.raises(AnalysisError, match=r"^segment = 'a:b': expected auto, or start:stop such as 1000:3000$"):
+        make_settings(segment="a:b")
+    with pytest.raises(AnalysisError, match=r"^windows = 1: expected greater than or equal to 2$"):
+        make_settings(windows=1)
+    with pytest.raises(AnalysisError, match="there is no setting 'window'; expected one of segment, windows"):
+        make_settings(window=4)
     with pytest.raises(RunError, match="no such folder"):
         analyze(tmp_path / "none")
     short = RunWriter(tmp_path / "short", {"layer": 1}, ["step"], {"layers": [], "groups": []})

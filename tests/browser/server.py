@@ -11,8 +11,21 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 PAGES = ("", "overview", "temperature", "dissipation", "diffusion", "correlation", "stationarity")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+def find_chromium() -> str | None:
+    """A Chromium: the one that setup_env found, one on PATH, or the one that playwright has downloaded."""
+    on_path = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    found = next(filter(None, (os.environ.get("THERMODL_CHROMIUM"), *on_path)), None)
+    if found is None:
+        with sync_playwright() as playwright:
+            own = playwright.chromium.executable_path
+        found = own if Path(own).is_file() else None
+    return found
+
+
+CHROMIUM = find_chromium()
 
 
 @contextmanager

@@ -16,7 +16,10 @@ from viewer.synthetic import write_all_results, write_run, write_world
 pytestmark = pytest.mark.browser
 
 if CHROMIUM is None and os.environ.get("CI") != "true":
-    pytest.skip("no Chromium found on PATH: the browser tests DID NOT RUN", allow_module_level=True)
+    pytest.skip(
+        "no Chromium (THERMODL_CHROMIUM, PATH): the browser tests DID NOT RUN",
+        allow_module_level=True,
+    )
 
 
 @pytest.fixture(scope="module")
