@@ -45,3 +45,28 @@ def test_every_verb_and_analysis_is_in_the_readme() -> None:
         assert f"thermodl {verb}" in text or f"setup_env.sh {verb}" in text, verb
     for analysis in physics.names():
         assert analysis.removesuffix("ity") in text.lower(), analysis
+
+
+def test_the_example_of_an_own_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Word for word, twice, since it overwrites; what it hands over is kept with the run."""
+    torch = pytest.importorskip("torch")
+    from thermodl.record.store import open_run
+
+    example = next(block for block in code_blocks(READMES[0]) if "with Recorder(" in block)
+    monkeypatch.chdir(tmp_path)
+    model = torch.nn.Linear(4, 2)
+    batches = [(torch.randn(8, 4), torch.randint(2, (8,))) for _ in range(30)]
+    loss_fn = torch.nn.CrossEntropyLoss()
+    names = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "loss_fn": loss_fn,
+        "loader": batches,
+        "batch_loss": lambda batch: loss_fn(model(batch[0]), batch[1]),
+    }
+    for _ in range(2):
+        exec(example, {**names, "others": iter(batches)})
+    run = open_run("runs/mine")
+    assert run.sizes["step"] == 30
+    assert run["probe_step"].values.tolist() == [0, 10, 20]
+    assert (run.attrs["sampling"], run.attrs["batch_size"], run.attrs["steps_per_epoch"]) == ("shuffle", 64, 30)
