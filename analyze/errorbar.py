@@ -28,17 +28,21 @@ def ratio_with_error(numerator: xr.DataArray, denominator: xr.DataArray, dim: st
     return _apply(series.ratio_and_error, [numerator, denominator], dim)
 
 
+def telescoping_ratio_with_error(left: xr.DataArray, right: xr.DataArray, dim: str) -> Estimate:
+    """Ratio of means over a time dimension of series whose difference telescopes, with its error; lazy."""
+    return _apply(series.telescoping_ratio_and_error, [*xr.broadcast(left, right)], dim)
+
+
 def window_means(data: xr.DataArray, dim: str, bounds: Sequence[tuple[int, int]]) -> Estimate:
     """Means over windows [start, stop) of a time dimension, along a new last dimension `window`; lazy."""
     return _apply_windows(series.mean_and_error, [data], dim, bounds)
 
 
-def window_ratios(
-    numerator: xr.DataArray, denominator: xr.DataArray, dim: str, bounds: Sequence[tuple[int, int]]
+def window_telescoping_ratios(
+    left: xr.DataArray, right: xr.DataArray, dim: str, bounds: Sequence[tuple[int, int]]
 ) -> Estimate:
-    """Ratios of means over windows, along a new last dimension `window`; lazy."""
-    numerator, denominator = xr.broadcast(numerator, denominator)
-    return _apply_windows(series.ratio_and_error, [numerator, denominator], dim, bounds)
+    """The same over windows, along a new last dimension `window`; lazy."""
+    return _apply_windows(series.telescoping_ratio_and_error, [*xr.broadcast(left, right)], dim, bounds)
 
 
 def scale(estimate: Estimate, factor: Any) -> Estimate:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -21,13 +21,18 @@ class Segment:
 
     start: int
     stop: int
-    stationary: bool
-    """whether both halves agree in loss and displacement"""
+    judgement: Literal["stationary", "moved", "short", "scheduled"]
+    """whether both halves agree in loss and displacement, differ, are too short to tell, or mix hyper-parameters"""
     reason: str
     reason_zh: str
     loss_z: float
     """difference of the halves' mean losses in standard errors"""
     displacement_z: float
+
+    @property
+    def stationary(self) -> bool:
+        """Whether both halves agree."""
+        return self.judgement == "stationary"
 
 
 def is_sgd(run: xr.Dataset) -> bool:
@@ -47,10 +52,31 @@ def hyperparameters(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.Dat
     return eta, mu, xr.where(mu == 0, 0.0, nu)
 
 
-def mobility(run: xr.Dataset) -> xr.DataArray:
-    """SGD time per step, η(1−ν)/(1−μ), (layer, step)."""
-    eta, mu, nu = hyperparameters(run)
-    return eta * (1 - nu) / (1 - mu)
+def group_hyperparameters(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+    """η, μ and ν of the model's groups, each (group, step); NaN where the layers of a group differ in any of them."""
+    of_layers = hyperparameters(run)
+    members = [np.flatnonzero(run["layer_group"].values == name) for name in run["group"].values]
+
+    def shared(data: xr.DataArray) -> xr.DataArray:
+        parts = [data.isel(layer=layers) for layers in members]
+        equal = [part.min("layer").where(part.min("layer") == part.max("layer")) for part in parts]
+        return xr.concat(equal, "group").drop_vars("step", errors="ignore")
+
+    eta, mu, nu = (shared(data) for data in of_layers)
+    defined = eta.notnull() & mu.notnull() & nu.notnull()
+    return eta.where(defined), mu.where(defined), nu.where(defined)
+
+
+def group_mobility(run: xr.Dataset) -> xr.DataArray:
+    """SGD time per step η(1−ν)/(1−μ) of the model's groups, its mean over the steps, (group,)."""
+    eta, mu, nu = group_hyperparameters(run)
+    return (eta * (1 - nu) / (1 - mu)).mean("step", skipna=False)
+
+
+def sgd_time_per_step(run: xr.Dataset) -> float:
+    """Mean advance of the run's clock of SGD time, which is that of the first optimizer group."""
+    clock = run["sgd_time"].values
+    return float((clock[-1] - clock[0]) / (len(clock) - 1))
 
 
 def next_velocity_squared(run: xr.Dataset) -> xr.DataArray:
@@ -85,6 +111,40 @@ def with_all(data: xr.DataArray, run: xr.Dataset) -> xr.DataArray:
 def group_sizes(run: xr.Dataset) -> xr.DataArray:
     """Number of parameters of each group and of all, (group,)."""
     return group_sum(run["layer_size"].astype(float), run)
+
+
+def displacement_dimensions(run: xr.Dataset, positions: xr.DataArray, lag: int) -> tuple[xr.DataArray, xr.DataArray]:
+    """How many directions displacements at a lag fill, and how well the sketch knows their squared length.
+
+    Of at most 256 displacements that do not overlap; groups are taken as independent of each other.
+
+    Returns:
+        d_eff = (tr C)²/tr C² of displacements about their mean, and the relative error √(2/(k d_eff)) of the squared
+        length in the sketch of displacements as they are, 0 where the sketch is exact; both (group,), `all` first.
+    """
+    increments = positions.isel(step=slice(None, None, lag)).diff("step")
+    increments = increments.isel(step=slice(-256, None)).values.transpose(0, 2, 1)
+    width = increments.shape[2]
+    exact = group_sizes(run).values[1:] <= width
+
+    def trace_and_square(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        dimensions = [
+            series.effective_dimension(part, [width], [whole]) for part, whole in zip(samples, exact, strict=True)
+        ]
+        traces = np.sum(samples**2, axis=2).mean(1)
+        return traces, traces**2 / np.array(dimensions)
+
+    traces, squares = trace_and_square(increments - increments.mean(1, keepdims=True))
+    lengths, of_lengths = trace_and_square(increments)
+    variances = np.where(exact, 0.0, 2 * of_lengths / width)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        dimensions = [np.sum(traces) ** 2 / np.sum(squares), *(traces**2 / squares)]
+        relative = [np.sqrt(np.sum(variances)) / np.sum(lengths), *(np.sqrt(variances) / lengths)]
+    coords = {"group": group_names(run)}
+    return (
+        xr.DataArray(np.nan_to_num(dimensions, nan=1.0), dims="group", coords=coords),
+        xr.DataArray(np.nan_to_num(relative), dims="group", coords=coords),
+    )
 
 
 def at_probes(data: xr.DataArray, run: xr.Dataset) -> xr.DataArray:
@@ -156,10 +216,11 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
 
     `auto` takes the last stretch of constant hyper-parameters and the earliest start in it from which both halves
     agree in loss and squared displacement within three standard errors (Geweke 1992); if there is none, the last
-    half, marked as not stationary. `start:stop` is taken as it is, and tested likewise.
+    half, marked as not stationary. Under a schedule that leaves no such stretch it is the last half of the run, marked
+    as mixed. `start:stop` is taken as it is, and tested likewise.
 
     Raises:
-        AnalysisError: if the run or the segment is too short or the segment lies outside.
+        AnalysisError: if the run or the segment is too short, the segment lies outside, or the training diverged in it.
     """
     steps = run.sizes["step"]
     names = ("loss", "displacement_squared", "learning_rate", "momentum", "dampening", "weight_decay")
@@ -168,15 +229,14 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
         start, stop = (int(number) for number in request.split(":"))
         if stop > steps or stop - start < MIN_STEPS:
             raise AnalysisError(f"segment {request}: expected at least {MIN_STEPS} steps within 0:{steps}")
+        _refuse_divergence(run, start, stop)
         return _judge(run, start, stop)
+    _refuse_divergence(run, 0, steps)
     start, stop = constant_stretches(run)[-1]
+    if stop - start < MIN_STEPS:
+        start, stop = 0, steps
     # torch leaves out the dampening at the first step; it also carries the unmoved starting point.
     start = max(start, 1)
-    if stop - start < MIN_STEPS:
-        raise AnalysisError(
-            f"the last stretch of constant hyper-parameters has {stop - start} steps, at least {MIN_STEPS} are needed; "
-            "name a segment with --segment start:stop"
-        )
     candidates = [start + (stop - start) * eighth // 8 for eighth in _STARTS]
     for candidate in candidates:
         if stop - candidate >= MIN_STEPS:
@@ -184,6 +244,15 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
             if segment.stationary:
                 return segment
     return _judge(run, max(start, stop - max((stop - start) // 2, MIN_STEPS)), stop)
+
+
+def _refuse_divergence(run: xr.Dataset, start: int, stop: int) -> None:
+    moved = run["displacement_squared"].isel(step=slice(start, stop)).sum("layer", skipna=False).values
+    lost = np.flatnonzero(~np.isfinite(moved))
+    if lost.size:
+        first = start + int(lost[0])
+        rest = f"; --segment 1:{first} takes what was before" if start == 0 and first > MIN_STEPS else ""
+        raise AnalysisError(f"the training diverged: parameters are not finite from step {first} on{rest}")
 
 
 def _judge(run: xr.Dataset, start: int, stop: int) -> Segment:
@@ -195,17 +264,18 @@ def _judge(run: xr.Dataset, start: int, stop: int) -> Segment:
     moved = [name for name, z in tested.items() if abs(z) >= 3]
     open_ = [name for name, z in tested.items() if np.isnan(z)]
     if len(constant_stretches(part)) > 1:
-        reason = ("a hyper-parameter changes within the segment", "区间内有超参数变化")
+        found = ("scheduled", "a hyper-parameter changes within the segment", "区间内有超参数变化")
     elif moved:
-        reason = (f"the two halves differ in {_list(moved)}", f"前后两半的{_list_zh(moved)}不一致")
+        found = ("moved", f"the two halves differ in {_list(moved)}", f"前后两半的{_list_zh(moved)}不一致")
     elif open_:
-        reason = (
+        found = (
+            "short",
             f"too short to tell, a half holds fewer than ten correlation times of {_list(open_)}",
             f"太短而无法判断，每半不足十个{_list_zh(open_)}的相关时间",
         )
     else:
-        return Segment(start, stop, True, "both halves agree", "前后两半一致", scores["loss"], scores["displacement"])
-    return Segment(start, stop, False, *reason, scores["loss"], scores["displacement"])
+        found = ("stationary", "both halves agree", "前后两半一致")
+    return Segment(start, stop, *found, scores["loss"], scores["displacement"])
 
 
 def _list(names: list[str]) -> str:
@@ -235,8 +305,11 @@ def verdict(quantity: str, status: str, code: str, en: str, zh: str) -> dict[str
     return {"quantity": quantity, "status": status, "code": code, "en": en, "zh": zh}
 
 
-def segment_verdict(segment: Segment, quantity: str) -> dict[str, str]:
-    """Whether the segment behind an estimate is stationary."""
+def segment_verdict(segment: Segment, quantity: str, *, schedule_aware: bool = False) -> dict[str, str]:
+    """Whether the segment behind an estimate is stationary.
+
+    A segment of mixed hyper-parameters leaves nothing to trust, unless the estimate takes those of each step.
+    """
     where, where_zh = f"steps {segment.start}–{segment.stop}", f"第 {segment.start}–{segment.stop} 步"
     if segment.stationary:
         return verdict(
@@ -248,8 +321,48 @@ def segment_verdict(segment: Segment, quantity: str) -> dict[str, str]:
         )
     return verdict(
         quantity,
-        "caution",
+        "untrusted" if segment.judgement == "scheduled" and not schedule_aware else "caution",
         "not-stationary",
         f"Not shown to be stationary in {where}: {segment.reason}.",
         f"{where_zh}内未显示平稳：{segment.reason_zh}。",
     )
+
+
+def probe_verdicts(run: xr.Dataset, part: xr.Dataset, quantity: str) -> list[dict[str, str]]:
+    """Why probes say nothing, or not what they seem to, in a part of a run: none there, or clipped gradients."""
+    if "noise_trace" not in run:
+        return [
+            verdict(
+                quantity,
+                "untrusted",
+                "no-probe",
+                "Not measured: the run was recorded without a probe.",
+                "未测量：记录时没有使用探针。",
+            )
+        ]
+    if not part.sizes["probe"]:
+        return [
+            verdict(
+                quantity,
+                "untrusted",
+                "no-probe",
+                f"Not measured: none of the run's {run.sizes['probe']} probes lies in the segment; record with a "
+                "smaller probe_every, or name a longer segment.",
+                f"未测量：全部 {run.sizes['probe']} 个探针都不在区间内；"
+                "请减小 probe_every 重新记录，或指定更长的区间。",
+            )
+        ]
+    # The step's gradient was clipped and the probe's was not: their difference is more than noise.
+    clipped = float((at_probes(part["clip_factor"], part) < 1).mean()) if "clip_factor" in part else 0.0
+    if clipped:
+        return [
+            verdict(
+                quantity,
+                "untrusted",
+                "clipped",
+                f"At {clipped:.0%} of the probes the step's gradient was clipped, and the probe's was not: their "
+                "difference holds more than the noise.",
+                f"在 {clipped:.0%} 的探针处，该步梯度经过裁剪而探针梯度没有：两者之差不只是噪声。",
+            )
+        ]
+    return []

@@ -69,11 +69,12 @@ def _cut_sum(covariance: Floats, oscillating: bool = False) -> tuple[Floats, NDA
     return tau.reshape(shape), window.reshape(shape)
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def mean_and_error(series: Floats) -> tuple[Floats, Floats, Floats]:
     """Mean of each series (..., N), its standard error (Student-widened) and the number of effective samples.
 
-    The error is NaN for fewer than four samples; a constant series has error 0. Anti-correlated series get the error
-    of independent samples, which is too large for them rather than too small.
+    The error is NaN for fewer than four samples and where a value is not finite; a constant series has error 0.
+    Anti-correlated series get the error of independent samples, which is too large for them rather than too small.
     """
     series = np.asarray(series, dtype=np.float64)
     n = series.shape[-1]
@@ -116,6 +117,36 @@ def ratio_and_error(numerator: Floats, denominator: Floats) -> tuple[Floats, Flo
         fluctuation = (numerator - ratio[..., None] * denominator) / bottom[..., None]
     _, error, n_eff = mean_and_error(fluctuation)
     return ratio, error, n_eff
+
+
+@np.errstate(invalid="ignore", divide="ignore", over="ignore")
+def telescoping_ratio_and_error(left: Floats, right: Floats) -> tuple[Floats, Floats, Floats]:
+    """Ratio of means of two series (..., N) whose difference is that of a bounded one, left − right = e(t+1) − e(t).
+
+    The gap of the means is (e(N) − e(0))/N: all that fluctuates in it is the two end points, √2 σ_e/N, which falls as
+    1/N and not as 1/√N. σ_e is taken about a straight line, so that a drift of e, which is what the ratio is to
+    show, does not widen its own error bar. To this comes the relative error of the denominator, times the gap.
+
+    Returns:
+        Ratio, its standard error, and the number of effective samples of e.
+    """
+    n = left.shape[-1]
+    bottom, bottom_error, _ = mean_and_error(right)
+    ratio = left.mean(-1) / bottom
+    walk = np.concatenate([np.zeros((*left.shape[:-1], 1)), np.cumsum(left - right, axis=-1)], axis=-1)
+    time = np.arange(n + 1.0) - n / 2
+    walk = walk - walk.mean(-1, keepdims=True)
+    walk = walk - (walk @ time / (time @ time))[..., None] * time
+    covariance = autocovariance(walk)
+    tau, window = _cut_sum(covariance)
+    # A line taken off hides as much of the memory as the mean does, which is corrected for already.
+    n_eff = (n + 1) / (2 * np.maximum(tau * (1 + (2 * window + 1) / n), 0.5))
+    # Both take an effective sample each, and each of the rest is worth a degree of freedom.
+    free = np.maximum(n_eff - 2, 1.0)
+    deviation = np.sqrt(np.maximum(covariance[..., 0], 0.0) * n_eff / free)
+    student = stats.t.ppf(0.975, free) / _NORMAL
+    ends = np.sqrt(2) * deviation * student / (n * np.abs(bottom))
+    return ratio, np.hypot(ends, (ratio - 1) * bottom_error / bottom), n_eff
 
 
 def log_lags(longest: int, per_decade: int) -> NDArray[np.int64]:

@@ -15,16 +15,16 @@ import xarray as xr
 from .. import errorbar, series
 from ..quantities import (
     choose_segment,
-    mobility,
     require,
     segment_verdict,
+    sgd_time_per_step,
     verdict,
     with_all,
     within,
 )
 from ..settings import AnalysisSettings
 
-VERSION = 1
+VERSION = 2
 USES = ("segment", "lags_per_decade")
 TITLE = "Correlation"
 TITLE_ZH = "相关"
@@ -79,8 +79,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         products, covariance = _lagged(loss, lags), _trace_covariance(loss)
         found = _named("loss", _correlate(products, covariance, lags), _times(covariance))
         results |= {key: value.isel(group=0, drop=True) for key, value in found.items()}
-    rate = float(mobility(part).mean())
-    dataset = xr.Dataset(results, coords={"lag": lags, "lag_sgd_time": ("lag", lags * rate)}).compute()
+    clock = {"lag": lags, "lag_sgd_time": ("lag", lags * sgd_time_per_step(part))}
+    dataset = xr.Dataset(results, coords=clock).compute()
     verdicts = [segment_verdict(segment, "autocorrelation"), *_verdicts(dataset, part.sizes["step"])]
     return dataset.assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
@@ -179,26 +179,24 @@ def _verdicts(results: xr.Dataset, steps: int) -> list[dict[str, str]]:
     for name, (en, zh) in _NAMES.items():
         if f"{name}_integrated_time" not in results:
             continue
-        time = results[f"{name}_integrated_time"]
-        longest = float(time.sel(group="all") if "group" in time.dims else time)
-        if steps < 50 * longest:
-            found.append(
-                verdict(
-                    f"{name}_integrated_time",
-                    "untrusted" if steps < 10 * longest else "caution",
-                    "too-short",
-                    f"The segment holds {steps / longest:.0f} integrated times of the {en}; fifty are needed.",
-                    f"区间只包含 {steps / longest:.0f} 个{zh}积分自相关时间，至少需要五十个。",
-                )
+        time, error = (
+            float(values.sel(group="all") if "group" in values.dims else values)
+            for values in (results[f"{name}_integrated_time"], results[f"{name}_integrated_time_stderr"])
+        )
+        held = steps / max(time, 0.5)
+        if time + 2 * error < 0.5:
+            status, code = "caution", "anticorrelated"
+            en_text = (
+                f"The {en} is anti-correlated (τ_int below ½): its fluctuations cancel, and no memory is measured."
             )
+            zh_text = f"{zh}反相关（τ_int 小于 ½）：其涨落相互抵消，测得的不是记忆时间。"
+        elif held >= 50:
+            status, code = "ok", "long-enough"
+            en_text = f"The segment holds {held:.0f} integrated times of the {en}."
+            zh_text = f"区间包含 {held:.0f} 个{zh}积分自相关时间。"
         else:
-            found.append(
-                verdict(
-                    f"{name}_integrated_time",
-                    "ok",
-                    "long-enough",
-                    f"The segment holds {steps / longest:.0f} integrated times of the {en}.",
-                    f"区间包含 {steps / longest:.0f} 个{zh}积分自相关时间。",
-                )
-            )
+            status, code = "untrusted" if not held >= 10 else "caution", "too-short"
+            en_text = f"The segment holds {held:.0f} integrated times of the {en}; fifty are needed."
+            zh_text = f"区间只包含 {held:.0f} 个{zh}积分自相关时间，至少需要五十个。"
+        found.append(verdict(f"{name}_integrated_time", status, code, en_text, zh_text))
     return found

@@ -18,6 +18,8 @@ noise do not make it too small. The prediction is that of free motion under whit
 
 Errors hold the sketch's own relative error √(2/(k d_eff)), with d_eff = (tr C)²/tr C² of the displacements; it is 0
 where a group has no more than k parameters. Two-time errors are those of one Gaussian displacement, √(2/d_eff).
+For confined motion `detrended_…` reads high at the longest lags, by up to a third, since its ends do not drift apart.
+Where layers have different hyper-parameters D per SGD time is taken group by group; NaN where those of a group differ.
 """
 
 import numpy as np
@@ -27,21 +29,24 @@ from .. import errorbar, series
 from ..quantities import (
     at_probes,
     choose_segment,
-    group_names,
+    displacement_dimensions,
+    group_mobility,
     group_sizes,
     group_sum,
     hyperparameters,
+    is_nesterov,
     is_sgd,
-    mobility,
+    probe_verdicts,
     require,
     segment_verdict,
+    sgd_time_per_step,
     verdict,
     with_all,
     within,
 )
 from ..settings import AnalysisError, AnalysisSettings
 
-VERSION = 1
+VERSION = 2
 USES = ("segment", "lags_per_decade", "diffusion_lag", "waiting_times")
 TITLE = "Diffusion"
 TITLE_ZH = "扩散"
@@ -91,24 +96,26 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     lags = series.log_lags(part.sizes["step"] // 4, settings.lags_per_decade)
     lag = _diffusion_lag(part, settings.diffusion_lag)
     positions = part["parameter_sketch"]
-    relative = sketch_error(run, positions, lag)
+    dimensions, relative = displacement_dimensions(run, positions, lag)
 
     results = _time_averages(run, positions, lags, sizes, relative)
     coefficient = _coefficient(run, positions, lag, sizes, relative)
-    rate = float(mobility(part).mean())
     results |= errorbar.named(
         "diffusion_coefficient", coefficient, "parameter2 step-1", "diffusion coefficient D", "扩散系数 D"
     )
-    results |= errorbar.named(
-        "diffusion_coefficient_sgd_time",
-        errorbar.scale(coefficient, 1 / rate),
-        "loss",
-        "diffusion coefficient per SGD time",
-        "按 SGD 时间的扩散系数",
-    )
+    if is_sgd(run):
+        # D ∝ ‖Δθ‖²: positions in units of the root of each group's mobility give D per SGD time.
+        scaled = positions / group_mobility(part) ** 0.5
+        results |= errorbar.named(
+            "diffusion_coefficient_sgd_time",
+            _coefficient(run, scaled, lag, sizes, relative),
+            "loss",
+            "diffusion coefficient per SGD time",
+            "按 SGD 时间的扩散系数",
+        )
     if is_sgd(run) and part.sizes.get("probe"):
         results |= _predictions(part, lags, sizes)
-    results |= _two_time(run, settings.waiting_times, lags, sizes, relative)
+    results |= _two_time(run, settings.waiting_times, lags, sizes, dimensions, relative)
     drift = (positions.isel(step=-1) - positions.isel(step=0)) / (part.sizes["step"] - 1)
     results["drift_velocity_squared"] = (with_all((drift**2).sum("sketch"), run) / sizes).assign_attrs(
         units="parameter2 step-2", long_name="squared drift velocity", long_name_zh="漂移速度平方"
@@ -121,8 +128,9 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         float(epoch or np.nan),
         attrs={"units": "step", "long_name": "steps per epoch", "long_name_zh": "每轮步数"},
     )
-    dataset = xr.Dataset(results, coords={"lag": lags, "lag_sgd_time": ("lag", lags * rate)}).compute()
-    verdicts = [segment_verdict(segment, "mean_squared_displacement"), *_verdicts(run, dataset, lag, epoch)]
+    clock = {"lag": lags, "lag_sgd_time": ("lag", lags * sgd_time_per_step(part))}
+    dataset = xr.Dataset(results, coords=clock).compute()
+    verdicts = [segment_verdict(segment, "mean_squared_displacement"), *_verdicts(run, part, dataset, lag, epoch)]
     return dataset.assign_attrs(
         segment=[segment.start, segment.stop],
         segment_stationary=segment.stationary,
@@ -131,12 +139,17 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     )
 
 
+def _memory_lag(part: xr.Dataset) -> int:
+    """5/(1−μ), by when the velocity has forgotten itself; of the largest momentum there is."""
+    momentum = part["momentum"].values
+    largest = float(np.nanmax(momentum)) if np.isfinite(momentum).any() else 0.0
+    return int(np.ceil(5 / (1 - largest)))
+
+
 def _diffusion_lag(part: xr.Dataset, wanted: int | None) -> int:
     longest = part.sizes["step"] // 10
     if wanted is None:
-        momentum = float(part["momentum"].isel(optimizer_group=0).max())
-        wanted = int(np.ceil(5 / (1 - (0.0 if np.isnan(momentum) else momentum))))
-        return max(1, min(wanted, longest // 2))
+        return max(1, min(_memory_lag(part), longest // 2))
     if 2 * wanted > longest:
         raise AnalysisError(
             f"diffusion_lag {wanted}: the segment has {part.sizes['step']} steps, at most {longest // 2} is possible"
@@ -209,23 +222,31 @@ def _coefficient(
 
 
 def _predictions(part: xr.Dataset, lags: np.ndarray, sizes: xr.DataArray) -> dict[str, xr.DataArray]:
-    """D and MSD of free motion under white noise of the measured strength."""
+    """D and MSD of free motion under white noise of the measured strength; under Nesterov only D."""
     eta, mu, nu = hyperparameters(part)
     factor = at_probes((eta * (1 - nu) / (1 - mu)) ** 2 / 2, part)
     found = errorbar.mean_with_error(group_sum(factor * part["noise_trace"], part) / sizes, "probe")
-    momentum = float(mu.isel(layer=0).mean())
-    shape = 2 * (lags - 2 * momentum * (1 - momentum**lags) / (1 - momentum**2))
     results = errorbar.named(
         "diffusion_coefficient_predicted", found, "parameter2 step-1", "predicted D of free motion", "自由运动的预测 D"
     )
-    results["predicted_mean_squared_displacement"] = (found[0] * xr.DataArray(shape, dims="lag")).assign_attrs(
+    if is_nesterov(part):
+        return results
+    momentum, lag = mu.mean("step"), xr.DataArray(lags, dims="lag")
+    shape = 2 * (lag - 2 * momentum * (1 - momentum**lag) / (1 - momentum**2))
+    by_layer = (factor * part["noise_trace"]).mean("probe")
+    results["predicted_mean_squared_displacement"] = (group_sum(by_layer * shape, part) / sizes).assign_attrs(
         units="parameter2", long_name="predicted MSD of free motion", long_name_zh="自由运动的预测均方位移"
     )
     return results
 
 
 def _two_time(
-    run: xr.Dataset, count: int, lags: np.ndarray, sizes: xr.DataArray, relative: xr.DataArray
+    run: xr.Dataset,
+    count: int,
+    lags: np.ndarray,
+    sizes: xr.DataArray,
+    dimensions: xr.DataArray,
+    relative: xr.DataArray,
 ) -> dict[str, xr.DataArray]:
     """Δ(t_w, t_w+τ), averaged over origins within 1/64 of the run, from waiting times 0 to half the run."""
     steps = run.sizes["step"]
@@ -245,12 +266,11 @@ def _two_time(
     value = (with_all(found, run) / sizes).assign_coords(waiting_time=waiting)
     lag = xr.DataArray(lags, dims="lag")
     independent = np.maximum(1.0, width / lag)
-    single = _single_displacement_error(relative, run)
     text = {"units": "parameter2", "long_name": "two-time mean squared displacement", "long_name_zh": "双时均方位移"}
     name = "two_time_mean_squared_displacement"
     return {
         name: value.assign_attrs(text | {"ancillary_variables": f"{name}_stderr"}),
-        f"{name}_stderr": (value * np.sqrt(single**2 / independent + relative**2)).assign_attrs(
+        f"{name}_stderr": (value * np.sqrt(2 / dimensions / independent + relative**2)).assign_attrs(
             units="parameter2",
             long_name="standard error of the two-time mean squared displacement",
             long_name_zh="双时均方位移的标准误差",
@@ -297,39 +317,15 @@ def _apply_lags(kernel, collective: xr.DataArray, lags: np.ndarray, outputs: int
     )
 
 
-def sketch_error(run: xr.Dataset, positions: xr.DataArray, lag: int) -> xr.DataArray:
-    """Relative error √(2/(k d_eff)) of squared lengths in the sketch, (group,); 0 where the sketch is exact.
-
-    Of at most 256 independent increments at `lag`.
-    """
-    increments = positions.isel(step=slice(None, None, lag)).diff("step")
-    increments = increments.isel(step=slice(-256, None)).values.transpose(0, 2, 1)
-    width = increments.shape[2]
-    exact = [size <= width for size in group_sizes(run).values[1:]]
-    variances, traces = [], []
-    for part, whole in zip(increments, exact, strict=True):
-        d_eff = series.effective_dimension(part, [width], [whole])
-        traces.append(np.mean(np.sum(part**2, axis=1)))
-        variances.append(0.0 if whole else 2 * traces[-1] ** 2 / (width * d_eff))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        each = np.nan_to_num(np.sqrt(variances) / np.array(traces))
-        together = np.nan_to_num(np.sqrt(np.sum(variances)) / np.sum(traces))
-    return xr.DataArray([together, *each], dims="group", coords={"group": group_names(run)})
-
-
-def _single_displacement_error(relative: xr.DataArray, run: xr.Dataset) -> xr.DataArray:
-    """Relative error √(2/d_eff) of one Gaussian displacement, from that of the sketch; √2 where the sketch is exact."""
-    width = run.sizes["sketch"]
-    return xr.where(relative > 0, np.minimum(relative * np.sqrt(width), np.sqrt(2)), np.sqrt(2))
-
-
 def _with_sketch(value: xr.DataArray, error: xr.DataArray, relative: xr.DataArray) -> xr.DataArray:
     return (error**2 + (value * relative) ** 2) ** 0.5
 
 
-def _verdicts(run: xr.Dataset, results: xr.Dataset, lag: int, epoch: int | None) -> list[dict[str, str]]:
-    found = []
-    if float(results["diffusion_coefficient_n_eff"].sel(group="all")) < 10:
+def _verdicts(
+    run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, lag: int, epoch: int | None
+) -> list[dict[str, str]]:
+    found = probe_verdicts(run, part, "diffusion_coefficient_predicted") if is_sgd(run) else []
+    if not float(results["diffusion_coefficient_n_eff"].sel(group="all")) >= 10:
         found.append(
             verdict(
                 "diffusion_coefficient",
@@ -337,6 +333,19 @@ def _verdicts(run: xr.Dataset, results: xr.Dataset, lag: int, epoch: int | None)
                 "unresolved",
                 f"Unresolved: fewer than ten independent displacements at lag {lag}.",
                 f"未分辨：间隔 {lag} 步的独立位移少于十个。",
+            )
+        )
+    needed = _memory_lag(part)
+    if lag < needed:
+        found.append(
+            verdict(
+                "diffusion_coefficient",
+                "untrusted",
+                "lag-too-short",
+                f"D is taken at lags {lag}–{2 * lag}, within the memory of the velocity, 5/(1−μ) = {needed} steps; it "
+                f"takes a segment of {20 * needed} steps.",
+                f"D 取自间隔 {lag}–{2 * lag} 步，仍在速度的记忆 5/(1−μ) = {needed} 步之内；"
+                f"需要 {20 * needed} 步的区间。",
             )
         )
     if epoch:

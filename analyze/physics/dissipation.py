@@ -7,7 +7,8 @@ To first order in the step, η‖g‖² is the heat that a batch releases when i
 
 Both terms are unbiased: η g·g′ for the first, η ½‖g−g′‖² for the second, with an independent batch g′. Per step, with
 the learning rate of each step; never a mean learning rate times a mean. With momentum the actual descent runs faster
-by 1/(1−μ); the split of η‖g‖² is the same.
+by 1/(1−μ); the split of η‖g‖² is the same. An optimizer that scales each parameter's step, such as Adam, releases
+another heat: not defined here.
 """
 
 import xarray as xr
@@ -18,15 +19,17 @@ from ..quantities import (
     choose_segment,
     group_sum,
     hyperparameters,
+    is_sgd,
     matching_windows,
+    probe_verdicts,
     segment_verdict,
     verdict,
     window_coordinates,
     within,
 )
-from ..settings import AnalysisSettings
+from ..settings import AnalysisSettings, NotDefinedError
 
-VERSION = 1
+VERSION = 2
 USES = ("segment", "windows")
 TITLE = "Dissipation"
 TITLE_ZH = "耗散"
@@ -64,11 +67,16 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         per step, and `descent_fraction`; the last three only where there are probes.
 
     Raises:
+        NotDefinedError: if the optimizer is not SGD.
         AnalysisError: if the run is too short.
     """
+    if not is_sgd(run):
+        raise NotDefinedError(
+            f"η‖g‖² is the heat of a step along the gradient; {run.attrs['optimizer']['class']} steps otherwise"
+        )
     segment = choose_segment(run, settings.segment)
     part = within(run, segment)
-    verdicts = [segment_verdict(segment, "dissipation")]
+    verdicts = [segment_verdict(segment, "dissipation", schedule_aware=True)]
     results: dict[str, xr.DataArray] = {}
     found = {name: errorbar.mean_with_error(data, _time(data)) for name, data in _powers(part).items()}
     for name, one in found.items():
@@ -80,16 +88,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         )
         results |= errorbar.named("descent_fraction", ratio, "1", "fraction that descends", "用于下降的比例")
         verdicts += _resolution(results)
-    else:
-        verdicts.append(
-            verdict(
-                "descent_power",
-                "untrusted",
-                "no-probe",
-                "The split is missing: the run was recorded without a probe.",
-                "缺少拆分：记录时没有使用探针。",
-            )
-        )
+    verdicts += probe_verdicts(run, part, "descent_power")
     curves, coordinates = _over_time(run, settings.windows)
     return xr.Dataset(results | curves, coords=coordinates).assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
@@ -125,7 +124,7 @@ def _over_time(run: xr.Dataset, count: int) -> tuple[dict[str, xr.DataArray], di
 def _resolution(results: dict[str, xr.DataArray]) -> list[dict[str, str]]:
     value = float(results["descent_power"].sel(group="all"))
     error = float(results["descent_power_stderr"].sel(group="all"))
-    if abs(value) < 1.96 * error:
+    if not abs(value) >= 1.96 * error:
         return [
             verdict(
                 "descent_power",

@@ -12,8 +12,9 @@ At finite time the relation is a telescoping identity for any gradient sequence 
 
     (1−ν)(Ō_L − Ō_R) = −(1−μ)(‖θ_T‖² − ‖θ_0‖²)/(2ηT) + μ(s_T − s_0)/T,   s = θ·v,
 
-so that its residual tests the recording itself. In floating point the update is rounded; `identity_floor` bounds what
-rounding can do to the residual (unit roundoff u of the parameters' type):
+so that its residual tests the recording itself, and the gap is known to the fluctuation of the two end points: the
+error bars fall as 1/T, and are those of `series.telescoping_ratio_and_error`. In floating point the update is rounded;
+`identity_floor` bounds what rounding can do to the residual (unit roundoff u of the parameters' type):
 
     u [ 2(1−μ)⟨‖θ‖²⟩/η + 4⟨‖θ‖‖v_{t+1}‖⟩ ] + the float64 roundoff of the sums.
 """
@@ -31,6 +32,7 @@ from ..quantities import (
     Segment,
     choose_segment,
     constant_stretches,
+    group_hyperparameters,
     group_sum,
     hyperparameters,
     is_nesterov,
@@ -43,9 +45,9 @@ from ..quantities import (
     window_coordinates,
     with_all,
 )
-from ..settings import AnalysisError, AnalysisSettings
+from ..settings import AnalysisSettings, NotDefinedError
 
-VERSION = 1
+VERSION = 2
 USES = ("segment", "windows")
 TITLE = "Stationarity"
 TITLE_ZH = "平稳性"
@@ -61,11 +63,13 @@ EXPLANATION_ZH = (
     "不要把它当作平衡态的证据：无论噪声是否有色它都成立；对原始形式，参数中很大的常数部分可能掩盖漂移。"
 )
 METHOD = (
-    "Ratio of means with the error of the joint fluctuation (Γ-method). The segment is the earliest eighth of the last "
-    "stretch of constant hyper-parameters from which both halves agree in loss and squared displacement."
+    "Ratio of means; their gap telescopes, so its error is that of the two end points. The segment is the earliest "
+    "eighth of the last stretch of constant hyper-parameters from which both halves agree in loss and squared "
+    "displacement."
 )
 METHOD_ZH = (
-    "均值之比，误差取联合涨落（Γ 方法）。区间取超参数不变的最后一段中，最早使前后两半的损失与位移平方一致的起点。"
+    "均值之比；两边之差逐项相消，误差来自两个端点的涨落。"
+    "区间取超参数不变的最后一段中，最早使前后两半的损失与位移平方一致的起点。"
 )
 REFERENCE = "Yaida 2019, ICLR, arXiv 1810.00004, FDR1′ and footnote 4; Geweke 1992; Wolff 2004."
 
@@ -78,10 +82,11 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         `identity_residual` and `identity_floor` (group,), relative to O_R; per segment the split-half z scores.
 
     Raises:
-        AnalysisError: if the optimizer is not SGD without Nesterov, or the run is too short.
+        NotDefinedError: if the optimizer is not SGD without Nesterov.
+        AnalysisError: if the run is too short.
     """
     if not is_sgd(run) or is_nesterov(run):
-        raise AnalysisError(
+        raise NotDefinedError(
             f"FDR1 in this form is not defined for {run.attrs['optimizer']['class']}"
             f"{' with Nesterov momentum' if is_nesterov(run) else ''}: it needs the heavy-ball velocity"
         )
@@ -93,12 +98,12 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     results: dict[str, xr.DataArray] = {}
     left, right = _sides(run)
     part = slice(segment.start, segment.start + span.sizes["step"] - 1)
-    raw = errorbar.ratio_with_error(left.isel(step=part), right.isel(step=part), "step")
+    raw = errorbar.telescoping_ratio_with_error(left.isel(step=part), right.isel(step=part), "step")
     results |= errorbar.named("fdr1_raw", raw, "1", "FDR1, raw", "FDR1（原始）")
-    raw_curve = errorbar.window_ratios(left, right, "step", windows)
-    centred = errorbar.ratio_with_error(*_centred_sides(span, [(0, span.sizes["step"] - 1)]), "step")
+    raw_curve = errorbar.window_telescoping_ratios(left, right, "step", windows)
+    centred = errorbar.telescoping_ratio_with_error(*_centred_sides(span, [(0, span.sizes["step"] - 1)]), "step")
     results |= errorbar.named("fdr1_centred", centred, "1", "FDR1, centred", "FDR1（中心化）")
-    centred_curve = errorbar.window_ratios(*_centred_sides(run, windows), "step", windows)
+    centred_curve = errorbar.window_telescoping_ratios(*_centred_sides(run, windows), "step", windows)
     for name, curve, en, zh in (
         ("fdr1_raw_over_time", raw_curve, "FDR1, raw", "FDR1（原始）"),
         ("fdr1_centred_over_time", centred_curve, "FDR1, centred", "FDR1（中心化）"),
@@ -129,13 +134,12 @@ def _sides(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
 def _centred_sides(run: xr.Dataset, bounds: list[tuple[int, int]]) -> tuple[xr.DataArray, xr.DataArray]:
     """The same in the sketch for θ less its mean over each of the windows, NaN outside; v_{t+1} = −Δθ/η.
 
-    The last row has no update, and no place in the result.
+    NaN for a group whose layers have different hyper-parameters. The last row has no update, and no place in the
+    result.
     """
     updates = run["parameter_sketch"].drop_vars("step", errors="ignore").diff("step")
     run = run.isel(step=slice(None, -1))
-    eta, mu, nu = (
-        values.isel(layer=0, drop=True).drop_vars("step", errors="ignore") for values in hyperparameters(run)
-    )
+    eta, mu, nu = group_hyperparameters(run)
 
     def moved(theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         out = np.full((len(theta), theta.shape[-1]), np.nan)
@@ -153,7 +157,7 @@ def _centred_sides(run: xr.Dataset, bounds: list[tuple[int, int]]) -> tuple[xr.D
         dask="parallelized",
         output_dtypes=[float],
     )
-    right = eta * (1 + mu) / (2 * (1 - nu)) * ((updates / eta) ** 2).sum("sketch")
+    right = eta * (1 + mu) / (2 * (1 - nu)) * ((updates / eta) ** 2).sum("sketch", skipna=False)
     return with_all(left, run), with_all(right.transpose("group", "step"), run)
 
 
@@ -236,14 +240,24 @@ def _segments(run: xr.Dataset, chosen: Segment) -> tuple[dict[str, xr.DataArray]
 def _verdicts(results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
     found = [segment_verdict(segment, "segment")]
     value, error = (float(results[name].sel(group="all")) for name in ("fdr1_centred", "fdr1_centred_stderr"))
-    if float(results["fdr1_centred_n_eff"].sel(group="all")) < 10:
+    if np.isnan(value):
+        found.append(
+            verdict(
+                "fdr1_centred",
+                "untrusted",
+                "not-defined",
+                "Not defined for all parameters together: layers of one group have different hyper-parameters.",
+                "对全部参数没有定义：同一组内各层的超参数不同。",
+            )
+        )
+    elif segment.judgement == "scheduled" or not float(results["fdr1_centred_n_eff"].sel(group="all")) >= 10:
         found.append(
             verdict(
                 "fdr1_centred",
                 "untrusted",
                 "unresolved",
-                "Unresolved: fewer than ten effective samples in the segment.",
-                "未分辨：区间内有效样本少于十个。",
+                "Unresolved: fewer than ten effective samples in the segment, or mixed hyper-parameters.",
+                "未分辨：区间内有效样本少于十个，或超参数有变化。",
             )
         )
     elif abs(value - 1) < 3 * error:
@@ -262,12 +276,12 @@ def _verdicts(results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
                 "fdr1_centred",
                 "caution",
                 "transient",
-                f"Transient: centred FDR1 is {value:.3f} ± {error:.3f} instead of 1.",
-                f"暂态：中心化 FDR1 为 {value:.3f} ± {error:.3f}，而不是 1。",
+                f"Transient: centred FDR1 is {value:.4f} ± {error:.4f} instead of 1.",
+                f"暂态：中心化 FDR1 为 {value:.4f} ± {error:.4f}，而不是 1。",
             )
         )
     residual, floor = (float(results[name].sel(group="all")) for name in ("identity_residual", "identity_floor"))
-    if segment.reason.startswith("a hyper-parameter"):
+    if segment.judgement == "scheduled" or np.isnan(residual):
         return found
     if residual <= floor:
         found.append(

@@ -9,8 +9,10 @@ in units of the loss (Mandt, Hoffman & Blei 2017; Jastrzębski et al. 2017). Rep
 by its number of parameters: a mean over directions, which parameters without noise pull down. tr C comes from
 ½‖g−g′‖² of independent batches, without bias. The kinetic one needs two scalars per step and no Hessian; it is exact
 for a stationary quadratic loss at every ηλ (physics.md, V1, V6, V13). Off a plateau the drift adds η‖⟨v⟩‖²/(1−ν),
-which `temperature_kinetic_drift_free` subtracts, with ⟨v⟩ the mean velocity of the segment. (For a steady gradient
-this is η(1−ν)‖∇L‖²/(1−μ)², V8; but a gradient that turns within 1/(1−μ) steps moves nothing.)
+which `temperature_kinetic_drift_free` subtracts. ‖⟨v⟩‖² is the product ⟨v⟩₁·⟨v⟩₂ of the mean velocities of the two
+halves of the segment, whose fluctuations are independent; the square of one mean would take 2D/T of the diffusion for
+drift. (For a steady gradient the drift is η(1−ν)‖∇L‖²/(1−μ)², V8; but a gradient that turns within 1/(1−μ) steps moves
+nothing.)
 
 The common η·Var(g)/2 takes the variance of g over time; that contains the spread of the mean gradient and lacks the
 factor 1/(1−μ). It is kept under its own name for comparison.
@@ -18,13 +20,14 @@ factor 1/(1−μ). It is kept under its own name for comparison.
 Nesterov's kinetic temperature depends on frequency, and Adam's temperature on its preconditioner: not defined here.
 """
 
-import numpy as np
 import xarray as xr
 
 from .. import errorbar
 from ..quantities import (
     at_probes,
     choose_segment,
+    displacement_dimensions,
+    group_hyperparameters,
     group_sizes,
     group_sum,
     hyperparameters,
@@ -32,6 +35,7 @@ from ..quantities import (
     is_sgd,
     matching_windows,
     next_velocity_squared,
+    probe_verdicts,
     segment_verdict,
     verdict,
     window_coordinates,
@@ -40,7 +44,7 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings
 
-VERSION = 1
+VERSION = 2
 USES = ("segment", "windows")
 TITLE = "Effective temperature"
 TITLE_ZH = "有效温度"
@@ -93,7 +97,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     """
     segment = choose_segment(run, settings.segment)
     part = within(run, segment)
-    verdicts = [segment_verdict(segment, "temperature")]
+    verdicts = [segment_verdict(segment, "temperature", schedule_aware=True)]
     of_segment = _thermometers(part, None)
     results: dict[str, xr.DataArray] = {}
     for name, (en, zh) in NAMES.items():
@@ -117,7 +121,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
             found = errorbar.mean_with_error(group_sum(part[source], run), "probe")
             results |= errorbar.named(name, found, "loss2 parameter-2", en, zh)
     over_time, coordinates = _over_time(run, settings.windows)
-    verdicts += _verdicts(run, results)
+    verdicts += _verdicts(run, part, results)
     return xr.Dataset(results | over_time, coords=coordinates).assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
     )
@@ -143,7 +147,7 @@ def _thermometers(
     if is_sgd(run) and run.sizes.get("probe"):
         factor = at_probes(eta * (1 - nu) / (2 * (1 - mu)), run)
         found["temperature_noise"] = average(group_sum(factor * run["noise_trace"], run) * per_parameter)
-    if "gradient_sketch" in run and windows is None:
+    if is_sgd(run) and "gradient_sketch" in run and windows is None:
         found["temperature_variance"] = _variance_over_time(run, per_parameter)
         if "temperature_kinetic" in found:
             found["temperature_kinetic_drift_free"] = _without_drift(run, found["temperature_kinetic"], per_parameter)
@@ -159,20 +163,40 @@ def _kinetic(run: xr.Dataset) -> xr.DataArray:
 
 
 def _without_drift(run: xr.Dataset, kinetic: errorbar.Estimate, per_parameter: xr.DataArray) -> errorbar.Estimate:
-    """The kinetic temperature less that of the mean velocity, −⟨Δθ⟩/η, through the sketch."""
-    eta, _, nu = (values.mean() for values in hyperparameters(run))
-    ends = run["parameter_sketch"].isel(step=[0, -1]).diff("step").isel(step=0, drop=True) / (run.sizes["step"] - 1)
-    mean = (ends**2).sum("sketch") / eta**2
-    return kinetic[0] - eta / (1 - nu) * with_all(mean, run) * per_parameter, kinetic[1], kinetic[2]
+    """The kinetic temperature less that of the mean velocity −⟨Δθ/η⟩, through the sketch.
+
+    With a drift G and fluctuations n₁, n₂ of the two means, u₁·u₂ has the variance (‖n‖⁴ + 2‖G‖²‖n‖²)/d_eff, and the
+    sketch adds (‖u₁‖²‖u₂‖² + (u₁·u₂)²)/k where it is not exact.
+    """
+    eta, mu, nu = (values.mean("step", skipna=False) for values in group_hyperparameters(run))
+    steps, width = run.sizes["step"], run.sizes["sketch"]
+    ends = run["parameter_sketch"].isel(step=[0, steps // 2, steps - 1])
+    lengths = xr.DataArray([steps // 2, steps - 1 - steps // 2], dims="step")
+    first, second = (
+        part.drop_vars("step", errors="ignore") for part in (ends.diff("step") / lengths / eta).transpose("step", ...)
+    )
+    product = (first * second).sum("sketch", skipna=False)
+    norms = (first**2).sum("sketch", skipna=False) * (second**2).sum("sketch", skipna=False)
+    longest = float(mu.max()) if bool(mu.notnull().any()) else 0.0
+    dimensions, _ = displacement_dimensions(run, run["parameter_sketch"], max(1, int(1 / (1 - longest))))
+    sizes = group_sizes(run).isel(group=slice(1, None)).drop_vars("group")
+    of_sketch = xr.where(sizes > width, (norms + product**2) / width, 0.0)
+    noise = (norms**0.5 - product).clip(min=0)
+    of_time = (noise**2 + 2 * product.clip(min=0) * noise) / dimensions.isel(group=slice(1, None)).drop_vars("group")
+    factor = eta / (1 - nu)
+    drift = with_all(factor * product, run) * per_parameter
+    error = with_all(factor**2 * (of_time + of_sketch), run) ** 0.5 * per_parameter
+    return kinetic[0] - drift, (kinetic[1] ** 2 + error**2) ** 0.5, kinetic[2]
 
 
 def _variance_over_time(run: xr.Dataset, per_parameter: xr.DataArray) -> errorbar.Estimate:
     """η/2 times the variance of g over time; ‖⟨g⟩‖² through the sketch, which is unbiased for it."""
-    eta = hyperparameters(run)[0].mean("layer").mean("step")
-    squared = errorbar.mean_with_error(group_sum(run["gradient_squared"], run), "step")
+    eta, _, _ = hyperparameters(run)
+    squared = errorbar.mean_with_error(group_sum(eta / 2 * run["gradient_squared"], run), "step")
+    rate, _, _ = group_hyperparameters(run)
     mean = (run["gradient_sketch"].astype(float).mean("step") ** 2).sum("sketch")
-    variance = squared[0] - with_all(mean, run)
-    return errorbar.scale((variance, squared[1], squared[2]), eta / 2 * per_parameter)
+    of_mean = with_all(rate.mean("step", skipna=False) / 2 * mean, run)
+    return errorbar.scale((squared[0] - of_mean, squared[1], squared[2]), per_parameter)
 
 
 def _over_time(run: xr.Dataset, count: int) -> tuple[dict[str, xr.DataArray], dict]:
@@ -183,11 +207,10 @@ def _over_time(run: xr.Dataset, count: int) -> tuple[dict[str, xr.DataArray], di
     return curves, window_coordinates(run, windows[0])
 
 
-def _verdicts(run: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[str, str]]:
-    found = []
+def _verdicts(run: xr.Dataset, part: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[str, str]]:
     if not is_sgd(run):
         kind = run.attrs["optimizer"]["class"]
-        found.append(
+        return [
             verdict(
                 "temperature_noise",
                 "untrusted",
@@ -195,8 +218,9 @@ def _verdicts(run: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[st
                 f"Not defined for {kind}: its temperature depends on the preconditioner of each parameter.",
                 f"对 {kind} 没有定义：其温度取决于每个参数的预条件因子。",
             )
-        )
-    elif is_nesterov(run):
+        ]
+    found = probe_verdicts(run, part, "temperature_noise")
+    if is_nesterov(run):
         found.append(
             verdict(
                 "temperature_kinetic",
@@ -206,17 +230,7 @@ def _verdicts(run: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[st
                 "Nesterov 动量没有定义动能温度：它随频率变化。",
             )
         )
-    if "noise_trace" not in run:
-        found.append(
-            verdict(
-                "temperature_noise",
-                "untrusted",
-                "no-probe",
-                "There is no noise temperature: the run was recorded without a probe.",
-                "没有噪声温度：记录时没有使用探针。",
-            )
-        )
-    elif "temperature_noise_n_eff" in results and float(results["temperature_noise_n_eff"].min()) < 10:
+    if "temperature_noise_n_eff" in results and float(results["temperature_noise_n_eff"].min()) < 10:
         found.append(
             verdict(
                 "temperature_noise",
@@ -226,38 +240,35 @@ def _verdicts(run: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[st
                 "未分辨：区间内有效探针少于十个；请减小 probe_every 重新记录。",
             )
         )
-    if "clip_factor" in run:
-        found.append(
-            verdict(
-                "temperature_noise",
-                "caution",
-                "clipped",
-                "Gradients were clipped: the noise covariance is that of the clipped gradient only in part.",
-                "梯度经过裁剪：噪声协方差只部分对应裁剪后的梯度。",
-            )
-        )
     if "kinetic_over_noise" in results:
         value = float(results["kinetic_over_noise"].sel(group="all"))
         error = float(results["kinetic_over_noise_stderr"].sel(group="all"))
-        if np.isfinite(value) and abs(value - 1) <= 3 * error:
-            found.append(
-                verdict(
-                    "kinetic_over_noise",
-                    "ok",
-                    "agree",
-                    "The thermometers agree within three standard errors.",
-                    "两种温度计在三倍标准误差内一致。",
-                )
-            )
-        elif np.isfinite(value):
-            found.append(
-                verdict(
-                    "kinetic_over_noise",
-                    "caution",
-                    "disagree",
-                    f"The thermometers differ: kinetic/noise = {value:.3f} ± {error:.3f} (drift, curvature "
-                    "beyond the quadratic, or coloured noise).",
-                    f"两种温度计不一致：动能/噪声 = {value:.3f} ± {error:.3f}（漂移、非二次曲率或有色噪声）。",
-                )
-            )
+        found.append(_compare(value, error))
     return found
+
+
+def _compare(value: float, error: float) -> dict[str, str]:
+    if not error < abs(value):
+        return verdict(
+            "kinetic_over_noise",
+            "untrusted",
+            "unresolved",
+            "Unresolved: the error of kinetic/noise is as large as its value.",
+            "未分辨：动能/噪声之比的误差不小于其值。",
+        )
+    if abs(value - 1) <= 3 * error:
+        return verdict(
+            "kinetic_over_noise",
+            "ok",
+            "agree",
+            "The thermometers agree within three standard errors.",
+            "两种温度计在三倍标准误差内一致。",
+        )
+    return verdict(
+        "kinetic_over_noise",
+        "caution",
+        "disagree",
+        f"The thermometers differ: kinetic/noise = {value:.3f} ± {error:.3f} (drift, curvature "
+        "beyond the quadratic, or coloured noise).",
+        f"两种温度计不一致：动能/噪声 = {value:.3f} ± {error:.3f}（漂移、非二次曲率或有色噪声）。",
+    )

@@ -144,14 +144,16 @@ def test_results_say_how_they_were_made(tmp_path: Path) -> None:
 
 
 def test_what_is_not_defined_is_refused_with_the_reason(tmp_path: Path) -> None:
-    """Adam has no heavy-ball velocity; the analyses that need none are made all the same."""
+    """Adam has no heavy-ball velocity, and its step is not along the gradient; what needs neither is made."""
     write_walk(tmp_path / "run", optimizer="Adam")
     reasons = analyze(tmp_path / "run")
-    assert list(reasons) == ["stationarity"]
+    assert sorted(reasons) == ["dissipation", "stationarity"]
     assert "not defined for Adam" in str(reasons["stationarity"])
+    assert "Adam steps otherwise" in str(reasons["dissipation"])
     temperature = open_results(tmp_path / "run")["temperature"]
-    assert "temperature_noise" not in temperature
-    assert any(verdict["code"] == "not-defined" for verdict in read_verdicts(temperature))
+    assert not [name for name in temperature if str(name).startswith("temperature_")]
+    assert "noise_trace" in temperature
+    assert next(verdict["code"] for verdict in read_verdicts(temperature)) == "not-defined"
 
 
 def test_without_probes(tmp_path: Path) -> None:
