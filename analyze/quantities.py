@@ -230,7 +230,7 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
         if stop > steps or stop - start < MIN_STEPS:
             raise AnalysisError(f"segment {request}: expected at least {MIN_STEPS} steps within 0:{steps}")
         _refuse_divergence(run, start, stop)
-        return _judge(run, start, stop)
+        return judge_segment(run, start, stop)
     _refuse_divergence(run, 0, steps)
     start, stop = constant_stretches(run)[-1]
     if stop - start < MIN_STEPS:
@@ -240,10 +240,10 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
     candidates = [start + (stop - start) * eighth // 8 for eighth in _STARTS]
     for candidate in candidates:
         if stop - candidate >= MIN_STEPS:
-            segment = _judge(run, candidate, stop)
+            segment = judge_segment(run, candidate, stop)
             if segment.stationary:
                 return segment
-    return _judge(run, max(start, stop - max((stop - start) // 2, MIN_STEPS)), stop)
+    return judge_segment(run, max(start, stop - max((stop - start) // 2, MIN_STEPS)), stop)
 
 
 def _refuse_divergence(run: xr.Dataset, start: int, stop: int) -> None:
@@ -251,11 +251,13 @@ def _refuse_divergence(run: xr.Dataset, start: int, stop: int) -> None:
     lost = np.flatnonzero(~np.isfinite(moved))
     if lost.size:
         first = start + int(lost[0])
-        rest = f"; --segment 1:{first} takes what was before" if start == 0 and first > MIN_STEPS else ""
+        # The last step before has no finite end point.
+        rest = f"; --segment 1:{first - 1} takes what was before" if start < first - 1 - MIN_STEPS else ""
         raise AnalysisError(f"the training diverged: parameters are not finite from step {first} on{rest}")
 
 
-def _judge(run: xr.Dataset, start: int, stop: int) -> Segment:
+def judge_segment(run: xr.Dataset, start: int, stop: int) -> Segment:
+    """Whether steps [start, stop) look stationary: hyper-parameters that stay, and halves that agree."""
     part = run.isel(step=slice(start, stop))
     scores = {"loss": float("nan"), "displacement": _split_half(part["displacement_squared"].sum("layer"))}
     if "loss" in part and bool(np.isfinite(part["loss"]).any()):

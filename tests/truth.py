@@ -63,6 +63,14 @@ def fractional_brownian(rng: np.random.Generator, coordinates: int, steps: int, 
     return np.cumsum(np.fft.fft(weights * noise, axis=-1)[:, :steps].real, axis=-1)
 
 
+def gradient_descent(rng: np.random.Generator, shape: tuple[int, ...], learning_rate: float) -> tuple[Floats, Floats]:
+    """SGD on ½θ² with unit white gradient noise, stationary: θ and g of every step; θ_{t+1} = θ_t − η g_t."""
+    decay, burn = 1 - learning_rate, round(10 / learning_rate)
+    noise = rng.standard_normal((*shape[:-1], shape[-1] + burn))
+    theta = signal.lfilter([0.0, -learning_rate], [1.0, -decay], noise, axis=-1)[..., burn:]
+    return theta, theta + noise[..., burn:]
+
+
 class HeavyBall:
     """SGD with momentum on ½λθ² with white gradient noise of variance C (Liu, Ziyin & Ueda 2021; physics.md 1.5).
 

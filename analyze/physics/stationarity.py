@@ -37,6 +37,7 @@ from ..quantities import (
     hyperparameters,
     is_nesterov,
     is_sgd,
+    judge_segment,
     next_velocity_squared,
     require,
     segment_verdict,
@@ -212,7 +213,7 @@ def _segments(run: xr.Dataset, chosen: Segment) -> tuple[dict[str, xr.DataArray]
         if (start, stop) == (chosen.start, chosen.stop):
             segments.append(chosen)
         elif stop - start >= MIN_STEPS:
-            segments.append(choose_segment(run, f"{start}:{stop}"))
+            segments.append(judge_segment(run, start, stop))
     values = {
         "loss_split_half": ([s.loss_z for s in segments], "split-half z score of the loss", "损失的前后半 z 值"),
         "displacement_split_half": (

@@ -163,30 +163,31 @@ def _kinetic(run: xr.Dataset) -> xr.DataArray:
 
 
 def _without_drift(run: xr.Dataset, kinetic: errorbar.Estimate, per_parameter: xr.DataArray) -> errorbar.Estimate:
-    """The kinetic temperature less that of the mean velocity −⟨Δθ/η⟩, through the sketch.
+    """The kinetic temperature less that of the mean velocity u = −⟨Δθ/η⟩, through the sketch.
 
-    With a drift G and fluctuations n₁, n₂ of the two means, u₁·u₂ has the variance (‖n‖⁴ + 2‖G‖²‖n‖²)/d_eff, and the
-    sketch adds (‖u₁‖²‖u₂‖² + (u₁·u₂)²)/k where it is not exact.
+    The error is that of η(‖v_mid‖² − 2u·v)/(1−ν), in which the beat of drift and noise cancels as it does in the
+    value. To this come that of the product of two independent means, ‖n‖⁴/d_eff with n their fluctuation, and that of
+    the sketch where it is not exact, (‖u₁‖²‖u₂‖² + (u₁·u₂)²)/k.
     """
     eta, mu, nu = (values.mean("step", skipna=False) for values in group_hyperparameters(run))
-    steps, width = run.sizes["step"], run.sizes["sketch"]
-    ends = run["parameter_sketch"].isel(step=[0, steps // 2, steps - 1])
-    lengths = xr.DataArray([steps // 2, steps - 1 - steps // 2], dims="step")
-    first, second = (
-        part.drop_vars("step", errors="ignore") for part in (ends.diff("step") / lengths / eta).transpose("step", ...)
-    )
-    product = (first * second).sum("sketch", skipna=False)
-    norms = (first**2).sum("sketch", skipna=False) * (second**2).sum("sketch", skipna=False)
+    steps, width, factor = run.sizes["step"], run.sizes["sketch"], eta / (1 - nu)
+    velocity = -run["parameter_sketch"].drop_vars("step", errors="ignore").diff("step") / eta
+    halves = [velocity.isel(step=part).mean("step") for part in (slice(steps // 2), slice(steps // 2, None))]
+    beat = (velocity * velocity.mean("step")).sum("sketch", skipna=False)
+    series = group_sum(_kinetic(run), run).isel(step=slice(None, -1)) - 2 * with_all(factor * beat, run)
+    _, error, n_eff = errorbar.mean_with_error(series * per_parameter, "step")
+
+    product = (halves[0] * halves[1]).sum("sketch", skipna=False)
+    norms = (halves[0] ** 2).sum("sketch", skipna=False) * (halves[1] ** 2).sum("sketch", skipna=False)
     longest = float(mu.max()) if bool(mu.notnull().any()) else 0.0
     dimensions, _ = displacement_dimensions(run, run["parameter_sketch"], max(1, int(1 / (1 - longest))))
-    sizes = group_sizes(run).isel(group=slice(1, None)).drop_vars("group")
-    of_sketch = xr.where(sizes > width, (norms + product**2) / width, 0.0)
-    noise = (norms**0.5 - product).clip(min=0)
-    of_time = (noise**2 + 2 * product.clip(min=0) * noise) / dimensions.isel(group=slice(1, None)).drop_vars("group")
-    factor = eta / (1 - nu)
+    sizes = group_sizes(run)
+    dimensions, sizes = (values.isel(group=slice(1, None)).drop_vars("group") for values in (dimensions, sizes))
+    variance = (norms**0.5 - product).clip(min=0) ** 2 / dimensions
+    variance = variance + xr.where(sizes > width, (norms + product**2) / width, 0.0)
     drift = with_all(factor * product, run) * per_parameter
-    error = with_all(factor**2 * (of_time + of_sketch), run) ** 0.5 * per_parameter
-    return kinetic[0] - drift, (kinetic[1] ** 2 + error**2) ** 0.5, kinetic[2]
+    of_drift = with_all(factor**2 * variance, run) ** 0.5 * per_parameter
+    return kinetic[0] - drift, (error**2 + of_drift**2) ** 0.5, n_eff
 
 
 def _variance_over_time(run: xr.Dataset, per_parameter: xr.DataArray) -> errorbar.Estimate:

@@ -19,8 +19,18 @@ import truth
 STEPS, SKETCH = 600, 16
 
 
-def write_walk(folder: Path, *, optimizer: str = "SGD", probes: bool = True, change_at: int | None = None) -> None:
-    """A run whose parameters walk freely: two layers of 16 parameters, sketched exactly."""
+def write_walk(
+    folder: Path,
+    *,
+    optimizer: str = "SGD",
+    nesterov: bool = False,
+    probe_every: int = 5,
+    learning_rate: np.ndarray | float = 0.01,
+    momentum: float = 0.0,
+    clipped: bool = False,
+    diverged_at: int | None = None,
+) -> None:
+    """A run whose parameters walk freely: two layers of 16 parameters, sketched exactly; no probes every 0 steps."""
     rng = np.random.default_rng(0)
     sizes = {"layer": 2, "group": 2, "sketch": SKETCH, "parameter": 32, "optimizer_group": 1}
     layers = [
@@ -29,17 +39,16 @@ def write_walk(folder: Path, *, optimizer: str = "SGD", probes: bool = True, cha
     position = truth.brownian(rng, (2, SKETCH, STEPS), 0.5e-4)
     gradient = rng.standard_normal((2, SKETCH, STEPS))
     squared = np.sum(gradient**2, axis=1)
-    rate = np.full((1, STEPS), 0.01)
-    if change_at:
-        rate[:, change_at:] = 0.001
-    momentum = np.nan if optimizer == "Adam" else 0.0
+    rate = np.broadcast_to(learning_rate, (1, STEPS))
+    momentum = np.nan if optimizer == "Adam" else momentum
+    position[..., diverged_at:] *= 1.0 if diverged_at is None else np.nan
     block = {
         "step": np.arange(STEPS, dtype=float),
         "sgd_time": np.arange(STEPS) * 0.01,
         "loss": 1 + 0.1 * rng.standard_normal(STEPS),
         "learning_rate": rate,
         "momentum": np.full((1, STEPS), momentum),
-        "dampening": np.full((1, STEPS), momentum),
+        "dampening": np.full((1, STEPS), 0.0 * momentum),
         "weight_decay": np.zeros((1, STEPS)),
         "gradient_squared": squared,
         "parameter_dot_gradient": np.sum(position * gradient, axis=1),
@@ -49,6 +58,8 @@ def write_walk(folder: Path, *, optimizer: str = "SGD", probes: bool = True, cha
         "parameter_sketch": position,
         "gradient_sketch": gradient,
     }
+    if clipped:
+        block["clip_factor"] = np.where(rng.random(STEPS) < 0.5, 0.5, 1.0)
     if optimizer == "SGD":
         block |= {
             "velocity_squared": np.roll(squared, 1, axis=-1),
@@ -59,15 +70,15 @@ def write_walk(folder: Path, *, optimizer: str = "SGD", probes: bool = True, cha
         "run_id": "walk",
         "layers": layers,
         "groups": ["first", "second"],
-        "optimizer": {"class": optimizer, "nesterov": False, "weight_decay_kind": "coupled"},
+        "optimizer": {"class": optimizer, "nesterov": nesterov, "weight_decay_kind": "coupled"},
         "parameter_dtype": "float32",
         "sampling": "replacement",
         "not_recorded": {} if optimizer == "SGD" else {"velocity_squared": f"not defined for {optimizer}"},
     }
     writer = RunWriter(folder, sizes, list(block), attributes)
     writer.append("step", block)
-    if probes:
-        at = np.arange(0, STEPS, 5)
+    if probe_every:
+        at = np.arange(0, STEPS, probe_every)
         noise = rng.gamma(8, 2, (2, len(at)))
         writer.append(
             "probe",
@@ -158,7 +169,7 @@ def test_what_is_not_defined_is_refused_with_the_reason(tmp_path: Path) -> None:
 
 def test_without_probes(tmp_path: Path) -> None:
     """No noise temperature and no split, and a verdict that says why."""
-    write_walk(tmp_path / "run", probes=False)
+    write_walk(tmp_path / "run", probe_every=0)
     assert analyze(tmp_path / "run") == {}
     results = open_results(tmp_path / "run")
     assert "temperature_noise" not in results["temperature"]
@@ -169,13 +180,75 @@ def test_without_probes(tmp_path: Path) -> None:
 
 def test_segments_are_cut_where_settings_change(tmp_path: Path) -> None:
     """`auto` never mixes learning rates; a segment that does is marked."""
-    write_walk(tmp_path / "run", change_at=300)
+    write_walk(tmp_path / "run", learning_rate=np.where(np.arange(STEPS) < 300, 0.01, 0.001))
     analyze(tmp_path / "run", ["dissipation"])
     assert open_results(tmp_path / "run")["dissipation"].attrs["segment"][0] >= 300
     analyze(tmp_path / "run", ["dissipation"], make_settings(segment="100:500"))
     dataset = open_results(tmp_path / "run")["dissipation"]
     assert dataset.attrs["segment_stationary"] is False
     assert "hyper-parameter changes" in read_verdicts(dataset)[0]["en"]
+
+
+def verdicts_of(folder: Path, analysis: str) -> dict[tuple[str, str], str]:
+    """(quantity, code) → status of an analysis' verdicts."""
+    found = read_verdicts(open_results(folder)[analysis])
+    return {(one["quantity"], one["code"]): one["status"] for one in found}
+
+
+def test_probes_that_say_nothing_are_told_apart(tmp_path: Path) -> None:
+    """A segment between two probes is not a run without a probe; clipped steps beside unclipped probes are no noise."""
+    write_walk(tmp_path / "rare", probe_every=500)
+    assert analyze(tmp_path / "rare", settings=make_settings(segment="100:400")) == {}
+    texts = [one["en"] for one in read_verdicts(open_results(tmp_path / "rare")["dissipation"])]
+    assert any("none of the run's 2 probes lies in the segment" in text for text in texts)
+    write_walk(tmp_path / "clipped", clipped=True)
+    assert analyze(tmp_path / "clipped") == {}
+    for analysis, quantity in (
+        ("temperature", "temperature_noise"),
+        ("dissipation", "descent_power"),
+        ("diffusion", "diffusion_coefficient_predicted"),
+    ):
+        assert verdicts_of(tmp_path / "clipped", analysis)[quantity, "clipped"] == "untrusted"
+
+
+def test_a_diverged_training_is_refused_by_name(tmp_path: Path) -> None:
+    """Each analysis names the step; the stretch before it is analyzed where it is asked for."""
+    write_walk(tmp_path / "run", diverged_at=400)
+    reasons = analyze(tmp_path / "run")
+    assert len(reasons) == 5
+    assert all("not finite from step 400 on; --segment 1:399" in reason for reason in reasons.values())
+    assert analyze(tmp_path / "run", settings=make_settings(segment="1:399")) == {}
+    results = open_results(tmp_path / "run")
+    assert np.isfinite(results["diffusion"]["diffusion_coefficient"]).all()
+    assert np.isfinite(results["stationarity"]["fdr1_centred"]).all()
+    late = results["stationarity"]["fdr1_centred_over_time"].sel(group="all")
+    assert bool(late[late["window_step"] > 400].isnull().all())
+
+
+def test_a_schedule_leaves_the_curves_over_time(tmp_path: Path) -> None:
+    """Where every step has its own learning rate, what takes it step by step is shown, the rest marked untrusted."""
+    write_walk(tmp_path / "run", learning_rate=0.01 * (1 + np.cos(np.pi * np.arange(STEPS) / STEPS)))
+    assert analyze(tmp_path / "run") == {}
+    for analysis, quantity, status in (
+        ("temperature", "temperature", "caution"),
+        ("dissipation", "dissipation", "caution"),
+        ("diffusion", "mean_squared_displacement", "untrusted"),
+        ("correlation", "autocorrelation", "untrusted"),
+        ("stationarity", "segment", "untrusted"),
+    ):
+        assert verdicts_of(tmp_path / "run", analysis)[quantity, "not-stationary"] == status
+    curve = open_results(tmp_path / "run")["dissipation"]["gradient_dissipation_over_time"].sel(group="all")
+    assert float(curve[0]) > 10 * float(curve[-1])
+
+
+def test_diffusion_within_the_memory_of_the_velocity(tmp_path: Path) -> None:
+    """A segment too short for 5/(1−μ) is marked; Nesterov's motion at short lags is not predicted, its D is."""
+    write_walk(tmp_path / "run", momentum=0.9, nesterov=True)
+    analyze(tmp_path / "run", ["diffusion"])
+    assert verdicts_of(tmp_path / "run", "diffusion")["diffusion_coefficient", "lag-too-short"] == "untrusted"
+    diffusion = open_results(tmp_path / "run")["diffusion"]
+    assert "diffusion_coefficient_predicted" in diffusion
+    assert "predicted_mean_squared_displacement" not in diffusion
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

@@ -175,3 +175,23 @@ def test_effective_dimension_sees_through_the_sketch(true_dimension: int) -> Non
     folded = (increments * signs).reshape(400, 20, 256).sum(1)
     found = series.effective_dimension(folded, [256], [False])
     assert found == pytest.approx(true_dimension, rel=0.25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("steps", "dimensions", "lowest"), [(4000, 4, 0.93), (1000, 4, 0.93), (1000, 16, 0.93), (250, 16, 0.90)]
+)
+def test_telescoping_ratio_covers_on_a_relaxing_quadratic(steps: int, dimensions: int, lowest: float) -> None:
+    """Centred FDR1 of SGD with ηλ = 0.02, where the norm remembers 25 steps; a drift of the norm is seen."""
+    theta, gradient = truth.gradient_descent(np.random.default_rng(9), (REPLICATES, dimensions, steps), 0.02)
+    left = np.sum((theta - theta.mean(-1, keepdims=True)) * gradient, axis=1)
+    right = 0.02 / 2 * np.sum(gradient**2, axis=1)
+    ratio, error, _ = series.telescoping_ratio_and_error(left, right)
+    covered = np.mean(np.abs(ratio - 1) <= 1.959964 * error)
+    assert lowest <= covered <= (0.97 if steps > 500 else 1.0), covered
+    assert abs(ratio.mean() - 1) < 4 * ratio.std() / np.sqrt(REPLICATES)
+    # The joint fluctuation of both sides, which does not know that the gap telescopes, is far too wide.
+    assert np.median(series.ratio_and_error(left, right)[1] / error) > (5 if steps > 500 else 1)
+    growing = left + 0.1 * right.mean()
+    ratio, error, _ = series.telescoping_ratio_and_error(growing, right)
+    assert np.mean(ratio - 1 > 3 * error) > (0.9 if steps > 500 and dimensions == 16 else 0.0)
