@@ -303,26 +303,29 @@ def _split_half(data: xr.DataArray) -> float:
 
 
 def verdict(quantity: str, status: str, code: str, en: str, zh: str) -> dict[str, str]:
-    """One sentence about how far a quantity can be trusted; `status` is ok, caution or untrusted."""
+    """One sentence about how far a quantity, or with "" the whole analysis, can be trusted.
+
+    `status` is ok, caution or untrusted.
+    """
     return {"quantity": quantity, "status": status, "code": code, "en": en, "zh": zh}
 
 
-def segment_verdict(segment: Segment, quantity: str, *, schedule_aware: bool = False) -> dict[str, str]:
-    """Whether the segment behind an estimate is stationary.
+def segment_verdict(segment: Segment, *, schedule_aware: bool = False) -> dict[str, str]:
+    """Whether the segment behind an analysis is stationary.
 
     A segment of mixed hyper-parameters leaves nothing to trust, unless the estimate takes those of each step.
     """
     where, where_zh = f"steps {segment.start}–{segment.stop}", f"第 {segment.start}–{segment.stop} 步"
     if segment.stationary:
         return verdict(
-            quantity,
+            "",
             "ok",
             "stationary",
             f"Stationary in {where}: {segment.reason}.",
             f"{where_zh}内平稳：{segment.reason_zh}。",
         )
     return verdict(
-        quantity,
+        "",
         "untrusted" if segment.judgement == "scheduled" and not schedule_aware else "caution",
         "not-stationary",
         f"Not shown to be stationary in {where}: {segment.reason}.",

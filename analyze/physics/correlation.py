@@ -81,7 +81,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         results |= {key: value.isel(group=0, drop=True) for key, value in found.items()}
     clock = {"lag": lags, "lag_sgd_time": ("lag", lags * sgd_time_per_step(part))}
     dataset = xr.Dataset(results, coords=clock).compute()
-    verdicts = [segment_verdict(segment, "autocorrelation"), *_verdicts(dataset, part.sizes["step"])]
+    verdicts = [segment_verdict(segment), *_verdicts(dataset, part.sizes["step"])]
     return dataset.assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
     )

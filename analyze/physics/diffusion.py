@@ -130,7 +130,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     )
     clock = {"lag": lags, "lag_sgd_time": ("lag", lags * sgd_time_per_step(part))}
     dataset = xr.Dataset(results, coords=clock).compute()
-    verdicts = [segment_verdict(segment, "mean_squared_displacement"), *_verdicts(run, part, dataset, lag, epoch)]
+    verdicts = [segment_verdict(segment), *_verdicts(run, part, dataset, lag, epoch)]
     return dataset.assign_attrs(
         segment=[segment.start, segment.stop],
         segment_stationary=segment.stationary,

@@ -76,7 +76,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         )
     segment = choose_segment(run, settings.segment)
     part = within(run, segment)
-    verdicts = [segment_verdict(segment, "dissipation", schedule_aware=True)]
+    verdicts = [segment_verdict(segment, schedule_aware=True)]
     results: dict[str, xr.DataArray] = {}
     found = {name: errorbar.mean_with_error(data, _time(data)) for name, data in _powers(part).items()}
     for name, one in found.items():
@@ -87,8 +87,10 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
             powers["descent_power"], powers["descent_power"] + powers["noise_power"], "probe"
         )
         results |= errorbar.named("descent_fraction", ratio, "1", "fraction that descends", "用于下降的比例")
-        verdicts += _resolution(results)
-    verdicts += probe_verdicts(run, part, "descent_power")
+        for name in ("noise_power", "descent_fraction"):
+            verdicts += probe_verdicts(run, part, name)
+    spoilt = probe_verdicts(run, part, "descent_power")
+    verdicts += spoilt or _resolution(results)
     curves, coordinates = _over_time(run, settings.windows)
     return xr.Dataset(results | curves, coords=coordinates).assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts

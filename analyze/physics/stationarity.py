@@ -239,7 +239,7 @@ def _segments(run: xr.Dataset, chosen: Segment) -> tuple[dict[str, xr.DataArray]
 
 
 def _verdicts(results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
-    found = [segment_verdict(segment, "segment")]
+    found = [segment_verdict(segment)]
     value, error = (float(results[name].sel(group="all")) for name in ("fdr1_centred", "fdr1_centred_stderr"))
     if np.isnan(value):
         found.append(

@@ -97,7 +97,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     """
     segment = choose_segment(run, settings.segment)
     part = within(run, segment)
-    verdicts = [segment_verdict(segment, "temperature", schedule_aware=True)]
+    verdicts = [segment_verdict(segment, schedule_aware=True)]
     of_segment = _thermometers(part, None)
     results: dict[str, xr.DataArray] = {}
     for name, (en, zh) in NAMES.items():
@@ -244,7 +244,8 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: dict[str, xr.DataArray
     if "kinetic_over_noise" in results:
         value = float(results["kinetic_over_noise"].sel(group="all"))
         error = float(results["kinetic_over_noise_stderr"].sel(group="all"))
-        found.append(_compare(value, error))
+        # What spoils the noise spoils the ratio too.
+        found += probe_verdicts(run, part, "kinetic_over_noise") or [_compare(value, error)]
     return found
 
 
