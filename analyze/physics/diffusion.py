@@ -143,7 +143,8 @@ def _memory_lag(part: xr.Dataset) -> int:
     """5/(1−μ), by when the velocity has forgotten itself; of the largest momentum there is."""
     momentum = part["momentum"].values
     largest = float(np.nanmax(momentum)) if np.isfinite(momentum).any() else 0.0
-    return int(np.ceil(5 / (1 - largest)))
+    # Rounded first, so that 5/(1 − 0.9) is 50 and not 51.
+    return int(np.ceil(round(5 / (1 - largest), 6)))
 
 
 def _diffusion_lag(part: xr.Dataset, wanted: int | None) -> int:

@@ -1,24 +1,37 @@
-"""What a recorded step costs beside a plain one: ratios from one process, plain and recorded in turns.
+"""What a recorded step costs beside a plain one, and what the peers cost: ratios from one process, in turns.
 
-    python tests/benchmarks/recorder.py [--pairs 7] [--threads 2] [--only cnn,mlp,resnet18]
+    python tests/benchmarks/recorder.py [--pairs 7] [--threads 2] [--only cnn,mlp,resnet18,resnet50]
 
 Each pair times the same number of steps of the plain loop and of the recorded loop on the same model and data, one
-after the other; the median ratio and its range are printed. A time alone means nothing on a shared machine.
+after the other; the median ratio and its range are printed, and the tensors that the recorder holds, in units of the
+parameters. A time alone means nothing on a shared machine. BackPACK and Cockpit are measured in the same way where
+they can be imported; a folder of their own keeps their requirements apart:
+
+    pip install --no-deps --target peers backpack-for-pytorch cockpit-for-pytorch unfoldNd einops json-tricks \
+        matplotlib seaborn kiwisolver cycler fonttools contourpy pyparsing "setuptools<81"
+    PYTHONPATH=peers python tests/benchmarks/recorder.py
 """
 
 import argparse
+import gc
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from thermodl.record import Recorder, RecorderSettings
 from thermodl.record.models import make_model
+
+Loop = Callable[[int], None]
+"""a training loop, called with a number of steps"""
 
 
 @dataclass(frozen=True)
@@ -34,21 +47,32 @@ class Case:
 CASES = {
     "cnn": Case("cnn", (1, 28, 28), 128, 100),
     "mlp": Case("mlp", (1, 28, 28), 128, 100),
-    "resnet18": Case("resnet18", (3, 32, 32), 64, 4),
+    "resnet18": Case("resnet18", (3, 32, 32), 64, 10),
+    "resnet50": Case("resnet50", (3, 32, 32), 32, 10),
 }
+_OFF = {"probe_every": 0, "sketch_size": 0, "snapshot_every": 0}
 CHANNELS = {
-    "inner products": RecorderSettings(probe_every=0, sketch_size=0, snapshot_every=0),
-    "+ sketches": RecorderSettings(probe_every=0, snapshot_every=0),
+    "inner products": RecorderSettings(**_OFF),
+    "+ sketches": RecorderSettings(**_OFF | {"sketch_size": 256}),
+    "+ snapshots": RecorderSettings(**_OFF | {"snapshot_every": 200}),
+    "+ moments": RecorderSettings(**_OFF | {"moments_window": 200}),
+    "+ probe every 10": RecorderSettings(**_OFF | {"probe_every": 10}),
     "default": RecorderSettings(),
+    "everything": RecorderSettings(probe_every=10, moments_window=200),
 }
 
 
-def make_loop(case: Case, settings: RecorderSettings | None, folder: Path) -> Callable[[int], None]:
-    """A training loop over random data; recorded if there are settings."""
+def make_model_and_data(case: Case) -> tuple[nn.Module, torch.optim.Optimizer, torch.Tensor, torch.Tensor]:
+    """The network with its optimizer, and one batch of random data."""
     torch.manual_seed(0)
     model = make_model(case.model, case.shape, 10)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
-    x, y = torch.randn(case.batch, *case.shape), torch.randint(10, (case.batch,))
+    return model, optimizer, torch.randn(case.batch, *case.shape), torch.randint(10, (case.batch,))
+
+
+def recorded(case: Case, settings: RecorderSettings | None, folder: Path) -> Loop:
+    """A training loop; recorded if there are settings."""
+    model, optimizer, x, y = make_model_and_data(case)
 
     def probe() -> torch.Tensor:
         return F.cross_entropy(model(x.flip(0)), y.flip(0))
@@ -67,28 +91,112 @@ def make_loop(case: Case, settings: RecorderSettings | None, folder: Path) -> Ca
     return run
 
 
-def seconds(run: Callable[[int], None], steps: int) -> float:
+def with_backpack(case: Case, extension: str) -> Loop:
+    """The loop with one of BackPACK's second-order extensions at every step."""
+    from backpack import backpack, extend, extensions  # type: ignore[import-not-found]
+
+    model, optimizer, x, y = make_model_and_data(case)
+    model, loss_function = extend(model, use_converter=False), extend(nn.CrossEntropyLoss())
+    what = getattr(extensions, extension)()
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            loss = loss_function(model(x), y)
+            optimizer.zero_grad()
+            with backpack(what):
+                loss.backward()
+            optimizer.step()
+
+    return run
+
+
+def with_cockpit(case: Case) -> Loop:
+    """The loop with Cockpit's economy preset."""
+    from backpack import extend  # type: ignore[import-not-found]
+    from cockpit import Cockpit  # type: ignore[import-not-found]
+    from cockpit.utils.configuration import configuration  # type: ignore[import-not-found]
+
+    model, optimizer, x, y = make_model_and_data(case)
+    model, loss_function = extend(model), extend(nn.CrossEntropyLoss())
+    cockpit = Cockpit(model.parameters(), configuration("economy"))
+    done = 0
+
+    def run(steps: int) -> None:
+        nonlocal done
+        for _ in range(steps):
+            optimizer.zero_grad()
+            output = model(x)
+            loss = loss_function(output, y)
+            each = F.cross_entropy(output, y, reduction="none")
+            facts = {"batch_size": len(x), "individual_losses": each, "loss": loss, "optimizer": optimizer}
+            with cockpit(done, info=facts):
+                loss.backward(create_graph=cockpit.create_graph(done))
+            optimizer.step()
+            done += 1
+
+    return run
+
+
+PEERS: dict[str, Callable[[Case], Loop]] = {
+    "BackPACK SumGradSquared": lambda case: with_backpack(case, "SumGradSquared"),
+    "BackPACK Variance": lambda case: with_backpack(case, "Variance"),
+    "Cockpit economy": with_cockpit,
+}
+
+
+def seconds(run: Loop, steps: int) -> float:
     """Wall time of some steps."""
     started = time.perf_counter()
     run(steps)
     return time.perf_counter() - started
 
 
-def measure(case: Case, settings: RecorderSettings, pairs: int) -> tuple[list[float], float]:
-    """Ratios of recorded to plain, and the milliseconds of a plain step."""
+def ratios(plain: Loop, other: Loop, case: Case, pairs: int) -> tuple[list[float], float]:
+    """Ratios of the other loop to the plain one in turns, and the milliseconds of a plain step."""
+    # The first steps compile the kernels and warm the caches.
+    for run in (plain, other):
+        run(max(2, case.steps // 10))
+    found, times = [], []
+    for _ in range(pairs):
+        first = seconds(plain, case.steps)
+        found.append(seconds(other, case.steps) / first)
+        times.append(1000 * first / case.steps)
+    return found, statistics.median(times)
+
+
+def tensor_bytes() -> int:
+    """Bytes of all tensors that are alive."""
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # looking at every object touches deprecated ones
+        alive = [thing for thing in gc.get_objects() if isinstance(thing, torch.Tensor)]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in alive}
+    return sum(storages.values())
+
+
+def measure(case: Case, settings: RecorderSettings, pairs: int) -> tuple[list[float], float, float]:
+    """As `ratios`, and the memory that recording takes, in units of the parameters."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        plain = make_loop(case, None, Path(folder))
-        recorded = make_loop(case, settings, Path(folder) / "run")
-        # The first steps compile the kernels and warm the caches.
-        plain(max(2, case.steps // 10))
-        recorded(max(2, case.steps // 10))
-        ratios, times = [], []
-        for _ in range(pairs):
-            a = seconds(plain, case.steps)
-            b = seconds(recorded, case.steps)
-            ratios.append(b / a)
-            times.append(1000 * a / case.steps)
-    return ratios, statistics.median(times)
+        plain = recorded(case, None, Path(folder))
+        before = tensor_bytes()
+        loop = recorded(case, settings, Path(folder) / "run")
+        after = tensor_bytes()
+        found, milliseconds = ratios(plain, loop, case, pairs)
+        parameters = sum(4 * parameter.numel() for parameter in make_model_and_data(case)[0].parameters())
+        data = 4 * case.batch * int(torch.tensor(case.shape).prod()) + 8 * case.batch
+        return found, milliseconds, (after - before - data) / parameters - 1
+
+
+def _row(case: str, what: str, found: list[float], milliseconds: float, memory: str = "") -> str:
+    spread = f"({min(found):.3f}–{max(found):.3f})"
+    return f"{case:<9} {what:<24} {statistics.median(found):6.3f} {spread:<16} {memory:<8} plain {milliseconds:.1f} ms"
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} not installed"
 
 
 def main() -> None:
@@ -96,17 +204,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", default=",".join(CASES))
+    parser.add_argument("--only", default=",".join(CASES), help="networks")
+    parser.add_argument("--channels", default=",".join(CHANNELS), help="channels")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, {options.threads} threads, {options.pairs} pairs; recorded ÷ plain")
+    peers = ", ".join(_version(name) for name in ("torch", "backpack-for-pytorch", "cockpit-for-pytorch"))
+    print(f"{peers}; {options.threads} threads, {options.pairs} pairs; time ÷ plain, tensors held ÷ parameters")
     for name in options.only.split(","):
-        for channel, settings in CHANNELS.items():
-            ratios, plain = measure(CASES[name], settings, options.pairs)
-            spread = f"{min(ratios):.3f}–{max(ratios):.3f}"
-            print(
-                f"{name:<9} {channel:<15} {statistics.median(ratios):.3f}  ({spread}), plain {plain:.1f} ms", flush=True
-            )
+        case = CASES[name]
+        for channel in options.channels.split(","):
+            found, milliseconds, memory = measure(case, CHANNELS[channel], options.pairs)
+            print(_row(name, channel, found, milliseconds, f"{memory:.2f} P"), flush=True)
+        for peer, make in PEERS.items():
+            try:
+                found, milliseconds = ratios(recorded(case, None, Path()), make(case), case, options.pairs)
+            except ImportError as error:
+                print(f"{name:<9} {peer:<24} not measured: {error}")
+            except Exception as error:  # what a peer raises on a network that it does not support is its answer
+                print(f"{name:<9} {peer:<24} refuses: {str(error).splitlines()[0][:80]}")
+            else:
+                print(_row(name, peer, found, milliseconds), flush=True)
 
 
 if __name__ == "__main__":
