@@ -161,10 +161,8 @@ def headlines(run: Run, results: Mapping[str, xr.Dataset], lang: str) -> pd.Data
 
 
 def worst_status(data: xr.Dataset, name: str) -> str:
-    """The worst verdict on one quantity; if none names it, the worst of the analysis; caution if it is unresolved."""
-    verdicts = read_verdicts(data)
-    own = [verdict for verdict in verdicts if verdict["quantity"] == name] or verdicts
-    statuses = [verdict["status"] for verdict in own]
+    """The worst verdict on one quantity or on the whole analysis; caution if it is unresolved."""
+    statuses = [verdict["status"] for verdict in read_verdicts(data) if verdict["quantity"] in (name, "")]
     if not is_resolved(*_values(data, name)[0]):
         statuses.append("caution")
     return max(statuses, key=STATUSES.index, default="ok")

@@ -125,7 +125,7 @@ def test_what_no_longer_holds_is_not_called_cached(
             open_results(tmp_path / "run")
     elif damage == "re-recorded":
         shutil.rmtree(tmp_path / "run" / "run.zarr")
-        write_walk(tmp_path / "run", change_at=300)
+        write_walk(tmp_path / "run", learning_rate=0.02)
     else:
         monkeypatch.setattr("thermodl.analyze.pipeline.KERNELS_VERSION", KERNELS_VERSION + 1)
     said: list[str] = []
@@ -216,7 +216,7 @@ def test_a_diverged_training_is_refused_by_name(tmp_path: Path) -> None:
     write_walk(tmp_path / "run", diverged_at=400)
     reasons = analyze(tmp_path / "run")
     assert len(reasons) == 5
-    assert all("not finite from step 400 on; --segment 1:399" in reason for reason in reasons.values())
+    assert all("not finite from step 400 on; --segment 1:399" in str(reason) for reason in reasons.values())
     assert analyze(tmp_path / "run", settings=make_settings(segment="1:399")) == {}
     results = open_results(tmp_path / "run")
     assert np.isfinite(results["diffusion"]["diffusion_coefficient"]).all()
