@@ -103,5 +103,5 @@ def compare_sampling(shuffled: tuple[float, float], independent: tuple[float, fl
     difference = independent[0] - shuffled[0]
     error = math.hypot(shuffled[1], independent[1])
     if not abs(difference) > 3 * error:
-        return "they do not differ within their errors"
+        return "not told apart at three standard errors"
     return "shuffled epochs cancel their noise" if difference > 0 else "with shuffled epochs it is larger"

@@ -15,8 +15,8 @@ from thermodl.record.store import RunError, open_run
     ("shuffled", "independent", "claim"),
     [
         ((1.0, 0.1), (2.0, 0.1), "shuffled epochs cancel their noise"),
-        ((1.0, 0.3), (2.0, 0.3), "they do not differ within their errors"),
-        ((1.0, float("nan")), (2.0, 0.1), "they do not differ within their errors"),
+        ((1.0, 0.3), (2.0, 0.3), "not told apart at three standard errors"),
+        ((1.0, float("nan")), (2.0, 0.1), "not told apart at three standard errors"),
         ((2.0, 0.1), (1.0, 0.1), "with shuffled epochs it is larger"),
     ],
 )
@@ -31,7 +31,7 @@ def test_every_number_carries_its_verdict(tmp_path):
     assert lines[0].startswith("test accuracy 89.0% (shuffled), 89.0% (independent)")
     assert "1.47(4)×10⁻⁵ ✓ (shuffled)" in lines[1]
     assert lines[4].count("✗") == 2
-    assert lines[4].endswith("they do not differ within their errors")
+    assert lines[4].endswith("not told apart at three standard errors")
 
 
 @pytest.mark.parametrize(

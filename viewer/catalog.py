@@ -12,7 +12,7 @@ from thermodl.record.store import UserError, list_runs, read_attributes, run_sta
 
 # What the format itself keeps in the attributes of a run, and what has its own place on a page.
 _NOT_SETTINGS = {"format", "format_version", "run_id", "state", "started", "last_commit", "committed", "layers",
-                 "groups", "settings", "provenance"}  # fmt: skip
+                 "groups", "settings", "provenance", "recorder_seconds"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,10 @@ def settings_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def provenance_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat table of where a run comes from: versions, command, computer."""
-    provenance = attributes.get("provenance")
-    return _flatten(provenance) if isinstance(provenance, Mapping) else {}
+    """Flat table of where a run comes from: versions, command, computer, and what recording took of it."""
+    parts = {"": attributes.get("provenance"), "recorder_seconds.": attributes.get("recorder_seconds")}
+    tables = [_flatten(part, prefix) for prefix, part in parts.items() if isinstance(part, Mapping)]
+    return {key: value for table in tables for key, value in table.items()}
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

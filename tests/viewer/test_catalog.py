@@ -64,3 +64,10 @@ def test_a_missing_folder_is_an_error_of_one_sentence(tmp_path):
 def test_settings_of_a_foreign_loop_are_its_plain_attributes():
     attributes = {"format": "thermodl-run", "layers": [], "batch_size": 8, "optimizer": {"class": "SGD"}}
     assert catalog.settings_of(attributes) == {"batch_size": 8, "optimizer.class": "SGD"}
+
+
+def test_what_recording_took_is_no_setting():
+    """Two equal runs differ in it; it stands beside versions and command."""
+    attributes = {"settings": {"seed": 1}, "provenance": {"torch": "2.6"}, "recorder_seconds": {"steps": 2.5}}
+    assert catalog.settings_of(attributes) == {"seed": 1}
+    assert catalog.provenance_of(attributes) == {"torch": "2.6", "recorder_seconds.steps": 2.5}
