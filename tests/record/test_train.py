@@ -114,7 +114,9 @@ def test_a_lost_recording_is_no_success(
     monkeypatch.setattr(RunWriter, "append", fill_up)
     run = ("--runs-dir", str(tmp_path), "--name", "one", "--data", write_images(tmp_path / "a.npz"))
     with pytest.warns(RuntimeWarning, match="the training goes on"):
-        code = record(*run, "--steps", "300", "--set", "recorder.probe_every=0", "--set", "recorder.snapshot_every=0")
+        # Only a full buffer is written, however slow the machine.
+        cadence = ("recorder.probe_every=0", "recorder.snapshot_every=0", "recorder.flush_seconds=1000")
+        code = record(*run, "--steps", "300", *(f"--set={setting}" for setting in cadence))
     said = capsys.readouterr()
     assert code == 1
     assert "No space left on device). Safe are 128 steps of " in said.err
