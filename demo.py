@@ -45,15 +45,17 @@ def demo(
 
 
 def is_left_over(folder: Path, run_id: str) -> bool:
-    """Whether a folder holds what an interrupted demo, or one with other settings, has left.
+    """Whether a folder holds what an interrupted demo of these settings has left; nothing else is to be replaced.
 
     Raises:
         RunError: if it is being recorded, or cannot be read.
     """
     from thermodl.record.store import SILENT_AFTER_SECONDS, RunError, read_attributes, run_state
 
-    if not (folder / "run.zarr").exists():
-        return False
+    recording = folder / "run.zarr"
+    if not (recording / "zarr.json").exists():
+        # Killed before anything was recorded.
+        return recording.is_dir()
     attributes = read_attributes(folder)
     state = run_state(attributes)
     if state == "running":
@@ -61,7 +63,7 @@ def is_left_over(folder: Path, run_id: str) -> bool:
             f"{folder} is being recorded, or was killed less than {SILENT_AFTER_SECONDS:.0f} s ago; "
             "wait, or choose another --runs-dir"
         )
-    return state != "finished" or attributes.get("run_id") != run_id
+    return state != "finished" and attributes.get("run_id") == run_id
 
 
 def findings(shuffle: Path, replacement: Path) -> list[str]:

@@ -15,7 +15,7 @@ from thermodl.record.store import read_attributes
 from . import physics
 from .quantities import MIN_STEPS
 from .recording import open_whole_run
-from .results import FORMAT_VERSION, ResultsError, open_result, read_result_attributes, write_results
+from .results import FORMAT_VERSION, ResultsError, forget_results, open_result, read_result_attributes, write_results
 from .settings import KERNELS_VERSION, AnalysisError, AnalysisSettings, NotDefinedError, make_settings
 
 _COORDINATES = {
@@ -80,6 +80,7 @@ def analyze(
             results = module.estimate(run, settings).compute()
             write_results(path, name, analysis, _label(results, module, analysis, attributes, settings, key))
         except NotDefinedError as error:
+            forget_results(path, name, analysis)
             errors[analysis] = error
             report(analysis, f"not defined: {error}")
         except Exception as error:  # one analysis that breaks must not cost the others

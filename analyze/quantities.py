@@ -82,8 +82,9 @@ def sgd_time_per_step(run: xr.Dataset) -> float:
 def next_velocity_squared(run: xr.Dataset) -> xr.DataArray:
     """‖v_{t+1}‖² from the moments before the step, (layer, step)."""
     _, mu, nu = hyperparameters(run)
-    cross = 2 * mu * (1 - nu) * run["velocity_dot_gradient"]
-    return mu**2 * run["velocity_squared"] + cross + (1 - nu) ** 2 * run["gradient_squared"]
+    kept = mu**2 * run["velocity_squared"] + 2 * mu * (1 - nu) * run["velocity_dot_gradient"]
+    # Without momentum v_t has no part in it, and need not be known.
+    return xr.where(mu == 0, 0.0, kept) + (1 - nu) ** 2 * run["gradient_squared"]
 
 
 def group_names(run: xr.Dataset) -> list[str]:
@@ -333,8 +334,13 @@ def segment_verdict(segment: Segment, *, schedule_aware: bool = False) -> dict[s
     )
 
 
-def probe_verdicts(run: xr.Dataset, part: xr.Dataset, quantity: str) -> list[dict[str, str]]:
-    """Why probes say nothing, or not what they seem to, in a part of a run: none there, or clipped gradients."""
+def probe_verdicts(run: xr.Dataset, part: xr.Dataset, quantity: str, *also: str) -> list[dict[str, str]]:
+    """Why probes say nothing, or not what they seem to, in a part of a run: none there, or clipped gradients.
+
+    Args:
+        run: the whole run. part: what is estimated from.
+        quantity: what rests on the probes. also: what else does, and is spoilt with it.
+    """
     if "noise_trace" not in run:
         return [
             verdict(
@@ -362,12 +368,13 @@ def probe_verdicts(run: xr.Dataset, part: xr.Dataset, quantity: str) -> list[dic
     if clipped:
         return [
             verdict(
-                quantity,
+                name,
                 "untrusted",
                 "clipped",
                 f"At {clipped:.0%} of the probes the step's gradient was clipped, and the probe's was not: their "
                 "difference holds more than the noise.",
                 f"在 {clipped:.0%} 的探针处，该步梯度经过裁剪而探针梯度没有：两者之差不只是噪声。",
             )
+            for name in (quantity, *also)
         ]
     return []

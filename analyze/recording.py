@@ -51,7 +51,7 @@ def _find_hole(place: Path, shape: tuple[int, ...], unborn: bool) -> str | None:
     counts = [range(-(-size // width)) for size, width in zip(shape, array.chunks, strict=True)]
     keys = [array.metadata.encode_chunk_key(chunk) for chunk in product(*counts)]
     missing = [key for key in keys if not (place / key).is_file()]
-    return None if not missing or (unborn and missing[-1] == keys[-1]) else missing[0]
+    return None if not missing or (unborn and missing == keys[-1:]) else missing[0]
 
 
 def _refuse(_: object, message: str) -> NoReturn:

@@ -3,10 +3,9 @@
 A variable `x` is accompanied by its standard error `x_stderr` (and, where known, `x_n_eff`, the number of effectively
 independent samples behind it), tied by the attribute `ancillary_variables`. Every variable carries `units`,
 `long_name` and `long_name_zh`. Every group carries `analysis`, `analysis_version`, `kernels_version`, `cache_key`,
-`run_id`, `started`, `committed_steps`, `segment`, `settings`, `method`, `reference`, `verdicts`, `thermodl_version` and
-`created`;
-names along a dimension are the attribute `names_<dimension>`, since Zarr v3 has no stable type for strings, and
-`digest` is the SHA-256 of all values, since zarr reads a chunk that was lost as NaN.
+`run_id`, `started`, `committed_steps`, `segment`, `settings`, `method`, `reference`, `verdicts`, `thermodl_version`,
+`created` and `digest`, the SHA-256 of all values, since zarr reads a chunk that was lost as NaN. Names along a
+dimension are the attribute `names_<dimension>`, since Zarr v3 has no stable type for strings.
 A verdict is `{"quantity", "status", "code", "en", "zh"}` with status `ok`, `caution` or `untrusted`.
 
 A group is written beside its place and renamed into it, so that a reader never sees half a result.
@@ -62,6 +61,13 @@ def write_results(run: str | Path, name: str, analysis: str, results: xr.Dataset
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def forget_results(run: str | Path, name: str, analysis: str) -> None:
+    """Remove one stored analysis, if there is one: an older version may have made what is not defined."""
+    place = run_folder(run) / "results.zarr" / name / analysis
+    if place.is_dir():
+        shutil.rmtree(place)
 
 
 def check_results(results: xr.Dataset) -> None:

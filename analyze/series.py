@@ -132,7 +132,7 @@ def telescoping_ratio_and_error(left: Floats, right: Floats) -> tuple[Floats, Fl
     """
     n = left.shape[-1]
     bottom, bottom_error, _ = mean_and_error(right)
-    ratio = left.mean(-1) / bottom
+    ratio = np.where(bottom > 0, left.mean(-1) / bottom, np.nan)
     walk = np.concatenate([np.zeros((*left.shape[:-1], 1)), np.cumsum(left - right, axis=-1)], axis=-1)
     time = np.arange(n + 1.0) - n / 2
     walk = walk - walk.mean(-1, keepdims=True)

@@ -181,3 +181,17 @@ def test_optimizer_groups_of_their_own(tmp_path: Path) -> None:
         assert_within(results["temperature"], quantity, mean)
     assert_within(results["stationarity"], "fdr1_centred", 1.0, excuse=0.01)
     assert float(results["stationarity"]["identity_residual"].max()) < 1e-10
+
+
+def test_a_frozen_group_spoils_nobody(tmp_path: Path) -> None:
+    """A learning rate of 0 moves nothing: its group has no FDR1, and the others and `all` are what they were."""
+    record_pair(tmp_path / "run", {"moving": (0.05, 0.9), "frozen": (0.0, 0.9)}, dimensions=16, steps=3000)
+    assert analyze(tmp_path / "run", settings=AnalysisSettings(segment="1:3000")) == {}
+    results = open_results(tmp_path / "run")
+    stationarity = results["stationarity"]
+    for group in ("all", "moving"):
+        assert_within(stationarity, "fdr1_centred", 1.0, group=group, excuse=0.02)
+        assert float(stationarity["identity_residual"].sel(group=group)) < 1e-10
+    assert np.isnan(float(stationarity["fdr1_raw"].sel(group="frozen")))
+    assert_within(results["temperature"], "temperature_kinetic_drift_free", 0.05 / (2 * (1 - 0.9)), group="moving")
+    assert np.isfinite(results["diffusion"]["diffusion_coefficient_sgd_time"].sel(group="all"))

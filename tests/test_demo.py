@@ -1,6 +1,7 @@
 """The demo: begun anew after an interruption, and saying no more than its error bars allow."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,18 @@ def test_every_number_carries_its_verdict(tmp_path):
 
 @pytest.mark.parametrize(
     ("state", "run_id", "left_over"),
-    [("finished", "0" * 16, False), ("finished", "1" * 16, True), ("stopped", "0" * 16, True), ("failed", "", True)],
+    [
+        ("finished", "0" * 16, False),
+        ("finished", "1" * 16, False),
+        ("stopped", "0" * 16, True),
+        ("stopped", "1" * 16, False),
+        ("failed", "", False),
+    ],
 )
 def test_only_what_a_demo_has_left_is_replaced(tmp_path, state, run_id, left_over):
     assert not is_left_over(tmp_path / "nothing", run_id)
+    (tmp_path / "killed" / "run.zarr").mkdir(parents=True)
+    assert is_left_over(tmp_path / "killed", run_id)
     assert is_left_over(write_run(tmp_path / "run", steps=50, state=state), run_id) == left_over
 
 
@@ -57,11 +66,11 @@ def test_an_interrupted_demo_can_be_begun_anew(tmp_path, monkeypatch, capsys):
     small = tmp_path / "settings"
     small.mkdir()
     for name in ("shuffle", "replacement"):
-        text = (thermodl.data.DEMO / f"{name}.toml").read_text("utf-8").replace("steps = 2000", "steps = 400")
+        text = re.sub(r"steps = \d+", "steps = 400", (thermodl.data.DEMO / f"{name}.toml").read_text("utf-8"))
         (small / f"{name}.toml").write_text(text + "sketch_size = 8\n", "utf-8")
     monkeypatch.setattr(thermodl.data, "DEMO", small)
     runs: Path = tmp_path / "runs"
-    write_run(runs / "demo-shuffle", steps=50, state="stopped")
+    (runs / "demo-shuffle" / "run.zarr").mkdir(parents=True)
     for _ in range(2):
         with pytest.raises(SystemExit) as stopped:
             cli.main(["demo", "--runs-dir", str(runs)])

@@ -94,6 +94,7 @@ VALUE = Text("value", "数值")
 VERDICT = Text("verdict", "判断")
 SETTING = Text("setting", "设置项")
 RUN = Text("run", "实验")
+_ESTIMATED_FROM = Text("estimated from steps", "估计所用步")
 _START = Text("first step", "起始步")
 _STOP = Text("end step", "结束步")
 _STATIONARY = Text("stationary", "平稳")
@@ -157,7 +158,7 @@ def headlines(run: Run, results: Mapping[str, xr.Dataset], lang: str) -> pd.Data
             title, cell = quantity_title(data[name].attrs, lang), with_error(*_values(data, name)[0], lang)
             mark = f" · {STALE_SIGN} {STALE(lang)}" if stale(run, analysis, lang) else ""
             rows.append((title, cell, _segment_of(data.attrs), status_word(worst_status(data, name), lang) + mark))
-    return pd.DataFrame(rows, columns=[QUANTITY(lang), VALUE(lang), _COLUMNS["steps"](lang), VERDICT(lang)])
+    return pd.DataFrame(rows, columns=[QUANTITY(lang), VALUE(lang), _ESTIMATED_FROM(lang), VERDICT(lang)])
 
 
 def worst_status(data: xr.Dataset, name: str) -> str:
@@ -193,7 +194,8 @@ def _segment_of(attrs: Mapping[Any, Any]) -> str:
 def stale(run: Run, analysis: str, lang: str) -> list[str]:
     """Why a result does not belong beside the recording or its sisters as they are now, in sentences."""
     stored = run.analyzed.get(analysis, {})
-    covered = {"old": stored.get("committed_steps"), "new": f"{run.steps:,}"}
+    old = stored.get("committed_steps")
+    covered = {"old": f"{old:,}" if isinstance(old, int) else old, "new": f"{run.steps:,}"}
     reasons = [_CHANGES[change](lang).format(**covered) for change in find_changes(run.attributes, stored)]
     own, names = _segment_of(stored), {}
     for sister, attrs in run.analyzed.items():

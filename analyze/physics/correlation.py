@@ -184,7 +184,10 @@ def _verdicts(results: xr.Dataset, steps: int) -> list[dict[str, str]]:
             for values in (results[f"{name}_integrated_time"], results[f"{name}_integrated_time_stderr"])
         )
         held = steps / max(time, 0.5)
-        if time + 2 * error < 0.5:
+        if np.isnan(held):
+            status, code = "untrusted", "unresolved"
+            en_text, zh_text = f"The integrated time of the {en} is not known.", f"{zh}的积分自相关时间未知。"
+        elif time + 2 * error < 0.5:
             status, code = "caution", "anticorrelated"
             en_text = (
                 f"The {en} is anti-correlated (τ_int below ½): its fluctuations cancel, and no memory is measured."
@@ -195,7 +198,7 @@ def _verdicts(results: xr.Dataset, steps: int) -> list[dict[str, str]]:
             en_text = f"The segment holds {held:.0f} integrated times of the {en}."
             zh_text = f"区间包含 {held:.0f} 个{zh}积分自相关时间。"
         else:
-            status, code = "untrusted" if not held >= 10 else "caution", "too-short"
+            status, code = "untrusted" if held < 10 else "caution", "too-short"
             en_text = f"The segment holds {held:.0f} integrated times of the {en}; fifty are needed."
             zh_text = f"区间只包含 {held:.0f} 个{zh}积分自相关时间，至少需要五十个。"
         found.append(verdict(f"{name}_integrated_time", status, code, en_text, zh_text))

@@ -72,6 +72,8 @@ METHOD_ZH = (
     "对草图用 FFT 作时间平均；误差由每个起点的集体平方位移用 Γ 方法得到，并与草图误差平方相加。"
     "D 在扣除漂移后取自间隔 ℓ 与 2ℓ。"
 )
+_UNKNOWN_MEMORY = 50
+"""lag where the optimizer does not say its momentum; that of μ = 0.9"""
 REFERENCE = (
     "Baity-Jesi et al. 2018, PMLR 80:314; Vestergaard, Blainey & Flyvbjerg 2014, Phys. Rev. E 89, 022726; "
     "Qian, Sheetz & Elson 1991; Kühn & Rosenow 2023, arXiv 2306.05300; Calandrini et al. 2011; Wolff 2004."
@@ -105,7 +107,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     )
     if is_sgd(run):
         # D ∝ ‖Δθ‖²: positions in units of the root of each group's mobility give D per SGD time.
-        scaled = positions / group_mobility(part) ** 0.5
+        rate = group_mobility(part)
+        scaled = xr.where(rate == 0, 0.0, positions / rate.where(rate != 0) ** 0.5)
         results |= errorbar.named(
             "diffusion_coefficient_sgd_time",
             _coefficient(run, scaled, lag, sizes, relative),
@@ -139,18 +142,19 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     )
 
 
-def _memory_lag(part: xr.Dataset) -> int:
-    """5/(1−μ), by when the velocity has forgotten itself; of the largest momentum there is."""
+def _memory_lag(part: xr.Dataset) -> int | None:
+    """5/(1−μ), by when the velocity has forgotten itself; of the largest momentum there is, None if it is not known."""
     momentum = part["momentum"].values
-    largest = float(np.nanmax(momentum)) if np.isfinite(momentum).any() else 0.0
+    if not np.isfinite(momentum).any():
+        return None
     # Rounded first, so that 5/(1 − 0.9) is 50 and not 51.
-    return int(np.ceil(round(5 / (1 - largest), 6)))
+    return int(np.ceil(round(5 / (1 - float(np.nanmax(momentum))), 6)))
 
 
 def _diffusion_lag(part: xr.Dataset, wanted: int | None) -> int:
     longest = part.sizes["step"] // 10
     if wanted is None:
-        return max(1, min(_memory_lag(part), longest // 2))
+        return max(1, min(_memory_lag(part) or _UNKNOWN_MEMORY, longest // 2))
     if 2 * wanted > longest:
         raise AnalysisError(
             f"diffusion_lag {wanted}: the segment has {part.sizes['step']} steps, at most {longest // 2} is possible"
@@ -336,17 +340,32 @@ def _verdicts(
                 f"未分辨：间隔 {lag} 步的独立位移少于十个。",
             )
         )
-    needed = _memory_lag(part)
-    if lag < needed:
+    needed, held = _memory_lag(part), part.sizes["step"] // 20
+    if needed is None:
+        found.append(
+            verdict(
+                "diffusion_coefficient",
+                "caution",
+                "memory-unknown",
+                f"How long a step of {run.attrs['optimizer']['class']} remembers is not recorded; D is taken at lags "
+                f"{lag}–{2 * lag}: compare it at a longer diffusion_lag.",
+                f"未记录 {run.attrs['optimizer']['class']} 每步的记忆长度；D 取自间隔 {lag}–{2 * lag} 步："
+                "请用更长的 diffusion_lag 比较。",
+            )
+        )
+    elif lag < needed:
+        mend = f"choose a diffusion_lag from {needed} to {held}" if held >= needed else f"it takes {20 * needed} steps"
+        mend_zh = (
+            f"请在 {needed} 至 {held} 之间选择 diffusion_lag" if held >= needed else f"需要 {20 * needed} 步的区间"
+        )
         found.append(
             verdict(
                 "diffusion_coefficient",
                 "untrusted",
                 "lag-too-short",
-                f"D is taken at lags {lag}–{2 * lag}, within the memory of the velocity, 5/(1−μ) = {needed} steps; it "
-                f"takes a segment of {20 * needed} steps.",
-                f"D 取自间隔 {lag}–{2 * lag} 步，仍在速度的记忆 5/(1−μ) = {needed} 步之内；"
-                f"需要 {20 * needed} 步的区间。",
+                f"D is taken at lags {lag}–{2 * lag}, within the memory of the velocity, 5/(1−μ) = {needed} steps; "
+                f"{mend}.",
+                f"D 取自间隔 {lag}–{2 * lag} 步，仍在速度的记忆 5/(1−μ) = {needed} 步之内；{mend_zh}。",
             )
         )
     if epoch:

@@ -87,9 +87,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
             powers["descent_power"], powers["descent_power"] + powers["noise_power"], "probe"
         )
         results |= errorbar.named("descent_fraction", ratio, "1", "fraction that descends", "用于下降的比例")
-        for name in ("noise_power", "descent_fraction"):
-            verdicts += probe_verdicts(run, part, name)
-    spoilt = probe_verdicts(run, part, "descent_power")
+    spoilt = probe_verdicts(run, part, "descent_power", "noise_power", "descent_fraction")
     verdicts += spoilt or _resolution(results)
     curves, coordinates = _over_time(run, settings.windows)
     return xr.Dataset(results | curves, coords=coordinates).assign_attrs(

@@ -129,7 +129,9 @@ def _sides(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """θ·g and η(1+μ)/(2(1−ν))‖v_{t+1}‖² of every step, (group, step)."""
     eta, mu, nu = hyperparameters(run)
     factor = eta * (1 + mu) / (2 * (1 - nu))
-    return group_sum(run["parameter_dot_gradient"], run), group_sum(factor * next_velocity_squared(run), run)
+    # Layers without a learning rate stay where they are, whatever their gradient.
+    left = xr.where(eta == 0, 0.0, run["parameter_dot_gradient"])
+    return group_sum(left, run), group_sum(factor * next_velocity_squared(run), run)
 
 
 def _centred_sides(run: xr.Dataset, bounds: list[tuple[int, int]]) -> tuple[xr.DataArray, xr.DataArray]:
@@ -158,8 +160,9 @@ def _centred_sides(run: xr.Dataset, bounds: list[tuple[int, int]]) -> tuple[xr.D
         dask="parallelized",
         output_dtypes=[float],
     )
-    right = eta * (1 + mu) / (2 * (1 - nu)) * ((updates / eta) ** 2).sum("sketch", skipna=False)
-    return with_all(left, run), with_all(right.transpose("group", "step"), run)
+    velocity = xr.where(eta == 0, 0.0, updates / eta.where(eta != 0))
+    right = eta * (1 + mu) / (2 * (1 - nu)) * (velocity**2).sum("sketch", skipna=False)
+    return with_all(xr.where(eta == 0, 0.0, left), run), with_all(right.transpose("group", "step"), run)
 
 
 def identity(span: xr.Dataset, edges: list[int] | None = None) -> tuple[xr.DataArray, xr.DataArray]:
@@ -184,13 +187,15 @@ def identity(span: xr.Dataset, edges: list[int] | None = None) -> tuple[xr.DataA
         return sums / steps
 
     eta, mu, nu = (values.isel(step=at[here]) for values in hyperparameters(span))
+    # Layers without a learning rate obey no identity that divides by it.
+    still, eta = eta == 0, eta.where(eta != 0)
     gain = span["parameter_squared"].isel(step=at).diff("window")
     turn = span["parameter_dot_velocity"].isel(step=at).diff("window")
     left = mean(span["parameter_dot_gradient"])
     next_squared = next_velocity_squared(span)
     right = eta * (1 + mu) / (2 * (1 - nu)) * mean(next_squared)
-    telescoped = (-(1 - mu) * gain / (2 * eta) + mu * turn) / steps
-    residual = (1 - nu) * (left - right) - telescoped
+    telescoped = (-(1 - mu) * gain / (2 * eta) + xr.where(mu == 0, 0.0, mu * turn)) / steps
+    residual = xr.where(still, 0.0, (1 - nu) * (left - right) - telescoped)
     unit = unit_roundoff(span.attrs)
     theta, velocity = span["parameter_squared"] ** 0.5, abs(next_squared) ** 0.5
     rounding = unit * (2 * (1 - mu) * mean(theta**2) / eta + 4 * mean(theta * velocity))
@@ -199,6 +204,7 @@ def identity(span: xr.Dataset, edges: list[int] | None = None) -> tuple[xr.DataA
     rounding = rounding + 8 * np.finfo(float).eps * (
         abs(left) + abs(right) + (ends.isel(window=slice(1, None)) + ends.isel(here)) / eta / steps
     )
+    rounding, right = xr.where(still, 0.0, rounding), xr.where(still, 0.0, right)
     scale = group_sum(abs(right), span)
     relative = abs(group_sum(residual, span)) / scale, group_sum(rounding, span) / scale
     residual, floor = (values.isel(window=0) if edges is None else values for values in relative)
@@ -247,8 +253,9 @@ def _verdicts(results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
                 "fdr1_centred",
                 "untrusted",
                 "not-defined",
-                "Not defined for all parameters together: layers of one group have different hyper-parameters.",
-                "对全部参数没有定义：同一组内各层的超参数不同。",
+                "Not defined for all parameters together: layers of one group have different hyper-parameters, or "
+                "nothing moves.",
+                "对全部参数没有定义：同一组内各层的超参数不同，或参数不变。",
             )
         )
     elif segment.judgement == "scheduled" or not float(results["fdr1_centred_n_eff"].sel(group="all")) >= 10:

@@ -98,7 +98,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     segment = choose_segment(run, settings.segment)
     part = within(run, segment)
     verdicts = [segment_verdict(segment, schedule_aware=True)]
-    of_segment = _thermometers(part, None)
+    of_segment = _thermometers(part, None, steady=segment.judgement != "scheduled")
     results: dict[str, xr.DataArray] = {}
     for name, (en, zh) in NAMES.items():
         if name in of_segment:
@@ -128,9 +128,12 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
 
 
 def _thermometers(
-    run: xr.Dataset, windows: tuple[list[tuple[int, int]], list[tuple[int, int]]] | None
+    run: xr.Dataset, windows: tuple[list[tuple[int, int]], list[tuple[int, int]]] | None, *, steady: bool = False
 ) -> dict[str, errorbar.Estimate]:
-    """Each thermometer that the run allows, over all of it or over windows of (steps, probes)."""
+    """Each thermometer that the run allows, over all of it or over windows of (steps, probes).
+
+    Those that take one learning rate for all of its steps only where they are `steady`.
+    """
 
     def average(data: xr.DataArray) -> errorbar.Estimate:
         dim = "step" if "step" in data.dims else "probe"
@@ -147,7 +150,7 @@ def _thermometers(
     if is_sgd(run) and run.sizes.get("probe"):
         factor = at_probes(eta * (1 - nu) / (2 * (1 - mu)), run)
         found["temperature_noise"] = average(group_sum(factor * run["noise_trace"], run) * per_parameter)
-    if is_sgd(run) and "gradient_sketch" in run and windows is None:
+    if is_sgd(run) and "gradient_sketch" in run and steady:
         found["temperature_variance"] = _variance_over_time(run, per_parameter)
         if "temperature_kinetic" in found:
             found["temperature_kinetic_drift_free"] = _without_drift(run, found["temperature_kinetic"], per_parameter)
@@ -171,7 +174,9 @@ def _without_drift(run: xr.Dataset, kinetic: errorbar.Estimate, per_parameter: x
     """
     eta, mu, nu = (values.mean("step", skipna=False) for values in group_hyperparameters(run))
     steps, width, factor = run.sizes["step"], run.sizes["sketch"], eta / (1 - nu)
-    velocity = -run["parameter_sketch"].drop_vars("step", errors="ignore").diff("step") / eta
+    moved = run["parameter_sketch"].drop_vars("step", errors="ignore").diff("step")
+    # Without a learning rate nothing moves, and nothing drifts.
+    velocity = xr.where(eta == 0, 0.0, -moved / eta.where(eta != 0))
     halves = [velocity.isel(step=part).mean("step") for part in (slice(steps // 2), slice(steps // 2, None))]
     beat = (velocity * velocity.mean("step")).sum("sketch", skipna=False)
     series = group_sum(_kinetic(run), run).isel(step=slice(None, -1)) - 2 * with_all(factor * beat, run)
@@ -231,7 +236,7 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: dict[str, xr.DataArray
                 "Nesterov 动量没有定义动能温度：它随频率变化。",
             )
         )
-    if "temperature_noise_n_eff" in results and float(results["temperature_noise_n_eff"].min()) < 10:
+    if "temperature_noise_n_eff" in results and not float(results["temperature_noise_n_eff"].min()) >= 10:
         found.append(
             verdict(
                 "temperature_noise",
@@ -250,13 +255,13 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: dict[str, xr.DataArray
 
 
 def _compare(value: float, error: float) -> dict[str, str]:
-    if not error < abs(value):
+    if not error < 0.3 * abs(value):
         return verdict(
             "kinetic_over_noise",
             "untrusted",
             "unresolved",
-            "Unresolved: the error of kinetic/noise is as large as its value.",
-            "未分辨：动能/噪声之比的误差不小于其值。",
+            "Unresolved: kinetic/noise is not known to better than a third.",
+            "未分辨：动能/噪声之比的误差超过三分之一。",
         )
     if abs(value - 1) <= 3 * error:
         return verdict(

@@ -161,6 +161,12 @@ def test_what_is_not_defined_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert sorted(reasons) == ["dissipation", "stationarity"]
     assert "not defined for Adam" in str(reasons["stationarity"])
     assert "Adam steps otherwise" in str(reasons["dissipation"])
+    assert ("diffusion_coefficient", "memory-unknown") in verdicts_of(tmp_path / "run", "diffusion")
+    # What an older version has made is not left beside it.
+    place = tmp_path / "run" / "results.zarr" / "default"
+    shutil.copytree(place / "temperature", place / "dissipation")
+    analyze(tmp_path / "run")
+    assert not (place / "dissipation").exists()
     temperature = open_results(tmp_path / "run")["temperature"]
     assert not [name for name in temperature if str(name).startswith("temperature_")]
     assert "noise_trace" in temperature
@@ -237,6 +243,9 @@ def test_a_schedule_leaves_the_curves_over_time(tmp_path: Path) -> None:
         ("stationarity", "untrusted"),
     ):
         assert verdicts_of(tmp_path / "run", analysis)["", "not-stationary"] == status
+    temperature = open_results(tmp_path / "run")["temperature"]
+    assert "temperature_noise" in temperature
+    assert "kinetic_over_noise" not in temperature
     curve = open_results(tmp_path / "run")["dissipation"]["gradient_dissipation_over_time"].sel(group="all")
     assert float(curve[0]) > 10 * float(curve[-1])
 

@@ -192,6 +192,6 @@ def test_telescoping_ratio_covers_on_a_relaxing_quadratic(steps: int, dimensions
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / np.sqrt(REPLICATES)
     # The joint fluctuation of both sides, which does not know that the gap telescopes, is far too wide.
     assert np.median(series.ratio_and_error(left, right)[1] / error) > (5 if steps > 500 else 1)
-    growing = left + 0.1 * right.mean()
-    ratio, error, _ = series.telescoping_ratio_and_error(growing, right)
-    assert np.mean(ratio - 1 > 3 * error) > (0.9 if steps > 500 and dimensions == 16 else 0.0)
+    if steps > 500 and dimensions == 16:
+        ratio, error, _ = series.telescoping_ratio_and_error(left + 0.1 * right.mean(), right)
+        assert np.mean(ratio - 1 > 3 * error) > 0.9

@@ -113,9 +113,9 @@ def test_a_lost_recording_is_no_success(
 
     monkeypatch.setattr(RunWriter, "append", fill_up)
     run = ("--runs-dir", str(tmp_path), "--name", "one", "--data", write_images(tmp_path / "a.npz"))
+    # Only a full buffer is written, however slow the machine.
+    cadence = ("recorder.probe_every=0", "recorder.snapshot_every=0", "recorder.flush_seconds=1000")
     with pytest.warns(RuntimeWarning, match="the training goes on"):
-        # Only a full buffer is written, however slow the machine.
-        cadence = ("recorder.probe_every=0", "recorder.snapshot_every=0", "recorder.flush_seconds=1000")
         code = record(*run, "--steps", "300", *(f"--set={setting}" for setting in cadence))
     said = capsys.readouterr()
     assert code == 1

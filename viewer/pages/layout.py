@@ -137,7 +137,9 @@ def _other_source(context: Context, analysis: str) -> list[Source]:
     other, lang = context.other, context.lang
     if other is None:
         return []
-    data = None if other.broken else results_of(other, lang).get(analysis)
+    # Results of other settings, however named, are no comparison.
+    same = context.run is not None and other.results_name == context.run.results_name
+    data = None if other.broken or not same else results_of(other, lang).get(analysis)
     if data is None:
         st.info(_OTHER_LACKS(lang).format(run=escape_markdown(other.id)))
         return []
