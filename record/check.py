@@ -37,7 +37,7 @@ from .store import ARRAYS, GROWING, read_attributes, run_folder
 
 Floats = NDArray[np.float64]
 # Scalars that a training may have, or not.
-_OPTIONAL = {"epoch", "epoch_position", "loss", "clip_factor"}
+_OPTIONAL = {"epoch", "epoch_position", "loss", "clip_factor", "skipped"}
 _OPTIONAL |= {"train_loss", "train_accuracy", "test_loss", "test_accuracy"}
 _BY_MODEL = {"gradient_sketch", "probe_sketch", "parameters", "initial_parameters", "final_parameters"}
 _BY_MODEL |= {"gradient_mean", "gradient_second_moment"}
