@@ -356,7 +356,8 @@ class Recorder:
         ]
         self._buffer.put_clocks((self._step, self._sgd_time, time.perf_counter() - self._started), hyperparameters)
         learning_rate, momentum, dampening, _ = np.nan_to_num(hyperparameters[0])
-        self._passing = learning_rate * (1 - dampening) / (1 - momentum)
+        # Without momentum torch leaves the dampening out.
+        self._passing = learning_rate * (1 - dampening) / (1 - momentum) if momentum else learning_rate
 
     def _take_probe(self, probe: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor | None]]:
         """Loss and flat gradients of a probe; those of the global batch where there are several processes."""
