@@ -12,9 +12,10 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from thermodl.analyze.check import check_run  # noqa: E402
-from thermodl.record import Recorder, RecorderSettings, open_run  # noqa: E402
+from thermodl.record import Recorder, RecorderSettings, observables, open_run  # noqa: E402
 from thermodl.record.signs import draw_signs  # noqa: E402
 from thermodl.record.store import RunError, read_attributes  # noqa: E402
 
@@ -105,7 +106,7 @@ class Langevin(torch.optim.Optimizer):
             loss = None if closure is None else closure()
         generator = torch.Generator().manual_seed(0)
         for group in self.param_groups:
-            for p in group["params"]:
+            for p in (p for p in group["params"] if p.grad is not None):
                 noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
                 p.add_(p.grad, alpha=-group["lr"]).add_(noise, alpha=group["lr"])
         return loss
@@ -177,6 +178,162 @@ def test_every_optimizer(name: str, closure: bool, tmp_path: Path) -> None:
         squares = np.array(velocities) ** 2
         np.testing.assert_allclose(run["velocity_squared"].values.sum(0), squares.sum(1), rtol=1e-12)
     assert not defects(tmp_path / "run")
+
+
+class Knotted(nn.Module):
+    """What recording could disturb: BatchNorm's buffers and dropout's stream; a tied weight and a frozen one."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.again = nn.Linear(6, 6), nn.Linear(6, 6, bias=False)
+        self.again.weight = self.first.weight
+        self.norm, self.drop, self.last = nn.BatchNorm1d(6), nn.Dropout(0.3), nn.Linear(6, 3)
+        self.first.bias.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.drop(self.again(self.norm(torch.tanh(self.first(x))))))
+
+
+class Knots:
+    """One training of it; each method makes a step in a way of its own."""
+
+    def __init__(self, make_optimizer, compiled: bool = False):
+        self.net = Knotted()
+        self.model = torch.compile(self.net, backend="eager") if compiled else self.net
+        self.optimizer = make_optimizer(self.net.parameters())
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        self.others = iter(range(1000, 2000))
+
+    def loss(self, seed: int) -> torch.Tensor:
+        x, y = batch(seed, dtype=torch.float32)
+        return F.cross_entropy(self.model(x), y)
+
+    def backward(self, step: int) -> torch.Tensor:
+        self.optimizer.zero_grad()
+        loss = self.loss(step)
+        loss.backward()
+        return loss
+
+    def plain(self, step: int) -> None:
+        self.backward(step)
+        self.optimizer.step()
+
+    def closure(self, step: int) -> None:
+        self.optimizer.step(lambda: self.backward(step))
+
+    def scaled(self, step: int) -> None:
+        self.optimizer.zero_grad()
+        self.scaler.scale(self.loss(step) * (float("inf") if step in (0, 3) else 1.0)).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def bfloat16(self, step: int) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            self.plain(step)
+
+    def accumulated(self, step: int) -> None:
+        self.optimizer.zero_grad()
+        for micro in range(3):
+            (self.loss(3 * step + micro) / 3).backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 0.1)
+        self.optimizer.step()
+
+    def missing(self, step: int) -> None:
+        self.backward(step)
+        if step % 2:
+            self.net.last.weight.grad = None
+        self.optimizer.step()
+
+    def nan(self, step: int) -> None:
+        self.optimizer.zero_grad()
+        (self.loss(step) * (float("nan") if step == 4 else 1.0)).backward()
+        self.optimizer.step()
+
+
+def momentum(parameters) -> torch.optim.SGD:
+    """The optimizer of the ways below."""
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01)
+
+
+WAYS = {f"{name}-{way}": (make, way) for way in ("plain", "closure") for name, (make, *_) in OPTIMIZERS.items()}
+WAYS |= {way: (momentum, way) for way in ("scaled", "bfloat16", "accumulated", "missing", "nan")}
+WAYS |= {"fused": (lambda p: torch.optim.Adam(p, lr=0.01, fused=True), "scaled")}
+WAYS |= {"compiled": (momentum, "plain")}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_no_training_is_disturbed(name: str, tmp_path: Path) -> None:
+    """Weights, BatchNorm's buffers and the random stream: bit for bit those of the loop without a recorder."""
+    make, way = WAYS[name]
+    ends = []
+    for folder in (tmp_path / "run", None):
+        knots = Knots(make, compiled=name == "compiled")
+        settings = RecorderSettings(probe_every=2, snapshot_every=2, moments_window=2, sketch_size=8)
+        options = {"probe": lambda knots=knots: knots.loss(next(knots.others)), "settings": settings}
+        with Recorder(knots.model, knots.optimizer, folder, **options) if folder else contextlib.nullcontext() as run:
+            for step in range(6):
+                getattr(knots, way)(step)
+                if run:
+                    run.log(mine=step)
+        ends.append([*knots.net.state_dict().values(), torch.rand(3)])
+    for recorded, plain in zip(*ends, strict=True):
+        torch.testing.assert_close(recorded, plain, rtol=0, atol=0, equal_nan=True)
+    run = open_run(tmp_path / "run")
+    assert run["layer"].values.tolist() == ["first.weight", "norm.weight", "norm.bias", "last.weight", "last.bias"]
+    assert run["mine"].values.tolist() == ([1, 2, 4, 5] if way == "scaled" else [0, 1, 2, 3, 4, 5])
+
+
+class Syncs(TorchDispatchMode):
+    """Counts what would make the host wait for a device; reading a number, and copying to the host."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        super().__init__()
+        self.count = 0
+        for name in ("cpu", "numpy", "tolist", "nonzero"):
+            monkeypatch.setattr(torch.Tensor, name, self._counted(getattr(torch.Tensor, name)))
+
+    def _counted(self, method):
+        def call(*args, **options):
+            self.count += 1
+            return method(*args, **options)
+
+        return call
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        waits = function.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.equal)
+        to_host = function.overloadpacket is torch.ops.aten._to_copy and (kwargs or {}).get("device") is not None
+        self.count += waits or to_host
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "culprit",
+    [None, float, bool, lambda t: t.item(), lambda t: t.tolist(), lambda t: t.cpu(), lambda t: t.to("cpu", copy=True)],
+    ids=["", "float", "bool", "item", "tolist", "cpu", "to"],
+)
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_no_step_waits_for_the_device(
+    momentum: float, culprit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one call that would, between two flushes; and each kind is found where it is put in."""
+    model = small_model(torch.float32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
+    monkeypatch.setattr(observables, "measure", lambda *args: observables.measure_on_device(*args[:-1]))
+    settings = RecorderSettings(probe_every=0, snapshot_every=0, sketch_size=8)
+    with (
+        Recorder(model, optimizer, tmp_path / "run", settings=settings) as recorder,
+        monkeypatch.context() as patches,
+        Syncs(patches) as syncs,
+    ):
+        for step in range(5):
+            x, y = batch(step, dtype=torch.float32)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            recorder.log(loss=loss if culprit is None else torch.as_tensor(culprit(loss.detach())))
+    assert syncs.count == (0 if culprit is None else 5)
 
 
 def test_lbfgs_is_measured_where_it_starts(tmp_path: Path) -> None:
