@@ -31,7 +31,7 @@ def in_all_ranks(work: Callable[[], _Result], like: Tensor) -> _Result:
         like: a tensor of the device by which the processes talk.
 
     Raises:
-        RunError: if `work` failed in another process only.
+        RunError: if it failed in another process only.
     """
     if find_rank()[1] == 1:
         return work()
@@ -45,7 +45,7 @@ def in_all_ranks(work: Callable[[], _Result], like: Tensor) -> _Result:
     if failure is not None:
         raise failure
     if failed:
-        raise RunError("it failed in another process")
+        raise RunError("the probe failed in another process")
     return cast(_Result, result)
 
 

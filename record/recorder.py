@@ -563,11 +563,9 @@ class Recorder:
         with contextlib.suppress(Exception):
             self._writer.close("failed")
         why = f"recording to {self.folder} stopped ({type(error).__name__}: {first_line(error)})"
-        safe = (
-            f"Safe are {self._writer.committed['step']} steps of {self._step}."
-            if not self._rank
-            else "It is rank 0 that writes."
-        )
+        safe = f"Safe are {self._writer.committed['step']} steps of {self._step}."
+        if self._rank:
+            safe = "Rank 0 says what is safe."
         self._lost = f"{why}. {safe}"
         warnings.warn(f"{why}; the training goes on. {safe}", RuntimeWarning, stacklevel=2)
 

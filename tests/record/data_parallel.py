@@ -3,10 +3,11 @@
     torchrun --nproc_per_node 2 tests/record/data_parallel.py FOLDER
 
 Started by `test_any_loop`. Each process also trains without a recorder, and says whether it ends at the same weights
-and buffers; so it does with BatchNorm and dropout.
+and buffers; so it does with BatchNorm and dropout, and where the recording breaks in one process alone.
 """
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,17 +51,22 @@ def local_batch(seed: int) -> tuple[Tensor, Tensor]:
     return x[part], y[part]
 
 
-def train(model: nn.Module, folder: Path | None) -> None:
-    """SGD with momentum; a probe at every second step."""
+def train(model: nn.Module, folder: Path | None, breaks: str = "") -> None:
+    """SGD with momentum; a probe at every second step. The store breaks in rank 0 or the probe in rank 1, halfway."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     probes = iter(range(1000, 2000))
+
+    def probe() -> Tensor:
+        if breaks == "probe" and find_rank()[0] == 1 and recorder.step >= STEPS // 2:
+            raise ArithmeticError("no batch")
+        return loss_of(next(probes))
 
     def loss_of(seed: int) -> Tensor:
         x, y = local_batch(seed)
         return F.cross_entropy(model(x), y)
 
     settings = RecorderSettings(probe_every=2, snapshot_every=1, sketch_size=8)
-    recorder = folder and Recorder(model, optimizer, folder, probe=lambda: loss_of(next(probes)), settings=settings)
+    recorder = folder and Recorder(model, optimizer, folder, probe=probe, settings=settings)
     with recorder or contextlib.nullcontext():
         for step in range(STEPS):
             optimizer.zero_grad()
@@ -69,15 +75,18 @@ def train(model: nn.Module, folder: Path | None) -> None:
             optimizer.step()
             if recorder:
                 recorder.log(loss=mean_over_ranks(loss.detach()))
+                if breaks == "store" and find_rank()[0] == 0 and step == STEPS // 2:
+                    shutil.rmtree(folder)
+                    recorder.flush()
 
 
-def say_whether_disturbed(make: Callable[[], nn.Module], folder: Path, **options: bool) -> None:
+def say_whether_disturbed(make: Callable[[], nn.Module], folder: Path, breaks: str = "", **options: bool) -> None:
     """Train with and without a recorder."""
     states = []
     for target in (folder, None):
         model = nn.parallel.DistributedDataParallel(make(), **options)
         torch.manual_seed(find_rank()[0])
-        train(model, target)
+        train(model, target, breaks)
         states.append(model.state_dict())
     same = all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     print("undisturbed" if same else "disturbed")
@@ -88,4 +97,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     say_whether_disturbed(make_model, Path(sys.argv[1]) / "two")
     say_whether_disturbed(NormalizedModel, Path(sys.argv[1]) / "normalized", find_unused_parameters=True)
+    for breaks in ("store", "probe"):
+        say_whether_disturbed(make_model, Path(sys.argv[1]) / breaks, breaks)
     dist.destroy_process_group()

@@ -1,6 +1,7 @@
 """Any loop: whatever makes the gradient and the step, the store holds what the optimizer saw and did."""
 
 import contextlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -704,7 +705,8 @@ def test_transformers(accumulate: int, tmp_path: Path) -> None:
 def test_two_processes_record_the_global_batch(tmp_path: Path) -> None:
     """torchrun on 2 gloo processes against one process: one store, its noise and trajectory those of the global batch.
 
-    The script also finds that both processes train bit for bit as without a recorder.
+    The script also finds that both processes train bit for bit as without a recorder, and that none of them waits for
+    the other where the store breaks for the one that writes, or the probe for the one that does not.
     """
     from record.data_parallel import STEPS, make_model, train
 
@@ -713,7 +715,11 @@ def test_two_processes_record_the_global_batch(tmp_path: Path) -> None:
     script = [Path(__file__).with_name("data_parallel.py"), tmp_path]
     done = subprocess.run([sys.executable, *launch, *script], timeout=300, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("undisturbed") == 4, done.stdout
+    assert done.stdout.count("undisturbed") == 8, done.stdout
+    lost = re.findall(r"stopped \((\w+: .*?)\); the training goes on", done.stderr)
+    assert "run.zarr has disappeared" in lost.pop(0), done.stderr
+    assert sorted(lost) == ["ArithmeticError: no batch", "RunError: the probe failed in another process"]
+    assert read_attributes(tmp_path / "probe")["committed"]["step"] == STEPS // 2
     one, two = (open_run(tmp_path / name).compute() for name in ("one", "two"))
     assert (two.sizes["step"], two.sizes["probe"]) == (STEPS, STEPS // 2)
     assert two.attrs["state"] == "finished"
