@@ -7,6 +7,7 @@ and buffers; so it does with BatchNorm and dropout, and where the recording brea
 """
 
 import contextlib
+import gc
 import shutil
 import sys
 from collections.abc import Callable
@@ -99,4 +100,7 @@ if __name__ == "__main__":
     say_whether_disturbed(NormalizedModel, Path(sys.argv[1]) / "normalized", find_unused_parameters=True)
     for breaks in ("store", "probe"):
         say_whether_disturbed(make_model, Path(sys.argv[1]) / breaks, breaks)
+    # DDP models hold the process group in cycles: its threads must end before the interpreter does, or it may abort.
+    gc.collect()
+    dist.barrier()
     dist.destroy_process_group()
