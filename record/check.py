@@ -37,7 +37,7 @@ from .store import ARRAYS, GROWING, read_attributes, run_folder
 
 Floats = NDArray[np.float64]
 # Scalars that a training may have, or not.
-_OPTIONAL = {"epoch", "epoch_position", "loss", "clip_factor"}
+_OPTIONAL = {"epoch", "epoch_position", "loss", "clip_factor", "skipped"}
 _OPTIONAL |= {"train_loss", "train_accuracy", "test_loss", "test_accuracy"}
 _BY_MODEL = {"gradient_sketch", "probe_sketch", "parameters", "initial_parameters", "final_parameters"}
 _BY_MODEL |= {"gradient_mean", "gradient_second_moment"}
@@ -287,7 +287,8 @@ def _check_clocks(run: _Run) -> Check:
     _name_first(check, back, lambda t: f"step {t}: wall time runs back by {wall_time[t - 1] - wall_time[t]:.3g} s")
     if sgd_time.size and sgd_time[0] != 0:
         check.defects.append(f"step 0: SGD time starts at {sgd_time[0]:.6g}, not at 0")
-    expected = (eta * (1 - nu) / (1 - mu))[:-1]
+    # Without momentum torch leaves the dampening out.
+    expected = (eta * (1 - np.where(mu == 0, 0.0, nu)) / (1 - mu))[:-1]
     passed = np.diff(sgd_time)
     # The sum rounds once a step.
     off = ~(np.abs(passed - expected) <= 4 * _WIDE * (sgd_time[1:] + expected)) & np.isfinite(expected)

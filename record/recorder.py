@@ -1,8 +1,9 @@
 """The recorder: two lines in any PyTorch loop, measuring at the optimizer's own pre- and post-step hooks.
 
 There the gradient is unscaled, accumulated, reduced and clipped, the update is exact, and steps that a GradScaler
-skips do not appear. Every step fills one row of a buffer on the device; a flush copies the buffer to the host once,
-and a background thread writes it. Recording does not disturb: weights are bit for bit those of the plain loop.
+skips appear only as a count. Every step fills one row of a buffer on the device; a flush copies the buffer to the
+host once, and a background thread writes it. Recording does not disturb: weights are bit for bit those of the plain
+loop.
 """
 
 import contextlib
@@ -23,7 +24,9 @@ from torch import Tensor, nn
 
 from . import observables
 from .buffer import CLOCKS, HYPERPARAMETERS, StepBuffer
-from .layers import Layer, decay_kind, find_layers, keeps_velocity, momentum_of
+from .distributed import SilentWriter, find_rank, in_all_ranks, mean_gradients, mean_over_ranks
+from .hooks import StepHooks, has_overflow, loss_scale
+from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, momentum_of, unwrap_optimizer
 from .moments import MomentWindow
 from .probe import probe_gradient
 from .schedule import compile_schedule
@@ -31,7 +34,7 @@ from .settings import RecorderSettings
 from .signs import draw_signs
 from .store import GROWING, NAME, RESERVED, RunError, RunWriter, first_line, growing_dimension, remove_recording
 
-_MEASURED = {*CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
+_MEASURED = {"skipped", *CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
 _STRETCH = 256
 _SPENT: tuple[str, ...] = ("steps", "probes", "moments", "snapshots", "waiting")
@@ -46,6 +49,9 @@ class Recorder:
     as failed (by Ctrl-C as stopped). If the store can no longer be written, or a step cannot be measured, one warning
     says why and how much is safe, and the training goes on unrecorded.
 
+    In data-parallel training every process makes a recorder, with a probe that draws that process's part of a global
+    batch; rank 0 writes, and what it logs is kept.
+
     Args:
         model: the network in training.
         optimizer: any torch optimizer; what is not defined for it (the velocity, for all but SGD) is not recorded,
@@ -58,8 +64,8 @@ class Recorder:
         overwrite: replace a recording that is already there.
 
     Raises:
-        RunError: if the folder holds a recording and `overwrite` is false or cannot be written, or there is nothing
-            to record.
+        RunError: if the folder holds a recording and `overwrite` is false or cannot be written, there is nothing to
+            record, or the parameters are of a kind that cannot be recorded.
     """
 
     def __init__(
@@ -75,14 +81,15 @@ class Recorder:
     ):
         self.folder = Path(folder)
         self.settings = settings or RecorderSettings()
-        self._model, self._optimizer = model, optimizer
+        self._model, self._optimizer = model, (optimizer := unwrap_optimizer(optimizer))
+        self._rank, self._ranks = find_rank()
         self._probe = probe if self.settings.probe_every else None
         self._probe_checked = False
         self._probe_due = compile_schedule(self.settings.probe_every)
         self._snapshot_due = compile_schedule(self.settings.snapshot_every)
         self._layers, self._groups = find_layers(model, optimizer)
         self._decay = decay_kind(optimizer)
-        self._has_velocity = isinstance(optimizer, torch.optim.SGD)
+        self._has_velocity = has_velocity(optimizer)
 
         self._device = self._layers[0].parameter.device
         double = all(layer.parameter.dtype == torch.float64 for layer in self._layers)
@@ -113,21 +120,19 @@ class Recorder:
         self._lost, self._closed = "", False
         self._names: dict[str, str] = {}
         self._logged: set[str] = set()
+        # What a GradScaler does: steps that were not made since the last one, whether this one is such, g's factor.
+        self._skipped, self._skips = 0, False
+        self._scale: Tensor | None = None
         self._said: set[str] = set()
         self._started = self._flushed = time.perf_counter()
         self._events: dict[str, list[dict[str, np.ndarray]]] = {dim: [] for dim in GROWING[1:]}
         self._pending: Future[None] | None = None
         self._dropped = self._not_recorded()
-        if overwrite:
-            remove_recording(self.folder)
-        self._writer = self._create_run(dict(attributes or {}))
+        self._writer = SilentWriter() if self._rank else self._create_run(dict(attributes or {}), overwrite)
         self._thread = ThreadPoolExecutor(1, "thermodl-writer")
         large = self._reference.numel() >= _LARGE and torch.get_num_threads() > 1
         self._helper = ThreadPoolExecutor(1, "thermodl-measure") if large else None
-        self._hooks = [
-            optimizer.register_step_pre_hook(lambda _, *call: self._before_step(*call)),
-            optimizer.register_step_post_hook(lambda *_: self._after_step()),
-        ]
+        self._hooks = StepHooks(optimizer, self._before_step, self._after_step)
 
     # ------------------------------------------------------------------------------------------------- public
 
@@ -144,9 +149,9 @@ class Recorder:
     def log(self, **values: float | Tensor) -> None:
         """Attach scalars to the step just made: `loss`, `epoch`, `epoch_position`, `clip_factor`, or one's own.
 
-        A tensor is copied on its device, without waiting for it. What the step has under a name already stays: after
-        a step that a GradScaler skipped log() changes nothing. Where there is no row to log to, before the first step
-        and after flush(), it is ignored with a warning.
+        A tensor is copied on its device, without waiting for it. A name that comes a second time belongs to a step
+        that was not made, as when a GradScaler skips it: it is not kept, and the next step counts it in `skipped`.
+        Where there is no row to log to, before the first step and after flush(), it is ignored with a warning.
 
         Raises:
             ValueError: if the recorder measures the name itself, it means something else in the run format or in
@@ -154,16 +159,19 @@ class Recorder:
         """
         for name in values:
             self._check_name(name, "step")
-        if self._lost or self._closed:
+        if self._lost or self._closed or self._rank:
             return
-        if self._buffer.count == 0:
+        first = not self._step and not self._skipped
+        if self._logged & set(values) or (first and has_overflow(layer.parameter for layer in self._layers)):
+            self._note_skipped()
+        if self._buffer.count == 0 and not self._skipped:
             why = "before flush(), which has written the step" if self._step else "after optimizer.step()"
             self._warn_once(f"log() is ignored: it belongs {why}")
             return
-        for name, value in values.items():
-            if name not in self._logged:
+        self._logged |= set(values)
+        if not self._skipped:
+            for name, value in values.items():
                 self._buffer.put_scalar(name, value)
-                self._logged.add(name)
 
     def log_evaluation(self, **values: float) -> None:
         """Keep `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, or one's own, of the present parameters.
@@ -173,7 +181,7 @@ class Recorder:
         """
         for name in values:
             self._check_name(name, "evaluation")
-        if not self._lost and not self._closed:
+        if not self._lost and not self._closed and not self._rank:
             event = {"evaluation_step": self._step} | {name: float(value) for name, value in values.items()}
             self._events["evaluation"].append({name: np.asarray(value) for name, value in event.items()})
 
@@ -186,8 +194,7 @@ class Recorder:
         """Write everything, mark the run, and let go of the optimizer; a second call does nothing."""
         if self._closed:
             return
-        for hook in self._hooks:
-            hook.remove()
+        self._hooks.remove()
         self._attempt(self._end_window)
         self.flush()
         self._closed = True
@@ -209,20 +216,26 @@ class Recorder:
 
     # ------------------------------------------------------------------------------------------------- measuring
 
-    def _before_step(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        if self._lost:
+    def _before_step(self) -> None:
+        if self._lost and self._ranks == 1:
             return
         try:
-            if any(callable(argument) for argument in (*args, *options.values())):
-                raise RunError("step(closure) makes the gradient within the step; call backward() first, then step()")
-            if getattr(self._optimizer, "grad_scale", None) is not None:
-                raise RunError("a fused step unscales the gradient within; call scaler.unscale_(optimizer) before it")
-            self._measure_step()
+            self._scale, self._skips = loss_scale(self._optimizer)
+            if self._skips:
+                self._note_skipped()
+                return
+            # A probe is taken by all processes together, whatever has become of the recording.
+            probe = self._probe if self._probe_due(self._step) else None
+            probed = None if probe is None else self._take_probe(probe)
+            if self._lost or self._rank:
+                self._measuring = True
+            else:
+                self._measure_step(probed)
         except Exception as error:  # a measurement that fails is no reason for the training to fail
             self.flush()
             self._give_up(error)
 
-    def _measure_step(self) -> None:
+    def _measure_step(self, probed: tuple[Tensor, list[Tensor | None]] | None) -> None:
         late = time.perf_counter() - self._flushed > self.settings.flush_seconds
         if self._buffer.count == self._buffer.capacity or (late and self._buffer.count):
             self._submit()
@@ -250,12 +263,9 @@ class Recorder:
         self._kept = [not keeps[layer.optimizer_group] for layer in self._layers]
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         started = self._spend("steps", started)
-        if self._probe is not None and self._probe_due(self._step):
-            gradients = self._record_probe(self._probe, now)
+        if probed is not None:
+            self._record_probe(*probed, now)
             started = self._spend("probes", started)
-            if not self._probe_checked:
-                self._check_probe(self._probe, gradients)
-                started = time.perf_counter()
         if self._moments is not None:
             full = self._moments.add(now, [layer.part for layer in self._layers], self._step)
             self._hold("window", **(full or {}))
@@ -265,16 +275,26 @@ class Recorder:
             self._spend("snapshots", started)
 
     def _after_step(self) -> None:
-        if self._lost or not self._measuring:
+        if self._skips or not self._measuring:
+            return
+        self._measuring = False
+        self._step += 1
+        if self._lost or self._rank:
             return
         for dim, values in self._held:
             self._events[dim].append(values)
         self._held.clear()
-        self._logged.clear()
         self._sgd_time += self._passing
         self._buffer.count += 1
-        self._step += 1
-        self._measuring = False
+        if self._skipped:
+            self._buffer.put_scalar("skipped", self._skipped)
+        self._skipped = 0
+        self._logged.clear()
+
+    def _note_skipped(self) -> None:
+        """A step was tried and not made; what is logged until the next one is made is of no step."""
+        self._skipped += 1
+        self._logged.clear()
 
     def _forget_step(self) -> None:
         """Undo what the measurement of a step left that was then not made: its events, its window, its θ."""
@@ -311,6 +331,8 @@ class Recorder:
         sign, decay = -1.0 if group.get("maximize") else 1.0, 0.0
         if gradient is not None:
             gradient = self._flat(gradient)
+            if self._scale is not None:
+                gradient = gradient / self._scale.to(self._device)
             # A layer without gradient is not decayed either.
             decay = float(group.get("weight_decay", 0.0)) if self._decay == "coupled" else 0.0
         return observables.Now(parameter, gradient, sign, decay, velocity, per_update)
@@ -334,14 +356,32 @@ class Recorder:
         ]
         self._buffer.put_clocks((self._step, self._sgd_time, time.perf_counter() - self._started), hyperparameters)
         learning_rate, momentum, dampening, _ = np.nan_to_num(hyperparameters[0])
-        self._passing = learning_rate * (1 - dampening) / (1 - momentum)
+        # Without momentum torch leaves the dampening out.
+        self._passing = learning_rate * (1 - dampening) / (1 - momentum) if momentum else learning_rate
 
-    def _record_probe(self, probe: Callable[[], Tensor], now: list[observables.Now]) -> list[Tensor | None]:
-        """Measure and hold a probe; its gradients."""
+    def _take_probe(self, probe: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor | None]]:
+        """Loss and flat gradients of a probe; those of the global batch where there are several processes."""
+        started = time.perf_counter()
         parameters = [layer.parameter for layer in self._layers]
-        seed = _PROBE_STREAM + self._step
-        loss, gradients = probe_gradient(self._model, parameters, probe, seed)
-        others = [None if gradient is None else self._flat(gradient) for gradient in gradients]
+        seed = _PROBE_STREAM * (1 + self._rank) + self._step
+        try:
+            loss, gradients = in_all_ranks(
+                lambda: probe_gradient(self._model, parameters, probe, seed), self._reference
+            )
+        except Exception:
+            self._probe = None
+            raise
+        flat = [None if gradient is None else self._flat(gradient) for gradient in gradients]
+        means = mean_over_ranks(loss), mean_gradients(flat, self._layout[:, 1].tolist(), self._reference)
+        self._spend("probes", started)
+        if not self._probe_checked:
+            self._probe_checked = True
+            _, again = probe_gradient(self._model, parameters, probe, seed + 1)
+            self._compare_probes(gradients, again)
+        return means
+
+    def _record_probe(self, loss: Tensor, others: list[Tensor | None], now: list[observables.Now]) -> None:
+        """Measure and hold a probe."""
         products = torch.zeros(
             len(observables.PROBE_PRODUCTS), len(self._layers), dtype=self._wide, device=self._device
         )
@@ -349,13 +389,9 @@ class Recorder:
         observables.measure_probe(now, others, self._layout, self._reference, self._signs, products, folded)
         values = dict(zip(observables.PROBE_PRODUCTS, products.cpu().numpy(), strict=True))
         self._hold("probe", probe_step=self._step, probe_loss=float(loss), **values, probe_sketch=folded.cpu().numpy())
-        return gradients
 
-    def _check_probe(self, probe: Callable[[], Tensor], gradients: list[Tensor | None]) -> None:
+    def _compare_probes(self, gradients: list[Tensor | None], again: list[Tensor | None]) -> None:
         """Warn of a probe that gives the same gradients again at the same θ: it does not draw a new batch."""
-        self._probe_checked = True
-        parameters = [layer.parameter for layer in self._layers]
-        _, again = probe_gradient(self._model, parameters, probe, _PROBE_STREAM + self._step + 1)
         pairs = [(a, b) for a, b in zip(gradients, again, strict=True) if a is not None and b is not None]
         if pairs and all(torch.equal(a.to_dense(), b.to_dense()) for a, b in pairs):
             self._warn_once("the probe gave the same gradient twice: it must draw a new mini-batch each time")
@@ -363,6 +399,7 @@ class Recorder:
     # ------------------------------------------------------------------------------------------------- tensors
 
     def _flat(self, tensor: Tensor) -> Tensor:
+        """In C order, whatever the order in memory; a copy only where that or the type differs."""
         tensor = tensor.detach()
         if tensor.layout != torch.strided:
             tensor = tensor.to_dense()
@@ -382,7 +419,9 @@ class Recorder:
 
     # ------------------------------------------------------------------------------------------------- writing
 
-    def _create_run(self, attributes: dict[str, Any]) -> RunWriter:
+    def _create_run(self, attributes: dict[str, Any], overwrite: bool) -> RunWriter:
+        if overwrite:
+            remove_recording(self.folder)
         sizes = {
             "layer": len(self._layers),
             "group": len(self._groups),
@@ -525,6 +564,8 @@ class Recorder:
             self._writer.close("failed")
         why = f"recording to {self.folder} stopped ({type(error).__name__}: {first_line(error)})"
         safe = f"Safe are {self._writer.committed['step']} steps of {self._step}."
+        if self._rank:
+            safe = "Rank 0 says what is safe."
         self._lost = f"{why}. {safe}"
         warnings.warn(f"{why}; the training goes on. {safe}", RuntimeWarning, stacklevel=2)
 

@@ -93,6 +93,7 @@ ARRAYS = (
     _per_step("wall_time", "s", "wall time since the start of the recording", "自记录开始的时间"),
     _per_step("loss", "loss", "mini-batch loss", "小批量损失"),
     _per_step("clip_factor", "1", "factor applied by gradient clipping", "梯度裁剪因子"),
+    _per_step("skipped", "1", "steps tried and not made before this one", "此步之前尝试而未执行的步数"),
     _hyperparameter("learning_rate", "parameter2 loss-1", "learning rate η", "学习率 η"),
     _hyperparameter("momentum", "1", "momentum μ", "动量 μ"),
     _hyperparameter("dampening", "1", "dampening ν", "阻尼系数 ν"),

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from thermodl import cli  # noqa: E402
 from thermodl.analyze.check import check_run  # noqa: E402
-from thermodl.record import Recorder, RecorderSettings  # noqa: E402
+from thermodl.record import Recorder, RecorderSettings, open_run  # noqa: E402
 from thermodl.record.check import Check  # noqa: E402
 
 STEPS = 300
@@ -69,6 +69,7 @@ def defects(folder: Path) -> dict[str, list[str]]:
 
 OPTIMIZERS = {
     "plain": lambda m: SGD(m.parameters(), lr=0.1),
+    "without momentum": lambda m: SGD(m.parameters(), lr=0.1, dampening=0.3),
     "momentum": lambda m: SGD(m.parameters(), lr=0.1, momentum=0.9),
     "decay": lambda m: SGD(m.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01),
     "dampening": lambda m: SGD(m.parameters(), lr=0.1, momentum=0.9, dampening=0.3),
@@ -94,6 +95,12 @@ def test_clean_recordings_pass(name: str, schedule: str, double: bool, tmp_path:
     assert checks["replay"].precision < (1e-10 if double else 5e-3)
     assert checks["identity"].done is (name != "nesterov")
     assert checks["snapshots"].done
+
+
+def test_the_clock_without_momentum(tmp_path: Path) -> None:
+    """Torch leaves the dampening out where there is no momentum to damp: SGD time is Σ η."""
+    record(tmp_path / "run", OPTIMIZERS["without momentum"], steps=20)
+    np.testing.assert_allclose(open_run(tmp_path / "run")["sgd_time"], 0.1 * np.arange(20))
 
 
 def test_what_cannot_be_replayed_says_so(tmp_path: Path) -> None:

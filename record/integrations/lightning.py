@@ -1,0 +1,86 @@
+"""Record a training by Lightning: `Trainer(callbacks=[ThermoCallback("runs/mine")])`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..distributed import mean_over_ranks
+from ..recorder import Recorder
+from ..settings import RecorderSettings
+from ..store import RunError
+
+try:
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import Callback
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f'{error}; pip install "thermodl[lightning]"', name=error.name) from error
+
+
+class ThermoCallback(Callback):
+    """Opens a `Recorder` when the training starts and closes it when it ends, whichever way.
+
+    `loss` is what `training_step` returns: with gradient accumulation the mean over the step's batches, in
+    data-parallel training over the processes. With manual optimization only what is returned as `loss` can be logged.
+
+    Args:
+        folder, probe, settings, attributes, overwrite: as for `Recorder`.
+
+    Raises:
+        RunError: at the start of the training, as `Recorder`, or if there is not exactly one optimizer.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        probe: Callable[[], Tensor] | None = None,
+        settings: RecorderSettings | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ):
+        self.folder = Path(folder)
+        self._options: dict[str, Any] = {
+            "probe": probe,
+            "settings": settings,
+            "attributes": attributes,
+            "overwrite": overwrite,
+        }
+        self.recorder: Recorder | None = None
+        self._losses: list[Tensor] = []
+        self._tried = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the recorder: the optimizer is there, and the model on its device."""
+        if len(trainer.optimizers) != 1:
+            raise RunError(f"the callback records one optimizer, this training has {len(trainer.optimizers)}")
+        self._losses, self._tried = [], False
+        self.recorder = Recorder(pl_module, trainer.optimizers[0], self.folder, **self._options)
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        """Note that with this batch a step is tried."""
+        self._tried = True
+
+    def on_train_batch_end(self, _: Trainer, __: LightningModule, outputs: Any, *___: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Log the loss; Lightning has divided it by the number of batches that one step accumulates."""
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor):
+            self._losses.append(loss.detach())
+        if self._tried and self._losses and self.recorder is not None:
+            self.recorder.log(loss=mean_over_ranks(torch.stack(self._losses).sum()))
+        if self._tried:
+            self._losses, self._tried = [], False
+
+    def on_train_end(self, *_: Any) -> None:
+        """The training came to its end."""
+        self._close("finished")
+
+    def on_exception(self, _: Trainer, __: LightningModule, exception: BaseException) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """It did not."""
+        self._close("stopped" if isinstance(exception, KeyboardInterrupt) else "failed")
+
+    def _close(self, state: str) -> None:
+        if self.recorder is not None:
+            self.recorder.close(state)
