@@ -1,6 +1,7 @@
 """`thermodl record`: train and record one run, or many from settings files."""
 
 import contextlib
+import inspect
 import sys
 import time
 import traceback
@@ -12,11 +13,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .settings import RunSettings, SettingsError, assign, check_name, make_settings, read_toml
+from .settings import RunSettings, SettingsError, assign, check_name, describe_settings, make_settings, read_toml
 from .store import LostError, RunError, UserError, read_attributes, run_state
 
-_FLAGS = ("model", "data", "data_root", "steps", "batch_size", "sampling", "optimizer", "learning_rate", "momentum",
-          "weight_decay", "seed", "device")  # fmt: skip
+_FLAGS = ("model", "data", "data_root", "image_size", "augmentation", "steps", "batch_size", "sampling", "optimizer",
+          "learning_rate", "momentum", "weight_decay", "seed", "device")  # fmt: skip
 _SHOW_EVERY_SECONDS = 0.5
 
 
@@ -32,12 +33,19 @@ def record(
     data: Annotated[
         str | None,
         typer.Option(
-            help="fashion-mnist-10k (embedded), mnist, fashion-mnist, cifar10, cifar100, a .npz file, or "
-            "package.module:function."
+            help="fashion-mnist-10k (embedded), mnist, fashion-mnist, cifar10, cifar100, a folder or .zip of class "
+            "folders, a .npz file, or package.module:function."
         ),
     ] = None,
     data_root: Annotated[
-        str | None, typer.Option(help="Folder that holds the data set's files, or receives the download.")
+        str | None,
+        typer.Option(help="Folder that holds the data set's files, or receives the download or what a zip holds."),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Resize the images to this width and height. [default: as they are]")
+    ] = None,
+    augmentation: Annotated[
+        str | None, typer.Option(help="none, flip or crop-flip, of the training images. [default: none]")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps. [default: 3000]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per step. [default: 64]")] = None,
@@ -104,6 +112,10 @@ def record(
     if failures:
         print(f"thermodl: failed: {', '.join(failures)}", file=sys.stderr)
         raise typer.Exit(min(failures.values()))
+
+
+# A docstring is what `--help` prints; \b keeps its lines.
+record.__doc__ = f"{inspect.cleandoc(record.__doc__ or '')}\n\nSettings, with defaults:\n\n\b\n{describe_settings()}"
 
 
 def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False) -> bool:

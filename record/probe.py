@@ -30,7 +30,7 @@ def probe_gradient(
     Raises:
         ValueError: if the loss is no scalar tensor with a gradient.
     """
-    with _undisturbed(model, parameters), torch.enable_grad():
+    with undisturbed(model, parameters), torch.enable_grad():
         torch.manual_seed(seed)
         value = loss()
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
@@ -41,7 +41,8 @@ def probe_gradient(
 
 
 @contextlib.contextmanager
-def _undisturbed(model: nn.Module, parameters: Sequence[Tensor]) -> Iterator[None]:
+def undisturbed(model: nn.Module, parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Inside, the model may run in training mode: its buffers and all random states are as before afterwards."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     devices = {parameter.device for parameter in parameters if parameter.device.type == "cuda"}
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's stream is saved, not used
