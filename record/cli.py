@@ -1,7 +1,6 @@
 """`thermodl record`: train and record one run, or many from settings files."""
 
 import contextlib
-import inspect
 import sys
 import time
 import traceback
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .settings import RunSettings, SettingsError, assign, check_name, describe_settings, make_settings, read_toml
+from .settings import RunSettings, SettingsError, assign, check_name, make_settings, read_toml
 from .store import LostError, RunError, UserError, read_attributes, run_state
 
 _FLAGS = ("model", "data", "data_root", "image_size", "augmentation", "steps", "batch_size", "sampling", "optimizer",
@@ -112,10 +111,6 @@ def record(
     if failures:
         print(f"thermodl: failed: {', '.join(failures)}", file=sys.stderr)
         raise typer.Exit(min(failures.values()))
-
-
-# A docstring is what `--help` prints; \b keeps its lines.
-record.__doc__ = f"{inspect.cleandoc(record.__doc__ or '')}\n\nSettings, with defaults:\n\n\b\n{describe_settings()}"
 
 
 def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False) -> bool:

@@ -204,17 +204,6 @@ def _meaning(location: Sequence[int | str]) -> str:
     return f" ({field.description})" if field and field.description else ""
 
 
-def describe_settings() -> str:
-    """A line per setting: its name, default and description, for `--help`."""
-    lines = []
-    for prefix, model in (("", RunSettings), ("recorder.", RecorderSettings)):
-        for name, field in model.model_fields.items():
-            if name != "recorder":
-                default = "not set" if field.default is None else field.default
-                lines.append(f"{prefix}{name} ({default}): {field.description}")
-    return "\n".join(lines)
-
-
 def _suggest(key: str, model: type[BaseModel]) -> str:
     names = list(model.model_fields)
     close = get_close_matches(key, names, n=1)
