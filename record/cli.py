@@ -65,6 +65,9 @@ def record(
         typer.Option("--set", help="Any setting as key=value, such as recorder.probe_every=10. May be repeated."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace recordings that are there.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run, from its last checkpoint.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Try some steps, say what each channel would take and hold, write nothing."),
@@ -86,6 +89,10 @@ def record(
     flags = {flag: given[flag] for flag in _FLAGS if given[flag] is not None}
     if name is not None and files and len(files) > 1:
         raise SettingsError(f"--name {name} names one run, but {len(files)} settings files were given")
+    if resume and (overwrite or dry_run):
+        raise SettingsError(
+            f"--resume goes on with a recording; it does not go with {'--overwrite' if overwrite else '--dry-run'}"
+        )
     failures: dict[str, int] = {}
     for file in files or [None]:
         label = str(file or name or "run")
@@ -96,7 +103,7 @@ def record(
 
                 print(describe_plan(settings, folder, make_plan(settings)), flush=True)
             else:
-                record_run(settings, folder, overwrite=overwrite)
+                record_run(settings, folder, overwrite=overwrite, resume=resume)
         except LostError as error:
             print(f"thermodl: {label}: {error}", file=sys.stderr)
             failures[label] = 1
@@ -113,26 +120,41 @@ def record(
         raise typer.Exit(min(failures.values()))
 
 
-def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False) -> bool:
+def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False, resume: bool = False) -> bool:
     """Record one run with progress on the terminal; False if it was there already with the same settings.
 
     Raises:
-        RunError: if the folder holds another recording, or one that is not finished, and `overwrite` is false.
+        RunError: if the folder holds another recording, or one that is not finished, and `overwrite` is false; with
+            `resume`, if it cannot be gone on with.
         SettingsError: if the settings cannot be met.
         LostError: if the recording stopped before the training.
     """
-    if not overwrite and (folder / "run.zarr" / "zarr.json").exists():
+    checkpoint = None
+    if resume:
+        from .checkpoint import read_checkpoint
+
+        checkpoint = read_checkpoint(folder, settings)
+        if checkpoint is None:
+            print(f"{folder}: finished, there is nothing to resume")
+            return False
+        print(f"{folder}: goes on from step {checkpoint['recorder']['step']}")
+    elif not overwrite and (folder / "run.zarr" / "zarr.json").exists():
         attributes = read_attributes(folder)
         state = run_state(attributes)
         if attributes.get("run_id") == settings.run_id() and state == "finished":
             print(f"{folder}: already recorded with these settings, skipped")
             return False
-        why = f"is {state}" if attributes.get("run_id") == settings.run_id() else "has other settings"
-        raise RunError(f"{folder} holds a recording that {why}; choose another --name, or --overwrite to replace it")
+        if attributes.get("run_id") != settings.run_id():
+            why = "has other settings; choose another --name"
+        elif state == "running":
+            why = "is running; choose another --name"
+        else:
+            why = f"is {state}; go on with it with --resume, choose another --name"
+        raise RunError(f"{folder} holds a recording that {why}, or --overwrite to replace it")
     from .train import train
 
     with _progress(folder.name, settings.steps) as advance:
-        train(settings, folder, overwrite=overwrite, progress=advance)
+        train(settings, folder, overwrite=overwrite, resume=checkpoint, progress=advance)
     print(f"{folder}: recorded {settings.steps} steps; next: thermodl analyze {folder}")
     return True
 

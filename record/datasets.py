@@ -141,7 +141,7 @@ def make_dataset(
     )
 
 
-def draw_batches(size: int, batch_size: int, sampling: str, generator: torch.Generator) -> Iterator[Tensor]:
+class Batches(Iterator[Tensor]):
     """Endless index tensors of shape (batch_size,).
 
     `shuffle` goes through a fresh permutation per epoch and drops an incomplete last batch; `replacement` draws
@@ -151,17 +151,29 @@ def draw_batches(size: int, batch_size: int, sampling: str, generator: torch.Gen
     Raises:
         SettingsError: if the batch is larger than the data set.
     """
-    if batch_size > size:
-        raise SettingsError(f"batch_size {batch_size} is larger than the data set of {size} examples")
-    return _draw(size, batch_size, sampling, generator)
 
+    def __init__(self, size: int, batch_size: int, sampling: str, generator: torch.Generator):
+        if batch_size > size:
+            raise SettingsError(f"batch_size {batch_size} is larger than the data set of {size} examples")
+        self._size, self._batch_size, self._sampling, self._generator = size, batch_size, sampling, generator
+        self._rest = torch.zeros(0, dtype=torch.int64)
 
-def _draw(size: int, batch_size: int, sampling: str, generator: torch.Generator) -> Iterator[Tensor]:
-    while True:
-        if sampling == "replacement":
-            yield torch.randint(size, (batch_size,), generator=generator)
-        else:
-            yield from torch.randperm(size, generator=generator)[: size - size % batch_size].split(batch_size)
+    def __next__(self) -> Tensor:
+        if self._sampling == "replacement":
+            return torch.randint(self._size, (self._batch_size,), generator=self._generator)
+        if len(self._rest) < self._batch_size:
+            self._rest = torch.randperm(self._size, generator=self._generator)
+        batch, self._rest = self._rest[: self._batch_size], self._rest[self._batch_size :]
+        return batch
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the sampling is: the generator, and what the epoch has left."""
+        return {"generator": self._generator.get_state(), "rest": self._rest.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        self._generator.set_state(state["generator"])
+        self._rest = state["rest"]
 
 
 def call_function(name: str, what: str, *arguments: Any) -> Any:

@@ -109,6 +109,9 @@ class RunSettings(BaseModel):
     seed: Seed = Field(default=0, description="seed of weights, batches, augmentation and probes")
     device: str = Field(default="auto", description="auto, cpu, cuda or mps")
     evaluate_every: Due = Field(default=200, description="when to evaluate on train and test data")
+    checkpoint_every: Due = Field(
+        default=500, description="when to keep what --resume goes on from, also at Ctrl-C; 0: never, not even then"
+    )
     recorder: RecorderSettings = RecorderSettings.model_validate({})
 
     @model_validator(mode="after")

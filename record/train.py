@@ -14,13 +14,14 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .augment import augment
-from .datasets import Dataset, draw_batches, load_dataset
+from .checkpoint import Stateful, Streams, interruptible, write_checkpoint
+from .datasets import Batches, Dataset, load_dataset
 from .models import advice, make_model
 from .probe import probe_gradient
 from .recorder import Recorder
 from .schedule import compile_schedule
 from .settings import RunSettings, SettingsError
-from .store import LostError, RunError, first_line
+from .store import CHECKPOINT, LostError, RunError, first_line
 
 _EVALUATION_EXAMPLES = 2000
 _EVALUATION_BATCH = 500
@@ -37,11 +38,13 @@ def train(
     folder: Path,
     *,
     overwrite: bool = False,
+    resume: dict[str, Any] | None = None,
     progress: Callable[[int, Tensor], None] | None = None,
 ) -> nn.Module:
     """Train a model and record it into a run folder; the model is saved as `model.safetensors`.
 
     Args:
+        resume: the checkpoint to go on from; the run is then bit for bit the one that was not interrupted.
         progress: called after every step with the number of steps done and the mini-batch loss, on its device.
 
     Returns:
@@ -51,6 +54,7 @@ def train(
         SettingsError: if a name is unknown, the data are not to be had, or the model does not fit them.
         RunError: if the folder holds a recording and `overwrite` is false, or it is being recorded.
         LostError: if the recording stopped before the training, or the model could not be saved.
+        KeyboardInterrupt: at Ctrl-C, after the step that it falls into and a checkpoint.
     """
     device = choose_device(settings.device)
     data = load_dataset(
@@ -66,7 +70,7 @@ def train(
     model = make_model(settings.model, data.shape, data.classes).to(device)
     optimizer = make_optimizer(model, settings)
     size = len(data.train_labels)
-    batches = draw_batches(size, settings.batch_size, settings.sampling, _generator(settings.seed, 1))
+    batches = Batches(size, settings.batch_size, settings.sampling, _generator(settings.seed, 1))
     probes = _generator(settings.seed, 2)
     changes, probe_changes = (_generator(settings.seed, _AUGMENTATION + stream) for stream in (1, 2))
     steps_per_epoch = size // settings.batch_size
@@ -95,10 +99,18 @@ def train(
     def probe() -> Tensor:
         # Drawn as the batches are, so that ½‖g−g′‖² is the noise of batches of this very kind; and each the first of a
         # new epoch, so that probes are independent of one another. Its images are changed from a stream of their own.
-        indices = next(draw_batches(size, settings.batch_size, settings.sampling, probes))
+        indices = next(Batches(size, settings.batch_size, settings.sampling, probes))
         return batch_loss(indices, probe_changes)
 
     try_step(model, settings, data, lambda indices: batch_loss(indices, torch.Generator()))
+    parts: dict[str, Stateful] = {
+        "model": model,
+        "optimizer": optimizer,
+        "batches": batches,
+        "streams": Streams(probes=probes, changes=changes, probe_changes=probe_changes),
+    }
+    if resume:
+        restore(parts, resume, folder)
     recorder = Recorder(
         model,
         optimizer,
@@ -107,11 +119,14 @@ def train(
         settings=settings.recorder,
         attributes=describe(settings, size),
         overwrite=overwrite,
+        resume=resume and resume["recorder"],
     )
+    checkpoint_due = compile_schedule(settings.checkpoint_every)
     evaluation_due = compile_schedule(settings.evaluate_every)
-    with recorder:
-        evaluate(recorder, model, data, forward)
-        for step in range(settings.steps):
+    with recorder, interruptible() as interrupted:
+        if not resume:
+            evaluate(recorder, model, data, forward)
+        for step in range(recorder.step, settings.steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * learning_rate_factor(settings, step)
             optimizer.zero_grad()
@@ -131,12 +146,31 @@ def train(
                 evaluate(recorder, model, data, forward)
             if progress is not None:
                 progress(done, loss.detach())
+            stopping = interrupted() and done < settings.steps
+            if (checkpoint_due(done) or (stopping and settings.checkpoint_every)) and not recorder.lost:
+                write_checkpoint(folder, settings.run_id(), recorder.state_dict(), parts)
+            if stopping:
+                raise KeyboardInterrupt
     if recorder.lost:
         with contextlib.suppress(RunError):
             save_model(model, folder)
         raise LostError(f"{recorder.lost} The training went on to its end.")
     save_model(model, folder)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     return model
+
+
+def restore(parts: dict[str, Stateful], checkpoint: dict[str, Any], folder: Path) -> None:
+    """Put model, optimizer, sampling and random numbers where a checkpoint has them.
+
+    Raises:
+        RunError: if it does not fit them.
+    """
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint[name])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise RunError(f"the checkpoint of {folder} does not fit its model ({first_line(error)})") from error
 
 
 def try_step(model: nn.Module, settings: RunSettings, data: Dataset, batch_loss: Callable[[Tensor], Tensor]) -> None:

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from thermodl.data import read_idx  # noqa: E402
-from thermodl.record.datasets import draw_batches, load_dataset  # noqa: E402
+from thermodl.record.datasets import Batches, load_dataset  # noqa: E402
 from thermodl.record.models import make_model  # noqa: E402
 from thermodl.record.settings import RunSettings, SettingsError, make_settings  # noqa: E402
 from thermodl.record.train import train  # noqa: E402
@@ -183,14 +183,14 @@ def test_idx_files_that_are_cut_off(tmp_path: Path) -> None:
 
 def test_sampling() -> None:
     """Shuffled epochs hold every example once; independent draws repeat some; the generator decides."""
-    shuffled = draw_batches(100, 10, "shuffle", torch.Generator().manual_seed(0))
+    shuffled = Batches(100, 10, "shuffle", torch.Generator().manual_seed(0))
     epoch = torch.cat([next(shuffled) for _ in range(10)])
     assert sorted(epoch.tolist()) == list(range(100))
     assert sorted(torch.cat([next(shuffled) for _ in range(10)]).tolist()) == list(range(100))
-    independent = draw_batches(100, 10, "replacement", torch.Generator().manual_seed(0))
+    independent = Batches(100, 10, "replacement", torch.Generator().manual_seed(0))
     assert len(set(torch.cat([next(independent) for _ in range(10)]).tolist())) < 90
     with pytest.raises(SettingsError, match="larger than the data set"):
-        draw_batches(5, 10, "shuffle", torch.Generator())
+        Batches(5, 10, "shuffle", torch.Generator())
 
 
 def test_models() -> None:
