@@ -37,9 +37,10 @@ class StepBuffer:
         self._hyperparameters: list[Sequence[Sequence[float]]] = []
         self._scalars: dict[str, Tensor] = {}
 
-    def row(self) -> tuple[Tensor, Tensor]:
-        """The present row's places: inner products (`PRODUCTS`, layer), and sketches (`SKETCHES`, group, k)."""
-        return self._products[self.count], self._sketches[self.count]
+    def row(self, *, last: bool = False) -> tuple[Tensor, Tensor]:
+        """The present row's places, or the last complete one's: `PRODUCTS` by layer, `SKETCHES` by group and k."""
+        index = self.count - last
+        return self._products[index], self._sketches[index]
 
     def complete_last_row(self, update_squared: Tensor | float) -> None:
         """Put the squared update (layer,) into the last complete row; it is known only after the step."""

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .settings import RunSettings, SettingsError, assign, check_name, make_settings, read_toml
 from .store import LostError, RunError, UserError, read_attributes, run_state
 
-_FLAGS = ("model", "data", "data_root", "steps", "batch_size", "sampling", "optimizer", "learning_rate", "momentum",
-          "weight_decay", "seed", "device")  # fmt: skip
+_FLAGS = ("model", "data", "data_root", "image_size", "augmentation", "steps", "batch_size", "sampling", "optimizer",
+          "learning_rate", "momentum", "weight_decay", "seed", "device")  # fmt: skip
 _SHOW_EVERY_SECONDS = 0.5
 
 
@@ -32,12 +32,19 @@ def record(
     data: Annotated[
         str | None,
         typer.Option(
-            help="fashion-mnist-10k (embedded), mnist, fashion-mnist, cifar10, cifar100, a .npz file, or "
-            "package.module:function."
+            help="fashion-mnist-10k (embedded), mnist, fashion-mnist, cifar10, cifar100, a folder or .zip of class "
+            "folders, a .npz file, or package.module:function."
         ),
     ] = None,
     data_root: Annotated[
-        str | None, typer.Option(help="Folder that holds the data set's files, or receives the download.")
+        str | None,
+        typer.Option(help="Folder that holds the data set's files, or receives the download or what a zip holds."),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Resize the images to this width and height. [default: as they are]")
+    ] = None,
+    augmentation: Annotated[
+        str | None, typer.Option(help="none, flip or crop-flip, of the training images. [default: none]")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps. [default: 3000]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per step. [default: 64]")] = None,
@@ -58,6 +65,9 @@ def record(
         typer.Option("--set", help="Any setting as key=value, such as recorder.probe_every=10. May be repeated."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace recordings that are there.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run, from its last checkpoint.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Try some steps, say what each channel would take and hold, write nothing."),
@@ -79,6 +89,10 @@ def record(
     flags = {flag: given[flag] for flag in _FLAGS if given[flag] is not None}
     if name is not None and files and len(files) > 1:
         raise SettingsError(f"--name {name} names one run, but {len(files)} settings files were given")
+    if resume and (overwrite or dry_run):
+        raise SettingsError(
+            f"--resume goes on with a recording; it does not go with {'--overwrite' if overwrite else '--dry-run'}"
+        )
     failures: dict[str, int] = {}
     for file in files or [None]:
         label = str(file or name or "run")
@@ -89,7 +103,7 @@ def record(
 
                 print(describe_plan(settings, folder, make_plan(settings)), flush=True)
             else:
-                record_run(settings, folder, overwrite=overwrite)
+                record_run(settings, folder, overwrite=overwrite, resume=resume)
         except LostError as error:
             print(f"thermodl: {label}: {error}", file=sys.stderr)
             failures[label] = 1
@@ -106,26 +120,41 @@ def record(
         raise typer.Exit(min(failures.values()))
 
 
-def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False) -> bool:
+def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False, resume: bool = False) -> bool:
     """Record one run with progress on the terminal; False if it was there already with the same settings.
 
     Raises:
-        RunError: if the folder holds another recording, or one that is not finished, and `overwrite` is false.
+        RunError: if the folder holds another recording, or one that is not finished, and `overwrite` is false; with
+            `resume`, if it cannot be gone on with.
         SettingsError: if the settings cannot be met.
         LostError: if the recording stopped before the training.
     """
-    if not overwrite and (folder / "run.zarr" / "zarr.json").exists():
+    checkpoint = None
+    if resume:
+        from .checkpoint import read_checkpoint
+
+        checkpoint = read_checkpoint(folder, settings)
+        if checkpoint is None:
+            print(f"{folder}: finished, there is nothing to resume")
+            return False
+        print(f"{folder}: goes on from step {checkpoint['recorder']['step']}")
+    elif not overwrite and (folder / "run.zarr" / "zarr.json").exists():
         attributes = read_attributes(folder)
         state = run_state(attributes)
         if attributes.get("run_id") == settings.run_id() and state == "finished":
             print(f"{folder}: already recorded with these settings, skipped")
             return False
-        why = f"is {state}" if attributes.get("run_id") == settings.run_id() else "has other settings"
-        raise RunError(f"{folder} holds a recording that {why}; choose another --name, or --overwrite to replace it")
+        if attributes.get("run_id") != settings.run_id():
+            why = "has other settings; choose another --name"
+        elif state == "running":
+            why = "is running; choose another --name"
+        else:
+            why = f"is {state}; go on with it with --resume, choose another --name"
+        raise RunError(f"{folder} holds a recording that {why}, or --overwrite to replace it")
     from .train import train
 
     with _progress(folder.name, settings.steps) as advance:
-        train(settings, folder, overwrite=overwrite, progress=advance)
+        train(settings, folder, overwrite=overwrite, resume=checkpoint, progress=advance)
     print(f"{folder}: recorded {settings.steps} steps; next: thermodl analyze {folder}")
     return True
 

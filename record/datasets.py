@@ -1,6 +1,7 @@
-"""Data sets as tensors in memory: the embedded one, torchvision's, an `.npz` file, or one's own function."""
+"""Data sets as tensors in memory: the embedded one, torchvision's, class folders, a file, or one's own function."""
 
 import importlib
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from thermodl.data import FASHION_MNIST_TRAIN, fashion_mnist_10k
 
+from .archive import unpack
+from .folders import ENDINGS, inner_folder, load_folder
 from .settings import SettingsError
 from .store import first_line
 
@@ -46,38 +50,62 @@ class Dataset:
         """Bytes (B, channels, height, width) as float32 with mean 0 and standard deviation 1 per channel."""
         return (images.float() / 255 - self.mean) / self.std
 
+    def resize(self, size: int) -> "Dataset":
+        """The same images with this width and height (bilinear, antialiased); mean and deviation stay."""
+        return replace(self, train_images=_resize(self.train_images, size), test_images=_resize(self.test_images, size))
+
     def to(self, device: torch.device) -> "Dataset":
         """The same data on a device."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{name: value.to(device) for name, value in tensors.items()})
 
 
-def load_dataset(name: str, root: str | None = None) -> Dataset:
+def load_dataset(
+    name: str,
+    root: str | None = None,
+    *,
+    image_size: int | None = None,
+    test_fraction: float = 0.2,
+    split_seed: int = 0,
+) -> Dataset:
     """Load a data set by name.
 
     Args:
-        name: one of `NAMES`, a path ending in `.npz` with arrays `train_images`, `train_labels`, `test_images`,
-            `test_labels` (images uint8, (N, height, width) or (N, height, width, channels)), or
-            `package.module:function`, a function without arguments that returns those four arrays as a dict.
-        root: folder for torchvision's files; they are downloaded there if missing. Default `~/.cache/thermodl`.
+        name: one of `NAMES`; a folder of class folders, or a zip of them (see `folders` and `archive`); a path ending
+            in `.npz` with arrays `train_images`, `train_labels`, `test_images`, `test_labels` (images uint8,
+            (N, height, width) or (N, height, width, channels)); or `package.module:function`, a function without
+            arguments that returns those four arrays as a dict.
+        root: folder for torchvision's files and unpacked zips. Default `~/.cache/thermodl`.
+        image_size: width and height to resize to; None leaves images as they are.
+        test_fraction: part of each class kept for testing, for class folders without `train/` and `test/`.
+        split_seed: which images that part holds.
 
     Raises:
         SettingsError: if the name is unknown, the files are neither there nor to be had, or what they hold is no
             data set.
     """
+    cache = Path(root) if root else Path.home() / ".cache" / "thermodl"
+    path = Path(name)
     if name == "fashion-mnist-10k":
         images, labels = fashion_mnist_10k()
         cut = FASHION_MNIST_TRAIN
-        return make_dataset(images[:cut], labels[:cut], images[cut:], labels[cut:])
-    if name in TORCHVISION:
-        return _load_torchvision(name, Path(root) if root else Path.home() / ".cache" / "thermodl")
-    if name.endswith(".npz"):
-        return _load_npz(Path(name))
-    if ":" in name:
-        return _make_named(name, call_function(name, "data"))
-    raise SettingsError(
-        f"--data {name!r} is unknown; expected {', '.join(NAMES)}, a .npz file, or package.module:function"
-    )
+        data = make_dataset(images[:cut], labels[:cut], images[cut:], labels[cut:])
+    elif name in TORCHVISION:
+        data = _load_torchvision(name, cache)
+    elif path.is_dir() or path.suffix.lower() == ".zip":
+        folder = path if path.is_dir() else inner_folder(unpack(path, cache / "unpacked", ENDINGS))
+        train, test = load_folder(folder, image_size, test_fraction, split_seed)
+        return make_dataset(*train, *test)
+    elif path.suffix.lower() == ".npz":
+        data = _load_npz(path)
+    elif ":" in name:
+        data = _make_named(name, call_function(name, "data"))
+    else:
+        raise SettingsError(
+            f"--data {name!r} is unknown; expected {', '.join(NAMES)}, a folder or .zip of class folders, a .npz file, "
+            "or package.module:function"
+        )
+    return data.resize(image_size) if image_size else data
 
 
 def make_dataset(
@@ -101,19 +129,19 @@ def make_dataset(
         if images.shape[1:] != train_images.shape[1:]:
             raise SettingsError(f"images to train are {train_images.shape[1:]}, those to test {images.shape[1:]}")
     train = _channels_first(train_images)
-    scaled = train.reshape(train.shape[0], train.shape[1], -1).astype(np.float32) / 255
+    mean, std = _moments(train)
     return Dataset(
         torch.from_numpy(train),
         torch.from_numpy(np.asarray(train_labels, dtype=np.int64)),
         torch.from_numpy(_channels_first(test_images)),
         torch.from_numpy(np.asarray(test_labels, dtype=np.int64)),
         classes=int(max(train_labels.max(), test_labels.max())) + 1,
-        mean=torch.from_numpy(scaled.mean((0, 2))).view(-1, 1, 1),
-        std=torch.from_numpy(scaled.std((0, 2))).clamp_min(1e-6).view(-1, 1, 1),
+        mean=torch.from_numpy(mean).view(-1, 1, 1),
+        std=torch.from_numpy(std).clamp_min(1e-6).view(-1, 1, 1),
     )
 
 
-def draw_batches(size: int, batch_size: int, sampling: str, generator: torch.Generator) -> Iterator[Tensor]:
+class Batches(Iterator[Tensor]):
     """Endless index tensors of shape (batch_size,).
 
     `shuffle` goes through a fresh permutation per epoch and drops an incomplete last batch; `replacement` draws
@@ -123,17 +151,29 @@ def draw_batches(size: int, batch_size: int, sampling: str, generator: torch.Gen
     Raises:
         SettingsError: if the batch is larger than the data set.
     """
-    if batch_size > size:
-        raise SettingsError(f"batch_size {batch_size} is larger than the data set of {size} examples")
-    return _draw(size, batch_size, sampling, generator)
 
+    def __init__(self, size: int, batch_size: int, sampling: str, generator: torch.Generator):
+        if batch_size > size:
+            raise SettingsError(f"batch_size {batch_size} is larger than the data set of {size} examples")
+        self._size, self._batch_size, self._sampling, self._generator = size, batch_size, sampling, generator
+        self._rest = torch.zeros(0, dtype=torch.int64)
 
-def _draw(size: int, batch_size: int, sampling: str, generator: torch.Generator) -> Iterator[Tensor]:
-    while True:
-        if sampling == "replacement":
-            yield torch.randint(size, (batch_size,), generator=generator)
-        else:
-            yield from torch.randperm(size, generator=generator)[: size - size % batch_size].split(batch_size)
+    def __next__(self) -> Tensor:
+        if self._sampling == "replacement":
+            return torch.randint(self._size, (self._batch_size,), generator=self._generator)
+        if len(self._rest) < self._batch_size:
+            self._rest = torch.randperm(self._size, generator=self._generator)
+        batch, self._rest = self._rest[: self._batch_size], self._rest[self._batch_size :]
+        return batch
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the sampling is: the generator, and what the epoch has left."""
+        return {"generator": self._generator.get_state(), "rest": self._rest.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        self._generator.set_state(state["generator"])
+        self._rest = state["rest"]
 
 
 def call_function(name: str, what: str, *arguments: Any) -> Any:
@@ -143,6 +183,9 @@ def call_function(name: str, what: str, *arguments: Any) -> Any:
         SettingsError: if it cannot be imported, or raises; then with the place.
     """
     module, _, attribute = name.partition(":")
+    # The command `thermodl`, unlike `python -m`, does not look where it was started.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
     try:
         function = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # importing runs the module
@@ -155,6 +198,29 @@ def call_function(name: str, what: str, *arguments: Any) -> Any:
             f"--{what} {name!r} raised {type(error).__name__}: {first_line(error)} "
             f"({place.filename}, line {place.lineno})"
         ) from error
+
+
+def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per channel of images scaled to 0…1, exact from counts, in little memory."""
+    counts = np.zeros((images.shape[1], 256))
+    for start in range(0, len(images), 1000):
+        for channel, count in enumerate(counts):
+            count += np.bincount(images[start : start + 1000, channel].ravel(), minlength=256)
+    levels, shares = np.arange(256) / 255, counts / counts.sum(1, keepdims=True)
+    mean = shares @ levels
+    std = np.sqrt((shares * (levels - mean[:, None]) ** 2).sum(1))
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def _resize(images: Tensor, size: int) -> Tensor:
+    parts = images.split(1000)
+    shape = (size, size)
+    return torch.cat(
+        [
+            F.interpolate(part.float(), shape, mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
+            for part in parts
+        ]
+    )
 
 
 def _channels_first(images: np.ndarray) -> np.ndarray:

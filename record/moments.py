@@ -5,6 +5,8 @@ of one per step. Their difference ⟨g²⟩ − ⟨g⟩² is a variance over tim
 as well as the mini-batch noise (physics.md 1.1): it is not the noise covariance.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,6 +39,16 @@ class MomentWindow:
                 self._second[part].addcmul_(gradient, gradient)
         self._count += 1
         return self.take() if self._count == self._length else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running sums, to go on from with `load_state_dict`."""
+        return {"first": self._first, "second": self._second, "count": self._count, "start": self._start}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the sums of another window of the same size."""
+        self._first.copy_(state["first"])
+        self._second.copy_(state["second"])
+        self._count, self._start = state["count"], state["start"]
 
     def take(self) -> dict[str, np.ndarray] | None:
         """The moments of the steps so far, and start again; None if there were none."""

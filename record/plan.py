@@ -55,7 +55,7 @@ def make_plan(settings: RunSettings) -> Plan:
     # Two at least, for there is no time from one step to the next otherwise.
     steps = max(2, min(_TRIED_STEPS, settings.steps))
     # A first, thrown away: it compiles and warms up.
-    trial = settings.model_copy(update={"steps": 2, "evaluate_every": 0})
+    trial = settings.model_copy(update={"steps": 2, "evaluate_every": 0, "checkpoint_every": 0})
     with TemporaryDirectory(prefix="thermodl-dry-run-") as folder:
         train(trial, Path(folder) / "warm")
         train(trial.model_copy(update={"steps": steps}), Path(folder) / "run")

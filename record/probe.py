@@ -28,11 +28,14 @@ def probe_gradient(
         The loss, and one gradient per parameter (None where the loss does not depend on it, or it is frozen).
 
     Raises:
-        ValueError: if the loss is no scalar tensor with a gradient.
+        ValueError: if the loss is no scalar tensor with a gradient, or there are no more batches.
     """
-    with _undisturbed(model, parameters), torch.enable_grad():
+    with undisturbed(model, parameters), torch.enable_grad():
         torch.manual_seed(seed)
-        value = loss()
+        try:
+            value = loss()
+        except StopIteration:
+            raise ValueError("the probe has no more batches; it must go on for ever") from None
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
             raise ValueError(f"probe must return a mini-batch loss, a scalar tensor with a gradient; got {value!r}")
         free = [parameter for parameter in parameters if parameter.requires_grad]
@@ -41,7 +44,8 @@ def probe_gradient(
 
 
 @contextlib.contextmanager
-def _undisturbed(model: nn.Module, parameters: Sequence[Tensor]) -> Iterator[None]:
+def undisturbed(model: nn.Module, parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Inside, the model may run in training mode: its buffers and all random states are as before afterwards."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     devices = {parameter.device for parameter in parameters if parameter.device.type == "cuda"}
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's stream is saved, not used

@@ -58,10 +58,13 @@ class Recorder:
             and the attribute `not_recorded` says so.
         folder: the run folder, made if missing; `run.zarr` is written inside.
         probe: a function without arguments that draws its own mini-batch, independent of the optimizer step's, of the
-            same size and drawn in the same way, and returns its loss. Without it there is no noise temperature.
+            same size and drawn in the same way, and returns its loss; it never runs out. The first probe draws twice,
+            to see whether it draws anew. Without it there is no noise temperature.
         settings: cadence and size of the channels.
         attributes: JSON-able facts to keep with the run, such as `sampling`, `batch_size`, `train_size`.
         overwrite: replace a recording that is already there.
+        resume: what `state_dict` gave; the recording in the folder goes on from there, and what it holds of later
+            steps is dropped. Model and optimizer must be as they were then.
 
     Raises:
         RunError: if the folder holds a recording and `overwrite` is false or cannot be written, there is nothing to
@@ -78,6 +81,7 @@ class Recorder:
         settings: RecorderSettings | None = None,
         attributes: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        resume: Mapping[str, Any] | None = None,
     ):
         self.folder = Path(folder)
         self.settings = settings or RecorderSettings()
@@ -128,7 +132,12 @@ class Recorder:
         self._events: dict[str, list[dict[str, np.ndarray]]] = {dim: [] for dim in GROWING[1:]}
         self._pending: Future[None] | None = None
         self._dropped = self._not_recorded()
-        self._writer = SilentWriter() if self._rank else self._create_run(dict(attributes or {}), overwrite)
+        committed = resume["committed"] if resume else None
+        self._writer = SilentWriter() if self._rank else self._create_run(dict(attributes or {}), overwrite, committed)
+        if resume:
+            self._load_state_dict(resume)
+        else:
+            self._writer.write_fixed("initial_parameters", self._reference.cpu().numpy())
         self._thread = ThreadPoolExecutor(1, "thermodl-writer")
         large = self._reference.numel() >= _LARGE and torch.get_num_threads() > 1
         self._helper = ThreadPoolExecutor(1, "thermodl-measure") if large else None
@@ -189,6 +198,40 @@ class Recorder:
         """Hand what is in memory to the writer and wait until it is committed."""
         self._attempt(self._submit)
         self._wait()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Flush, and give what a recorder needs to go on from here (`resume`); to be kept with model and optimizer.
+
+        It holds tensors and plain values only, so that `torch.load(weights_only=True)` reads it. What was logged to
+        the last step by then is part of it; a window of moments that is not full goes on.
+        """
+        self.flush()
+        return {
+            "committed": self._writer.committed,
+            "step": self._step,
+            "sgd_time": float(self._sgd_time),
+            "wall_time": time.perf_counter() - self._started,
+            "seconds": self._seconds,
+            "names": self._names,
+            "probe_checked": self._probe_checked,
+            "not_recorded": self._dropped,
+            "reference": self._reference,
+            "previous": self._previous,
+            "kept": self._kept,
+            "rates": self._rates,
+            "moments": self._moments and self._moments.state_dict(),
+        }
+
+    def _load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._step, self._sgd_time, self._kept = state["step"], state["sgd_time"], list(state["kept"])
+        self._started = time.perf_counter() - state["wall_time"]
+        self._seconds, self._names, self._rates = dict(state["seconds"]), dict(state["names"]), list(state["rates"])
+        self._probe_checked, self._dropped = state["probe_checked"], dict(state["not_recorded"])
+        self._reference.copy_(state["reference"])
+        if state["previous"] is not None:
+            self._previous = state["previous"].to(self._device, copy=True)
+        if self._moments is not None:
+            self._moments.load_state_dict(state["moments"])
 
     def close(self, state: str = "finished") -> None:
         """Write everything, mark the run, and let go of the optimizer; a second call does nothing."""
@@ -338,13 +381,18 @@ class Recorder:
         return observables.Now(parameter, gradient, sign, decay, velocity, per_update)
 
     def _complete_last_row(self, previous: Tensor) -> None:
-        """The update of the last step, where no further step will tell it in time; NaN where θ_t was not kept."""
-        squares = torch.full((len(self._layers),), torch.nan, dtype=self._wide, device=self._device)
-        for index, (layer, kept) in enumerate(zip(self._layers, self._kept, strict=True)):
-            if kept:
-                update = self._flat(layer.parameter).to(self._wide) - previous[layer.part]
-                squares[index] = torch.dot(update, update)
-        self._buffer.complete_last_row(squares)
+        """The update of the last step, where no further step will tell it in time; NaN where θ_t was not kept.
+
+        It is summed as `_measure_step` would, so that what is recorded does not depend on when a flush comes.
+        """
+        parameters = [self._flat(layer.parameter) for layer in self._layers]
+        now = [
+            observables.Now(parameter, None, 1.0, 0.0, None if kept else parameter)
+            for parameter, kept in zip(parameters, self._kept, strict=True)
+        ]
+        products, sketches = (torch.zeros_like(row) for row in self._buffer.row(last=True))
+        observables.measure(now, self._layout, self._reference, previous.clone(), self._signs, products, sketches)
+        self._buffer.complete_last_row(products[-1])
 
     def _note_clocks(self) -> None:
         groups = self._optimizer.param_groups
@@ -419,7 +467,9 @@ class Recorder:
 
     # ------------------------------------------------------------------------------------------------- writing
 
-    def _create_run(self, attributes: dict[str, Any], overwrite: bool) -> RunWriter:
+    def _create_run(
+        self, attributes: dict[str, Any], overwrite: bool, committed: Mapping[str, int] | None
+    ) -> RunWriter:
         if overwrite:
             remove_recording(self.folder)
         sizes = {
@@ -434,7 +484,7 @@ class Recorder:
         dtype = "f8" if self._dtype == torch.float64 else "f4"
         sized_by_model = ("gradient_sketch", "probe_sketch", "gradient_mean", "gradient_second_moment", "parameters")
         fixed = ("initial_parameters", "final_parameters")
-        writer = RunWriter(
+        return RunWriter(
             self.folder,
             sizes,
             [name for name in arrays if name not in not_recorded],
@@ -463,9 +513,8 @@ class Recorder:
                 "provenance": _provenance(),
             },
             dict.fromkeys((*sized_by_model, *fixed), dtype),
+            committed,
         )
-        writer.write_fixed("initial_parameters", self._reference.cpu().numpy())
-        return writer
 
     def _not_recorded(self) -> dict[str, str]:
         reasons = {}

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import tomllib
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .schedule import Schedule, compile_schedule
 from .store import NAME, UserError
@@ -22,6 +23,9 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrOff = Annotated[int, Field(ge=0)]
+Part = Annotated[float, Field(gt=0, lt=1)]
+ImageSize = Annotated[int, Field(ge=1, le=1024)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def _check_schedule(value: Schedule) -> Schedule:
@@ -62,13 +66,31 @@ class RunSettings(BaseModel):
     model: str = Field(default="cnn", description="cnn, mlp, a torchvision name, or package.module:function")
     data: str = Field(
         default="fashion-mnist-10k",
-        description="fashion-mnist-10k, mnist, fashion-mnist, cifar10, cifar100, a .npz file, or a module:function",
+        description="fashion-mnist-10k, mnist, fashion-mnist, cifar10, cifar100, a folder or .zip of class folders, "
+        "a .npz file, or package.module:function",
     )
     data_root: str | None = Field(
-        default=None, description="folder that holds the data set's files, or receives the download"
+        default=None, description="folder that holds the data set's files, or receives the download or what a zip holds"
+    )
+    image_size: ImageSize | None = Field(
+        default=None, description="resize the images to this width and height; default: as they are"
+    )
+    test_fraction: Part = Field(
+        default=0.2, description="part of each class kept for testing, for class folders without train/ and test/"
+    )
+    split_seed: CountOrOff = Field(default=0, description="which images that part holds; not changed by seed")
+    augmentation: Literal["none", "flip", "crop-flip"] = Field(
+        default="none",
+        description="random changes of the training images: mirrored left-right; also moved by up to an eighth",
     )
     steps: Count = Field(default=3000, description="optimizer steps")
     batch_size: Count = Field(default=64, description="examples per step")
+    accumulate: Count = Field(
+        default=1, description="equal micro-batches that a step's batch is computed in, to need less memory"
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32", description="of the forward pass; bf16 is autocast, with parameters in float32"
+    )
     sampling: Literal["shuffle", "replacement"] = Field(
         default="shuffle", description="shuffle: every example once per epoch; replacement: independent draws"
     )
@@ -78,12 +100,28 @@ class RunSettings(BaseModel):
     dampening: Fraction = Field(default=0.0, description="dampening ν (SGD only)")
     nesterov: bool = Field(default=False, description="Nesterov momentum (SGD only)")
     weight_decay: NonNegative = Field(default=0.005, description="L2 penalty; for AdamW decoupled")
-    schedule: Literal["constant", "cosine"] = Field(default="constant", description="learning rate over the run")
+    schedule: Literal["constant", "cosine", "warmup-cosine", "step"] = Field(
+        default="constant",
+        description="learning rate over the run; cosine: to 0; warmup-cosine: up over the first 5 % of the steps, then "
+        "to 0; step: a tenth from 1/2 on, a hundredth from 3/4 on",
+    )
     clip_norm: Positive | None = Field(default=None, description="clip the gradient to this norm")
-    seed: CountOrOff = Field(default=0, description="seed of weights, batches and probes")
+    seed: Seed = Field(default=0, description="seed of weights, batches, augmentation and probes")
     device: str = Field(default="auto", description="auto, cpu, cuda or mps")
     evaluate_every: Due = Field(default=200, description="when to evaluate on train and test data")
+    checkpoint_every: Due = Field(
+        default=500, description="when to keep what --resume goes on from, also at Ctrl-C; 0: never, not even then"
+    )
     recorder: RecorderSettings = RecorderSettings.model_validate({})
+
+    @model_validator(mode="after")
+    def _check_micro_batches(self) -> "RunSettings":
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate = {self.accumulate} does not divide batch_size = {self.batch_size}, the batch of the "
+                "whole step; the mean over unequal micro-batches would not be that of the batch"
+            )
+        return self
 
     def run_id(self) -> str:
         """Hash of the sorted settings: equal settings give equal ids, whatever order or file they came from."""
@@ -156,7 +194,17 @@ def _explain(item: Any) -> str:
     if item["type"] == "extra_forbidden":
         model = RecorderSettings if item["loc"][0] == "recorder" else RunSettings
         return f"unknown setting {key!r}{_suggest(str(item['loc'][-1]), model)}"
-    return f"{key} = {item['input']!r}: {item['msg'].lower().removeprefix('value error, ')}"
+    if not key:  # of several settings together
+        return str(item["ctx"]["error"]) if "ctx" in item else item["msg"]
+    return f"{key} = {item['input']!r}: {item['msg'].lower().removeprefix('value error, ')}{_meaning(item['loc'])}"
+
+
+def _meaning(location: Sequence[int | str]) -> str:
+    model, names = RunSettings, [str(part) for part in location]
+    if names[0] == "recorder":
+        model, names = RecorderSettings, names[1:]
+    field = model.model_fields.get(names[0]) if names else None
+    return f" ({field.description})" if field and field.description else ""
 
 
 def _suggest(key: str, model: type[BaseModel]) -> str:

@@ -33,6 +33,8 @@ from zarr.storage import LocalStore
 
 FORMAT = "thermodl-run"
 FORMAT_VERSION = 1
+CHECKPOINT = "checkpoint.pt"
+"""beside `run.zarr`; what `thermodl record --resume` goes on from"""
 GROWING = ("step", "probe", "window", "snapshot", "evaluation")
 SILENT_AFTER_SECONDS = 120.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -166,9 +168,11 @@ class RunWriter:
         arrays: names from `ARRAYS` to create; further per-step scalars appear when they are first appended.
         attributes: JSON-able description of the run (settings, provenance, layer and group names).
         dtypes: other types than the table's, e.g. `{"gradient_sketch": "f8"}` for a float64 model.
+        committed: go on with the recording that is there, from these entries of each growing dimension on; what lies
+            beyond them is dropped, and `arrays` and `attributes` stay as they are.
 
     Raises:
-        RunError: if the folder holds a recording already, or cannot be written.
+        RunError: if the folder holds a recording already (or, to go on, none that is as long), or cannot be written.
     """
 
     def __init__(
@@ -178,19 +182,9 @@ class RunWriter:
         arrays: list[str],
         attributes: Mapping[str, Any],
         dtypes: Mapping[str, str] | None = None,
+        committed: Mapping[str, int] | None = None,
     ):
         self._folder, self._path = Path(folder), Path(folder) / "run.zarr"
-        with _writing_to(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            try:
-                # Of several writers that start at the same instant, the file system lets one make it.
-                self._path.mkdir()
-            except FileExistsError:
-                raise RunError(
-                    f"{folder} holds a recording already; choose another name, or replace it with --overwrite "
-                    "(in Python overwrite=True)"
-                ) from None
-            self._identity = _identity(self._path)
         self._sizes = dict(sizes)
         self._dtypes = dict(dtypes or {})
         self._committed: dict[str, int] = {dim: 0 for dim in GROWING}
@@ -198,6 +192,23 @@ class RunWriter:
         self._capacity = {dim: _STRIDE[dim == "step"] for dim in GROWING}
         self._arrays: dict[str, zarr.Array] = {}
         self._tails: dict[str, np.ndarray] = {}
+        if committed is None:
+            self._make(arrays, attributes)
+        else:
+            self._reopen(committed)
+
+    def _make(self, arrays: list[str], attributes: Mapping[str, Any]) -> None:
+        with _writing_to(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                # Of several writers that start at the same instant, the file system lets one make it.
+                self._path.mkdir()
+            except FileExistsError:
+                raise RunError(
+                    f"{self._folder} holds a recording already; choose another name, or replace it with --overwrite "
+                    "(in Python overwrite=True)"
+                ) from None
+            self._identity = _identity(self._path)
         now = time.time()
         self._attributes = {
             "format": FORMAT,
@@ -212,6 +223,35 @@ class RunWriter:
             self._group = zarr.create_group(self._path, attributes=dict(self._attributes))
             for name in arrays:
                 self._create(_BY_NAME[name])
+
+    def _reopen(self, committed: Mapping[str, int]) -> None:
+        self._attributes = read_attributes(self._folder)
+        there = self._attributes["committed"]
+        if any(there[dim] < committed[dim] for dim in GROWING):
+            raise RunError(
+                f"{self._folder} holds {there['step']} steps, fewer than the {committed['step']} to go on from"
+            )
+        self._identity = _identity(self._path)
+        self._committed = {dim: committed[dim] for dim in GROWING}
+        self._attributes |= {
+            "state": "running",
+            "resumed_steps": [*self._attributes.get("resumed_steps", []), committed["step"]],
+        }
+        # As in `_create`; of an array that is opened, zarr asks for this in no other way.
+        with _writing_to(self._folder), zarr.config.set({"array.write_empty_chunks": True}):
+            self._group = zarr.open_group(self._path, mode="r+")
+            # First the commit: a reader must find all that it is told of.
+            self._commit()
+            for folder in [entry for entry in self._path.iterdir() if entry.is_dir()]:
+                if folder.name == "final_parameters" or not (folder / "zarr.json").is_file():
+                    shutil.rmtree(folder)
+                    continue
+                array = zarr.open_array(self._path, path=folder.name, mode="r+")
+                self._arrays[folder.name] = array
+                if (dim := _growing_dim(array)) is not None:
+                    count = self._capacity[dim] = self._committed[dim]
+                    array.resize((*array.shape[:-1], count))
+                    self._tails[folder.name] = np.asarray(array[..., count - count % array.chunks[-1] :])
 
     @property
     def committed(self) -> dict[str, int]:
@@ -390,9 +430,10 @@ def remove_recording(folder: Path) -> None:
         )
     for name in ("run.zarr", "results.zarr"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    # Only the built-in training, whose settings have an id, writes a model.
+    # Only the built-in training, whose settings have an id, writes these.
     if attributes.get("run_id"):
-        (folder / "model.safetensors").unlink(missing_ok=True)
+        for name in ("model.safetensors", CHECKPOINT):
+            (folder / name).unlink(missing_ok=True)
 
 
 # --------------------------------------------------------------------------------------------------- reading

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from thermodl.data import read_idx  # noqa: E402
-from thermodl.record.datasets import draw_batches, load_dataset  # noqa: E402
+from thermodl.record.datasets import Batches, load_dataset  # noqa: E402
 from thermodl.record.models import make_model  # noqa: E402
-from thermodl.record.settings import RunSettings, SettingsError  # noqa: E402
+from thermodl.record.settings import RunSettings, SettingsError, make_settings  # noqa: E402
+from thermodl.record.train import train  # noqa: E402
 
 
 def count(model: torch.nn.Module) -> int:
@@ -139,6 +141,35 @@ def test_data_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng
         make_model("mine:none", (1, 8, 8), 6)
 
 
+OWN = """
+import numpy as np
+import torch
+
+def data():
+    images = np.full((6, 8, 8, 2), 9, np.uint8)
+    labels = np.arange(6) % 3
+    return dict(train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+
+def linear(shape, classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(int(np.prod(shape)), classes))
+
+def narrow(shape, classes):
+    return linear(shape, classes - 1)
+"""
+
+
+def test_functions_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found where the command was started, as data and as model, with two channels and three classes."""
+    (tmp_path / "own_functions_of_a_test.py").write_text(OWN, "utf-8")
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    assert load_dataset("own_functions_of_a_test:data").shape == (2, 8, 8)
+    own = {"data": "own_functions_of_a_test:data", "steps": 2, "batch_size": 3, "device": "cpu"}
+    train(make_settings({**own, "model": "own_functions_of_a_test:linear"}), tmp_path / "run")
+    with pytest.raises(SettingsError, match=r"\(3 classes, images of 2 × 8 × 8\).*Target 2 is out of bounds"):
+        train(make_settings({**own, "model": "own_functions_of_a_test:narrow"}), tmp_path / "none")
+
+
 def test_idx_files_that_are_cut_off(tmp_path: Path) -> None:
     """A truncated or foreign file is refused."""
     header = b"\x00\x00\x08\x01" + (5).to_bytes(4, "big")
@@ -152,14 +183,14 @@ def test_idx_files_that_are_cut_off(tmp_path: Path) -> None:
 
 def test_sampling() -> None:
     """Shuffled epochs hold every example once; independent draws repeat some; the generator decides."""
-    shuffled = draw_batches(100, 10, "shuffle", torch.Generator().manual_seed(0))
+    shuffled = Batches(100, 10, "shuffle", torch.Generator().manual_seed(0))
     epoch = torch.cat([next(shuffled) for _ in range(10)])
     assert sorted(epoch.tolist()) == list(range(100))
     assert sorted(torch.cat([next(shuffled) for _ in range(10)]).tolist()) == list(range(100))
-    independent = draw_batches(100, 10, "replacement", torch.Generator().manual_seed(0))
+    independent = Batches(100, 10, "replacement", torch.Generator().manual_seed(0))
     assert len(set(torch.cat([next(independent) for _ in range(10)]).tolist())) < 90
     with pytest.raises(SettingsError, match="larger than the data set"):
-        draw_batches(5, 10, "shuffle", torch.Generator())
+        Batches(5, 10, "shuffle", torch.Generator())
 
 
 def test_models() -> None:
@@ -170,3 +201,49 @@ def test_models() -> None:
     with pytest.raises(SettingsError, match="torchvision model such as resnet18"):
         make_model("resnet5000", (3, 32, 32), 10)
     assert RunSettings().model == "cnn"
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("resnet18", "layer1"),
+        ("densenet121", "features.pool0"),
+        ("shufflenet_v2_x0_5", "maxpool"),
+        ("regnet_y_400mf", "stem"),
+        ("mobilenet_v2", "features.0"),
+        ("mobilenet_v3_small", "features.0"),
+        ("efficientnet_b0", "features.0"),
+        ("mnasnet0_5", "layers.2"),
+    ],
+)
+def test_small_images_keep_their_size_in_the_stem(name: str, place: str) -> None:
+    """Four channels, three classes, and after the stem as many pixels as before; large images are halved."""
+    for size in (32, 64):
+        model = make_model(name, (4, size, size), 3).eval()
+        sides = []
+        model.get_submodule(place).register_forward_hook(lambda _, __, out, sides=sides: sides.append(out.shape[-1]))
+        with torch.no_grad():
+            assert tuple(model(torch.zeros(2, 4, size, size)).shape) == (2, 3)
+        assert (sides[0] == size) is (size == 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("alexnet", (3, 32, 32), r"AlexNet is made for large images \(224 pixels\) and not adapted to small ones"),
+        ("vit_b_16", (1, 28, 28), r"1 × 28 × 28.*Expected 224 but got 28.*try --image-size 224"),
+        ("resnet18", (1, 8, 8), r"Expected more than 1 value per channel"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_models_that_cannot_take_the_images(
+    tmp_path: Path, name: str, shape: tuple[int, int, int], message: str, rng: np.random.Generator
+) -> None:
+    """One sentence with the reason and a way out, before a folder is made."""
+    images = rng.integers(0, 256, (4, *shape[1:], shape[0]), dtype=np.uint8)
+    labels = np.arange(4) % 2
+    np.savez(tmp_path / "a.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    settings = {"model": name, "data": str(tmp_path / "a.npz"), "batch_size": 4, "accumulate": 4, "steps": 1}
+    with pytest.raises(SettingsError, match=message):
+        train(make_settings(settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

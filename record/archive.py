@@ -1,0 +1,143 @@
+"""Zip files from elsewhere, unpacked so that nothing can land outside the target or fill the disk.
+
+An archive is refused as a whole, before anything is written, if an entry has an absolute path, `..`, a drive or stream
+name (`:`), a control character, the name of a Windows device, is a symbolic link or anything else but a file or a
+folder, is encrypted, or meets another entry's path; and if the entries are too many or too large. What is written is
+counted too, since the sizes in an archive can lie. Only files with a wanted ending are unpacked, always as new plain
+files, into a folder named by the archive's SHA-256 that appears when it is complete.
+"""
+
+import hashlib
+import lzma
+import stat
+import tempfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from .settings import SettingsError
+
+MAX_FILES = 500_000
+MAX_BYTES = 8 * 10**9
+MAX_RATIO = 200
+"""how often larger than the archive its content may be; images hardly compress, bombs reach thousands and more"""
+_SMALL = 10**8
+"""bytes below which the ratio does not matter"""
+
+_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"}
+_DEVICES |= {f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"}
+
+
+def unpack(archive: Path, cache: Path, endings: Sequence[str]) -> Path:
+    """Unpack an archive once; the same content is found again by its hash.
+
+    Args:
+        cache: folder that receives a folder per archive; made if missing.
+        endings: lower-case endings, such as `.png`, of the files to unpack.
+
+    Returns:
+        The folder with the content.
+
+    Raises:
+        SettingsError: if the archive cannot be read, or must not be unpacked.
+    """
+    try:
+        with archive.open("rb") as file:
+            target = cache / hashlib.file_digest(file, "sha256").hexdigest()[:32]
+            if not target.is_dir():
+                cache.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(prefix="unpacking-", dir=cache) as folder:
+                    _unpack(file, archive.stat().st_size, Path(folder) / "content", tuple(endings))
+                    _rename(Path(folder) / "content", target)
+            return target
+    except FileNotFoundError:
+        raise SettingsError(f"--data {archive}: there is no such file") from None
+    except _Refused as error:
+        raise SettingsError(f"--data {archive} is not unpacked: {error}") from error
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError) as error:
+        # RuntimeError: NotImplementedError of zipfile, for a compression it does not know.
+        raise SettingsError(f"--data {archive} cannot be unpacked: {error or type(error).__name__}") from error
+
+
+class _Refused(Exception):
+    """What is wrong with an archive."""
+
+
+def _unpack(file: IO[bytes], size: int, target: Path, endings: tuple[str, ...]) -> None:
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        paths = _check(entries, size)
+        target.mkdir()
+        left = _limit(size)
+        for entry, parts in zip(entries, paths, strict=True):
+            if entry.is_dir() or not parts[-1].lower().endswith(endings):
+                continue
+            path = target.joinpath(*parts)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(entry) as source, path.open("xb") as out:
+                while block := source.read(2**20):
+                    left -= len(block)
+                    if left < 0:
+                        raise _Refused("it holds more bytes than it says")
+                    out.write(block)
+
+
+def _limit(size: int) -> int:
+    return min(MAX_BYTES, max(_SMALL, MAX_RATIO * size))
+
+
+def _check(entries: list[zipfile.ZipInfo], size: int) -> list[list[str]]:
+    """The parts of each entry's path, all of them harmless."""
+    if len(entries) > MAX_FILES:
+        raise _Refused(f"it holds {len(entries):,} files, more than {MAX_FILES:,}; unpack it and name the folder")
+    total = sum(entry.file_size for entry in entries)
+    if total > MAX_BYTES:
+        raise _Refused(
+            f"it holds {total / 1e9:,.1f} GB, more than {MAX_BYTES / 1e9:,.1f} GB; unpack it and name the folder"
+        )
+    if total > _limit(size):
+        raise _Refused(f"its content is {total / size:,.0f} times larger than the file, more than {MAX_RATIO} times")
+    paths, seen = [], set()
+    for entry in entries:
+        parts = _parts(entry)
+        key = unicodedata.normalize("NFC", "/".join(parts)).casefold()
+        if key in seen and not entry.is_dir():
+            raise _Refused(f"it holds {entry.orig_filename!r} twice (apart from upper and lower case)")
+        seen.add(key)
+        paths.append(parts)
+    return paths
+
+
+def _parts(entry: zipfile.ZipInfo) -> list[str]:
+    # zipfile cuts the name at a zero byte; the original must be fine as it is.
+    name = entry.orig_filename.replace("\\", "/")
+    shown = f"the entry {entry.orig_filename!r}"
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if stat.S_ISLNK(kind):
+        raise _Refused(f"{shown} is a symbolic link")
+    if kind and not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise _Refused(f"{shown} is neither a file nor a folder")
+    if entry.flag_bits & 1:
+        raise _Refused(f"{shown} is encrypted")
+    if name.startswith("/"):
+        raise _Refused(f"{shown} is an absolute path")
+    parts = [part for part in name.removesuffix("/").split("/") if part != "."]
+    for part in parts:
+        if part == "..":
+            raise _Refused(f"{shown} leads out of the folder")
+        if ":" in part or any(ord(character) < 32 for character in part):
+            raise _Refused(f"{shown} holds a drive, a stream or a control character")
+        if not part or part.partition(".")[0].rstrip().lower() in _DEVICES or part.endswith((" ", ".")):
+            raise _Refused(f"{shown} is no file name on every system (empty, a device, or a space or dot at the end)")
+    return parts
+
+
+def _rename(content: Path, target: Path) -> None:
+    try:
+        content.rename(target)
+    except OSError:
+        if not target.is_dir():  # otherwise another process was faster, with the same content
+            raise
