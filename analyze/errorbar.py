@@ -52,9 +52,10 @@ def scale(estimate: Estimate, factor: Any) -> Estimate:
 
 
 def quotient(left: Estimate, right: Estimate) -> Estimate:
-    """left/right of independent estimates, errors to first order."""
-    value = left[0] / right[0]
-    error = ((left[1] / right[0]) ** 2 + (value * right[1] / right[0]) ** 2) ** 0.5
+    """left/right of independent estimates, errors to first order; NaN where right is 0."""
+    bottom = right[0].where(right[0] != 0)
+    value = left[0] / bottom
+    error = ((left[1] / bottom) ** 2 + (value * right[1] / bottom) ** 2) ** 0.5
     return value, error, left[2].where(left[2] < right[2], right[2])
 
 

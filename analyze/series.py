@@ -289,6 +289,7 @@ def local_exponents(collective: Floats, lags: NDArray[np.int64]) -> tuple[Floats
     return exponent, error
 
 
+@np.errstate(invalid="ignore", divide="ignore")
 def autocorrelation(collective: Floats, lags: NDArray[np.int64], variance_of_mean: float) -> tuple[Floats, Floats]:
     """ρ(τ) from products x(t)·x(t+τ) of centred series, with errors.
 

@@ -206,6 +206,7 @@ def identity(span: xr.Dataset, edges: list[int] | None = None) -> tuple[xr.DataA
     )
     rounding, right = xr.where(still, 0.0, rounding), xr.where(still, 0.0, right)
     scale = group_sum(abs(right), span)
+    scale = scale.where(scale > 0)
     relative = abs(group_sum(residual, span)) / scale, group_sum(rounding, span) / scale
     residual, floor = (values.isel(window=0) if edges is None else values for values in relative)
     return residual, floor
