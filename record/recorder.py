@@ -37,6 +37,9 @@ _STRETCH = 256
 _SPENT: tuple[str, ...] = ("steps", "probes", "moments", "snapshots", "waiting")
 _LARGE = 2**18
 """parameters from which a second thread is worth waking at every step"""
+_SNAPSHOTS = 64
+_SNAPSHOT_BYTES = 2**26
+"""most snapshots, and most bytes of them, that wait in memory for the writer; one may always wait"""
 
 
 class Recorder:
@@ -224,7 +227,9 @@ class Recorder:
 
     def _measure_step(self) -> None:
         late = time.perf_counter() - self._flushed > self.settings.flush_seconds
-        if self._buffer.count == self._buffer.capacity or (late and self._buffer.count):
+        waiting = len(self._events["snapshot"])
+        many = waiting and waiting >= min(_SNAPSHOTS, _SNAPSHOT_BYTES // self._reference.nbytes)
+        if self._buffer.count == self._buffer.capacity or ((late or many) and self._buffer.count):
             self._submit()
         if self._lost:
             return
@@ -424,6 +429,7 @@ class Recorder:
                 "provenance": _provenance(),
             },
             dict.fromkeys((*sized_by_model, *fixed), dtype),
+            self.settings.snapshot_tolerance,
         )
         writer.write_fixed("initial_parameters", self._reference.cpu().numpy())
         return writer
@@ -538,7 +544,7 @@ def _stack(events: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Events one after the other along a new last dimension; what one of them lacks is NaN."""
     shapes = {name: values.shape for event in events for name, values in event.items()}
     return {
-        name: np.stack([event.get(name, np.full(shape, np.nan)) for event in events], axis=-1)
+        name: np.moveaxis(np.stack([event.get(name, np.full(shape, np.nan)) for event in events]), 0, -1)
         for name, shape in shapes.items()
     }
 

@@ -31,6 +31,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
+from . import snapshots
+
 FORMAT = "thermodl-run"
 FORMAT_VERSION = 1
 GROWING = ("step", "probe", "window", "snapshot", "evaluation")
@@ -134,6 +136,9 @@ ARRAYS = (
     ),
     Array("snapshot_step", ("snapshot",), "i8", "step", "step of the snapshot", "快照所在步"),
     Array("parameters", ("parameter", "snapshot"), "f4", "parameter", "parameters θ", "参数 θ"),
+    Array("parameters_code", ("parameter", "snapshot"), "u4", "1", "coded parameters", "编码的参数"),
+    Array("snapshot_quantum", ("layer", "snapshot"), "f8", "parameter", "quantum of the code", "编码的量子"),
+    Array("snapshot_error", ("layer", "snapshot"), "f4", "1", "rms error per rms displacement", "误差与位移之比"),
     Array("evaluation_step", ("evaluation",), "i8", "step", "step of the evaluation", "评估所在步"),
     Array("train_loss", ("evaluation",), "f8", "loss", "training loss", "训练损失"),
     Array("train_accuracy", ("evaluation",), "f8", "1", "training accuracy", "训练准确率"),
@@ -165,6 +170,8 @@ class RunWriter:
         arrays: names from `ARRAYS` to create; further per-step scalars appear when they are first appended.
         attributes: JSON-able description of the run (settings, provenance, layer and group names).
         dtypes: other types than the table's, e.g. `{"gradient_sketch": "f8"}` for a float64 model.
+        snapshot_tolerance: largest error of a snapshot in units of the rms displacement since the one before, per
+            layer; 0 is lossless.
 
     Raises:
         RunError: if the folder holds a recording already, or cannot be written.
@@ -177,6 +184,7 @@ class RunWriter:
         arrays: list[str],
         attributes: Mapping[str, Any],
         dtypes: Mapping[str, str] | None = None,
+        snapshot_tolerance: float = 0.0,
     ):
         self._folder, self._path = Path(folder), Path(folder) / "run.zarr"
         with _writing_to(self._folder):
@@ -192,6 +200,10 @@ class RunWriter:
             self._identity = _identity(self._path)
         self._sizes = dict(sizes)
         self._dtypes = dict(dtypes or {})
+        if self._dtypes.get("parameters") == "f8":
+            self._dtypes["parameters_code"] = "u8"
+        self._tolerance = snapshot_tolerance
+        self._encoder: snapshots.SnapshotEncoder | None = None
         self._committed: dict[str, int] = {dim: 0 for dim in GROWING}
         # All arrays of a dimension are as long as each other, so that plain xarray opens an unfinished run too.
         self._capacity = {dim: _STRIDE[dim == "step"] for dim in GROWING}
@@ -240,12 +252,15 @@ class RunWriter:
             dim: one of `GROWING`.
             block: for each array its new entries, shape (..., n) with the growing dimension last and the same n.
                 An array of `dim` that is left out gets its fill value; an unknown name becomes a per-step scalar.
+                `parameters` are stored coded.
 
         Raises:
             OSError: if the store cannot be written. What was committed before stays valid.
             RunError: if the store has disappeared; then nothing is safe any more.
         """
         self._require_store()
+        if dim == "snapshot":
+            block = self._encode_snapshots(block)
         count = next(iter(block.values())).shape[-1]
         start = self._committed[dim]
         self._grow(dim, start + count)
@@ -271,6 +286,17 @@ class RunWriter:
                 array.resize((*array.shape[:-1], self._committed[dim]))
         self._attributes["state"] = state
         self._commit()
+
+    def _encode_snapshots(self, block: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        block = dict(block)
+        if self._encoder is None:
+            self._create(_BY_NAME["parameters_code"])
+            reference = np.asarray(self._arrays["initial_parameters"][...])
+            sizes = [layer["size"] for layer in self._attributes["layers"]]
+            width = self._arrays["parameters_code"].chunks[-1]
+            self._encoder = snapshots.SnapshotEncoder(reference, sizes, self._tolerance, width)
+        names = ("parameters_code", "snapshot_quantum", "snapshot_error")
+        return block | dict(zip(names, self._encoder.encode(block.pop("parameters")), strict=True))
 
     def _grow(self, dim: str, needed: int) -> None:
         capacity = self._capacity[dim]
@@ -304,7 +330,7 @@ class RunWriter:
             shape=shape,
             chunks=chunks,
             dtype=dtype,
-            fill_value=-1 if dtype.kind == "i" else np.nan,
+            fill_value={"i": -1, "u": 0, "f": np.nan}[dtype.kind],
             dimension_names=spec.dims,
             compressors=[
                 BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=dtype.itemsize),
@@ -319,6 +345,10 @@ class RunWriter:
         """Write the chunks that `values` touches, whole, with the entries that the first of them holds already."""
         array = self._arrays[name]
         width = array.chunks[-1]
+        if name == "parameters_code":
+            # Too large to keep: zarr reads a half-full chunk back, one at a time.
+            array[..., start : start + values.shape[-1]] = values
+            return
         tail = self._tails.get(name)
         begin = start - start % width
         if tail is None or tail.shape[-1] != start - begin:
@@ -334,14 +364,17 @@ class RunWriter:
 
 
 def _chunk_shape(fixed: tuple[int, ...], growing: bool, itemsize: int, dims: tuple[str, ...]) -> tuple[int, ...]:
-    """About 1 MiB per chunk, whole series of a block of features together, at most 16 MiB for one row of chunks.
+    """About 1 MiB per chunk, whole series of a block of features together.
 
-    A row of chunks of snapshots is rewritten whenever a flush finds it half full, so it must stay small.
+    A row of chunks of events is rewritten whenever a flush finds it half full, so it must stay small: 16 MiB for
+    windows, 256 MiB for snapshots, which compress well only if many are together.
     """
     if not growing:
         return tuple(max(1, min(size, _CHUNK_BYTES // itemsize)) for size in fixed)
     row = max(1, int(np.prod(fixed))) * itemsize
-    width = _STEPS_PER_CHUNK if dims[-1] == "step" else int(np.clip(2**24 // row, 1, 16))
+    widths = {"step": (_STEPS_PER_CHUNK, _STEPS_PER_CHUNK), "snapshot": (16, 64)}
+    limit = 2**28 if dims[-1] == "snapshot" else 2**24
+    width = int(np.clip(limit // row, *widths.get(dims[-1], (1, 16))))
     if not fixed:
         return (4 * width,)
     *leading, last = fixed
@@ -456,7 +489,8 @@ def open_run(path: str | Path) -> xr.Dataset:
     Returns:
         A dataset of dask arrays with dimensions `step`, `layer`, `group`, `sketch`, `probe`, `snapshot`,
         `evaluation`, `parameter`, `optimizer_group`; growing dimensions are one chunk, so that a time series is
-        never cut. Coordinates `layer` and `group` carry names; `layer_group` gives each layer's group.
+        never cut. Coordinates `layer` and `group` carry names; `layer_group` gives each layer's group. `parameters` are
+        decoded as they are read.
 
     Raises:
         RunError: as `read_attributes`, or if an array is missing or unreadable.
@@ -473,13 +507,15 @@ def open_run(path: str | Path) -> xr.Dataset:
                 name: _lazy(zarr.open_array(store, path=name, mode="r"), attributes["committed"])
                 for name in sorted(entry.parent.name for entry in store.root.glob("*/zarr.json"))
             }
+            if variables.pop("parameters_code", None) is not None and attributes["committed"]["snapshot"]:
+                variables["parameters"] = _decoded(store, variables, attributes)
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"the arrays of {folder} cannot be opened ({type(error).__name__}: {error})") from error
     if "step" not in variables:
         raise RunError(f"{folder} has no array 'step'; the recording is damaged")
+    layers = attributes["layers"]
     run = xr.Dataset(variables, attrs=attributes)
     run = run.isel({dim: slice(_complete_events(run, dim)) for dim in GROWING[1:] if dim in run.dims})
-    layers = attributes["layers"]
     return run.assign_coords(
         layer=[layer["name"] for layer in layers],
         layer_group=("layer", [layer["group"] for layer in layers]),
@@ -510,6 +546,29 @@ def _lazy(array: zarr.Array, committed: Mapping[str, int]) -> xr.Variable:
     data = dask.array.from_array(array, whole_series, name=False, getitem=_read)  # pyright: ignore[reportArgumentType]
     names = getattr(array.metadata, "dimension_names", ())
     return xr.Variable(names, data[..., : committed[dim]] if dim else data, dict(array.attrs))
+
+
+def _decoded(store: LocalStore, variables: Mapping[str, xr.Variable], attributes: Mapping[str, Any]) -> xr.Variable:
+    """`parameters` of a run that stores them coded, decoded block by block as they are read."""
+    array = zarr.open_array(store, path="parameters_code", mode="r")
+    codes, width = _lazy(array, attributes["committed"]).data, array.chunks[-1]
+    reference = variables["initial_parameters"].data.rechunk((codes.chunks[0],))[:, None]
+    edges = np.cumsum([layer["size"] for layer in attributes["layers"]])
+
+    def decode(
+        codes: np.ndarray, reference: np.ndarray, quanta: np.ndarray, block_info: dict[int, dict[str, Any]]
+    ) -> np.ndarray:
+        start, stop = block_info[0]["array-location"][0]
+        layer = np.searchsorted(edges, np.arange(start, stop), side="right")
+        return snapshots.decode(codes, quanta, layer, reference[:, 0], width)
+
+    quanta = variables["snapshot_quantum"].data
+    data = dask.array.map_blocks(
+        decode, codes, reference, quanta=quanta, dtype=reference.dtype, chunks=codes.chunks, meta=np.empty((0, 0))
+    )
+    spec = _BY_NAME["parameters"]
+    units = {"units": spec.units, "long_name": spec.long_name, "long_name_zh": spec.long_name_zh}
+    return xr.Variable(spec.dims, data, units)
 
 
 def _read(array: zarr.Array, index: Any, asarray: bool = True, lock: Any = None) -> np.ndarray:  # noqa: ARG001 - dask's
