@@ -150,7 +150,8 @@ class _Run:
             return exact + np.nan, exact
         moved = self.read("snapshot_quantum") / (2 * self.tolerance) * np.sqrt(self.sizes)[:, None]
         # Rounded up: the error itself is kept in float32.
-        return moved, np.nan_to_num(self.read("snapshot_error") * (1 + 2.0**-20) * moved)
+        error = self.read("snapshot_error") * (1 + 2.0**-20) * moved
+        return moved, np.where(np.isnan(moved), 0.0, error)
 
     def sketch(self, parameters: np.ndarray) -> Floats:
         """P of a vector of all parameters (parameter,), by the seed in the store: (group, sketch)."""
@@ -415,7 +416,7 @@ def _off_tolerance(run: _Run, n: int, motion: Floats, moved: Floats, lacking: Fl
     """
     again = np.array([np.linalg.norm(x) for x in run.by_layer(motion)])
     for layer, name in enumerate(layer["name"] for layer in run.attributes["layers"]):
-        if lacking[layer, -1] > run.tolerance * moved[layer] * (1 + 2.0**-19):
+        if not (np.isnan(moved[layer]) or lacking[layer, -1] <= run.tolerance * moved[layer] * (1 + 2.0**-19)):
             ratio = lacking[layer, -1] / moved[layer]
             yield f"snapshot {n}: the rms error of {name} is {ratio:.3g} of its motion, the tolerance {run.tolerance:g}"
         elif abs(again[layer] - moved[layer]) > lacking[layer].sum() + 1e-9 * moved[layer]:
