@@ -508,7 +508,7 @@ def open_run(path: str | Path) -> xr.Dataset:
                 for name in sorted(entry.parent.name for entry in store.root.glob("*/zarr.json"))
             }
             if variables.pop("parameters_code", None) is not None and attributes["committed"]["snapshot"]:
-                variables["parameters"] = _decoded(store, variables, attributes)
+                variables["parameters"] = _decoded(store, attributes)
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"the arrays of {folder} cannot be opened ({type(error).__name__}: {error})") from error
     if "step" not in variables:
@@ -539,20 +539,28 @@ def _complete_events(run: xr.Dataset, dim: str) -> int | None:
 
 
 def _lazy(array: zarr.Array, committed: Mapping[str, int]) -> xr.Variable:
+    """A committed part of an array, with its names."""
+    names = getattr(array.metadata, "dimension_names", ())
+    return xr.Variable(names, _blocks(array, committed), dict(array.attrs))
+
+
+def _blocks(array: zarr.Array, committed: Mapping[str, int]) -> dask.array.Array:
     """A committed part of an array: chunked as on disk, but with whole time series."""
     dim = _growing_dim(array)
     whole_series = (*array.chunks[:-1], array.shape[-1]) if dim else array.chunks
     # name=False asks for a name without hashing the data, which the types of dask do not know.
     data = dask.array.from_array(array, whole_series, name=False, getitem=_read)  # pyright: ignore[reportArgumentType]
-    names = getattr(array.metadata, "dimension_names", ())
-    return xr.Variable(names, data[..., : committed[dim]] if dim else data, dict(array.attrs))
+    return data[..., : committed[dim]] if dim else data
 
 
-def _decoded(store: LocalStore, variables: Mapping[str, xr.Variable], attributes: Mapping[str, Any]) -> xr.Variable:
+def _decoded(store: LocalStore, attributes: Mapping[str, Any]) -> xr.Variable:
     """`parameters` of a run that stores them coded, decoded block by block as they are read."""
-    array = zarr.open_array(store, path="parameters_code", mode="r")
-    codes, width = _lazy(array, attributes["committed"]).data, array.chunks[-1]
-    reference = variables["initial_parameters"].data.rechunk((codes.chunks[0],))[:, None]
+    names = ("parameters_code", "snapshot_quantum", "initial_parameters")
+    arrays = [zarr.open_array(store, path=name, mode="r") for name in names]
+    codes, quanta, reference = (_blocks(array, attributes["committed"]) for array in arrays)
+    # dask gives the argument the type of its default.
+    reference = reference.rechunk((codes.chunks[0],))[:, None]  # pyright: ignore[reportArgumentType]
+    width = arrays[0].chunks[-1]
     edges = np.cumsum([layer["size"] for layer in attributes["layers"]])
 
     def decode(
@@ -562,7 +570,6 @@ def _decoded(store: LocalStore, variables: Mapping[str, xr.Variable], attributes
         layer = np.searchsorted(edges, np.arange(start, stop), side="right")
         return snapshots.decode(codes, quanta, layer, reference[:, 0], width)
 
-    quanta = variables["snapshot_quantum"].data
     data = dask.array.map_blocks(
         decode, codes, reference, quanta=quanta, dtype=reference.dtype, chunks=codes.chunks, meta=np.empty((0, 0))
     )

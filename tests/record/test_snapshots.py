@@ -192,3 +192,22 @@ def test_what_was_committed_is_never_coded_anew(tmp_path: Path, rng: np.random.G
         append(run, theta, 20, 40)
     after = open_run(tmp_path / "run")["parameters"].values
     assert after.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize(("tolerance", "least"), [(0.1, 6.0), (0.01, 3.8)])
+def test_gaussian_motion_takes_few_bits(
+    tmp_path: Path, rng: np.random.Generator, tolerance: float, least: float
+) -> None:
+    """On the disk, scales and all; their entropy is log₂(√(2πe)/(2·tolerance)), 4.4 and 7.7 bits of 32."""
+    size, count = 2**15, 64
+    theta = 0.02 * rng.normal(size=(size, 1)) + np.cumsum(1e-3 * rng.normal(size=(size, count)), axis=1)
+    theta = np.ascontiguousarray(theta.astype("f4"))
+    layers = [{"name": "all", "shape": [size], "size": size, "group": "all", "optimizer_group": 0}]
+    sizes = {"layer": 1, "parameter": size}
+    run = RunWriter(tmp_path / "run", sizes, ["step"], {"layers": layers, "groups": ["all"]}, {}, tolerance)
+    run.write_fixed("initial_parameters", theta[:, 0])
+    append(run, theta, 0, count)
+    run.close("finished")
+    names = ("parameters_code", "snapshot_quantum", "snapshot_error")
+    files = [file for name in names for file in (tmp_path / "run" / "run.zarr" / name).rglob("*") if file.is_file()]
+    assert theta.nbytes / sum(file.stat().st_size for file in files) > least
