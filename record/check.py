@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from .signs import draw_signs
-from .snapshots import decode
+from .snapshots import PERIOD
 from .store import ARRAYS, GROWING, read_attributes, run_folder
 
 Floats = NDArray[np.float64]
@@ -123,15 +123,30 @@ class _Run:
         values = self.arrays[name][..., start : last if stop is None else min(stop, last)]
         return np.asarray(values).astype(np.float64)
 
-    def snapshots(self, start: int, stop: int) -> np.ndarray:
-        """Parameters (parameter, snapshot) of one chunk of snapshots."""
-        if "parameters" in self.arrays:
-            return self.read("parameters", start, stop)
-        quanta, reference = self.read("snapshot_quantum", start, stop), self.arrays["initial_parameters"][...]
-        codes = np.asarray(self.arrays["parameters_code"][:, start : start + quanta.shape[1]])
-        layer = np.repeat(np.arange(len(quanta)), [layer["size"] for layer in self.attributes["layers"]])
-        width = self.arrays["parameters_code"].chunks[-1]
-        return decode(codes, quanta, layer, np.asarray(reference), width)
+    def snapshots(self) -> Iterator[Floats]:
+        """The parameters (parameter,) of each snapshot, one after the other."""
+        array = self.arrays["parameters" if "parameters" in self.arrays else "parameters_code"]
+        start, sizes = (
+            np.asarray(self.arrays["initial_parameters"][...]),
+            [n["size"] for n in self.attributes["layers"]],
+        )
+        quanta = None if "parameters" in self.arrays else self.read("snapshot_quantum")
+        width, bits, block = array.chunks[-1], start.dtype.str.replace("f", "i"), np.empty((0, 0))
+        last = before = start
+        for n in range(self.attributes["committed"]["snapshot"]):
+            if n % width == 0:
+                block = np.asarray(array[:, n : n + width])
+            code = block[:, n % width]
+            if quanta is None:
+                yield code.astype(np.float64)
+                continue
+            if n % PERIOD == 0:
+                last = before = start
+            whole, quantum = (code >> 1).astype(bits) ^ -(code & 1).astype(bits), np.repeat(quanta[:, n], sizes)
+            exact = (2 * last.view(bits) - before.view(bits) + whole).view(start.dtype)
+            now = np.where(np.isnan(quantum), exact, (last + quantum * whole).astype(start.dtype))
+            last, before = now, last if n % PERIOD else now
+            yield now.astype(np.float64)
 
     @property
     def tolerance(self) -> float:
@@ -382,18 +397,15 @@ def _check_snapshots(run: _Run) -> Check:
         compare("initial parameters", 0, reference)
     stored_as = "parameters" if "parameters" in run.arrays else "parameters_code"
     if stored_as in run.arrays and run.attributes["committed"]["snapshot"]:
-        at, width = run.read("snapshot_step").astype(int), run.arrays[stored_as].chunks[-1]
         moved, lacking = run.coded()
-        now = reference
-        for n, step in enumerate(at):
-            if n % width == 0:
-                block = run.snapshots(n, n + width)
-            now, before = block[:, n % width].astype(np.float64), now
+        before = reference
+        for n, (step, now) in enumerate(zip(run.read("snapshot_step").astype(int), run.snapshots(), strict=True)):
             check.defects += _off_tolerance(run, n, now - before, moved[:, n], lacking[:, max(0, n - 1) : n + 1])
             if not 0 <= step <= steps:
                 check.defects.append(f"snapshot {n} says step {step}, of {steps}")
             elif step < steps:
                 compare(f"snapshot {n}", int(step), now, lacking[:, n])
+            before = now
     check.found = f"{count} states agree with the rows of their steps"
     if run.tolerance:
         check.found += f", snapshots to {run.tolerance:g} of the motion between them"

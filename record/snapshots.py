@@ -11,15 +11,16 @@ so the grid on which a snapshot is stored follows the motion. Let θ_n be the pa
 The differences are taken against what the reader has, so errors do not add up: |θ̂_n − θ_n| ≤ q_n/2 = tolerance·d_n for
 every parameter (plus half a spacing of floats). Fine against the motion, the error is uniform and independent of it:
 its rms is tolerance·d_n/√3, and the mean squared displacement between neighbours comes out larger by 2/3·tolerance²
-(0.67 % at 0.1); the measured rms in units of d_n is stored beside. In the first snapshot of a chunk θ_ref, the initial
-parameters, stand for θ̂_{n−1}, so that each chunk can be read alone. Gaussian displacements of one size need at least
+(0.67 % at 0.1); the measured rms in units of d_n is stored beside. In every 64th snapshot the initial parameters θ_ref
+stand for θ̂_{n−1}, so that damage ends there. The chunks need not be as wide: a large model has one snapshot in each,
+and what is committed is not written again. Gaussian displacements of one size need at least
 log₂(√3/tolerance) bits each at this error, the rate-distortion bound; real ones differ in size and need less.
 
 A layer is stored exactly where d_n does not give a usable quantum: at the first snapshot of a run, where the layer has
 not moved, where something is not finite, and throughout for tolerance 0. Then q_n is NaN, and c_n is the second
 difference of the bit patterns b_n of the floats, as whole numbers that wrap around:
 
-    c_n = b_n − (2 b_{n−1} − b_{n−2})   with b_{n−1} alone in the second place of a chunk, and b_ref in the first
+    c_n = b_n − (2 b_{n−1} − b_{n−2})   with b_ref at every 64th snapshot, and b_{n−1} alone right after it
 
 since with momentum the velocity lasts. Whole numbers of either sign are stored as 2c for c ≥ 0 and −2c − 1 for c < 0,
 which leaves the high bits zero for the bit shuffle to collect. Everything depends on the past alone: what was
@@ -39,6 +40,8 @@ from numpy.typing import NDArray
 _jit = numba.njit(cache=True, nogil=True)
 _jit_nearest = numba.njit(cache=True, nogil=True, fastmath={"reassoc"})
 _jit_sums = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+PERIOD = 64
+"""snapshots from one that is coded against the initial parameters to the next"""
 _LARGEST_COUNT = {4: 2.0**30, 8: 2.0**52}
 """of quanta, by the bytes of a float: within the whole numbers of that size"""
 
@@ -50,13 +53,13 @@ class SnapshotEncoder:
         reference: (parameter,) the initial parameters, float32 or float64; kept, not copied.
         sizes: parameters of each layer.
         tolerance: largest error in units of the rms displacement between two snapshots; 0 is lossless.
-        width: snapshots in a chunk.
+        period: snapshots from one that starts anew to the next.
     """
 
-    def __init__(self, reference: np.ndarray, sizes: list[int], tolerance: float, width: int):
+    def __init__(self, reference: np.ndarray, sizes: list[int], tolerance: float, period: int):
         edges = np.cumsum([0, *sizes])
         self._layers = [slice(start, stop) for start, stop in pairwise(edges.tolist())]
-        self._tolerance, self._width = tolerance, width
+        self._tolerance, self._period = tolerance, period
         self._count = 0
         self._reference, self._previous = reference, np.full_like(reference, np.nan)
         self._last, self._before = reference.copy(), reference.copy()
@@ -76,11 +79,11 @@ class SnapshotEncoder:
         quanta = np.full((len(self._layers), len(rows)), np.nan)
         errors = np.zeros(quanta.shape, np.float32)
         for n, now in enumerate(rows):
-            if self._count % self._width == 0:
+            if self._count % self._period == 0:
                 self._last[:] = self._before[:] = self._reference
             for layer, part in enumerate(self._layers):
                 quanta[layer, n], errors[layer, n] = self._encode_layer(now[part], part, codes[n, part])
-            if self._count % self._width == 0:
+            if self._count % self._period == 0:
                 # No velocity is known from one snapshot.
                 self._before[:] = self._last
             self._previous[:] = now
@@ -99,15 +102,15 @@ class SnapshotEncoder:
         return quantum, math.sqrt(squares / now.size) / moved
 
 
-def decode(codes: np.ndarray, quanta: np.ndarray, layer: np.ndarray, reference: np.ndarray, width: int) -> np.ndarray:
+def decode(codes: np.ndarray, quanta: np.ndarray, layer: np.ndarray, reference: np.ndarray, period: int) -> np.ndarray:
     """Parameters from their codes.
 
     Args:
-        codes: (parameter, snapshot), from the first snapshot of a chunk on.
+        codes: (parameter, snapshot), from a snapshot that starts anew.
         quanta: (layer, snapshot) of the same snapshots.
         layer: (parameter,) the layer of each parameter.
         reference: (parameter,) the initial parameters.
-        width: snapshots in a chunk.
+        period: snapshots from one that starts anew to the next.
 
     Returns:
         (parameter, snapshot), float32 or float64 as the codes have 4 or 8 bytes.
@@ -115,7 +118,7 @@ def decode(codes: np.ndarray, quanta: np.ndarray, layer: np.ndarray, reference: 
     parameters = np.empty(codes.shape, f"f{codes.itemsize}")
     whole = f"i{codes.itemsize}"
     reference = np.ascontiguousarray(reference, parameters.dtype)
-    _decode(codes, quanta, layer, reference, reference.view(whole), width, parameters, parameters.view(whole))
+    _decode(codes, quanta, layer, reference, reference.view(whole), period, parameters, parameters.view(whole))
     return parameters
 
 
@@ -164,7 +167,7 @@ def _decode(
     layer: np.ndarray,
     reference: np.ndarray,
     reference_bits: np.ndarray,
-    width: int,
+    period: int,
     values: np.ndarray,
     bits: np.ndarray,
 ) -> None:
@@ -173,7 +176,7 @@ def _decode(
         for n in range(codes.shape[1]):
             code = np.uint64(codes[j, n])
             whole = np.int64(code >> np.uint64(1)) ^ -np.int64(code & np.uint64(1))
-            place = n % width
+            place = n % period
             quantum = quanta[layer[j], n]
             if np.isnan(quantum):
                 last = np.int64(bits[j, n - 1] if place else reference_bits[j])

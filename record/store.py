@@ -252,7 +252,7 @@ class RunWriter:
             dim: one of `GROWING`.
             block: for each array its new entries, shape (..., n) with the growing dimension last and the same n.
                 An array of `dim` that is left out gets its fill value; an unknown name becomes a per-step scalar.
-                `parameters` are stored coded.
+                `parameters` are stored coded, against the initial parameters, which must be there.
 
         Raises:
             OSError: if the store cannot be written. What was committed before stays valid.
@@ -293,8 +293,7 @@ class RunWriter:
             self._create(_BY_NAME["parameters_code"])
             reference = np.asarray(self._arrays["initial_parameters"][...])
             sizes = [layer["size"] for layer in self._attributes["layers"]]
-            width = self._arrays["parameters_code"].chunks[-1]
-            self._encoder = snapshots.SnapshotEncoder(reference, sizes, self._tolerance, width)
+            self._encoder = snapshots.SnapshotEncoder(reference, sizes, self._tolerance, snapshots.PERIOD)
         names = ("parameters_code", "snapshot_quantum", "snapshot_error")
         return block | dict(zip(names, self._encoder.encode(block.pop("parameters")), strict=True))
 
@@ -345,10 +344,6 @@ class RunWriter:
         """Write the chunks that `values` touches, whole, with the entries that the first of them holds already."""
         array = self._arrays[name]
         width = array.chunks[-1]
-        if name == "parameters_code":
-            # Too large to keep: zarr reads a half-full chunk back, one at a time.
-            array[..., start : start + values.shape[-1]] = values
-            return
         tail = self._tails.get(name)
         begin = start - start % width
         if tail is None or tail.shape[-1] != start - begin:
@@ -364,17 +359,14 @@ class RunWriter:
 
 
 def _chunk_shape(fixed: tuple[int, ...], growing: bool, itemsize: int, dims: tuple[str, ...]) -> tuple[int, ...]:
-    """About 1 MiB per chunk, whole series of a block of features together.
+    """About 1 MiB per chunk, whole series of a block of features together, at most 16 MiB for one row of chunks.
 
-    A row of chunks of events is rewritten whenever a flush finds it half full, so it must stay small: 16 MiB for
-    windows, 256 MiB for snapshots, which compress well only if many are together.
+    A row of chunks of snapshots is rewritten whenever a flush finds it half full, so it must stay small.
     """
     if not growing:
         return tuple(max(1, min(size, _CHUNK_BYTES // itemsize)) for size in fixed)
     row = max(1, int(np.prod(fixed))) * itemsize
-    widths = {"step": (_STEPS_PER_CHUNK, _STEPS_PER_CHUNK), "snapshot": (16, 64)}
-    limit = 2**28 if dims[-1] == "snapshot" else 2**24
-    width = int(np.clip(limit // row, *widths.get(dims[-1], (1, 16))))
+    width = _STEPS_PER_CHUNK if dims[-1] == "step" else int(np.clip(2**24 // row, 1, 16))
     if not fixed:
         return (4 * width,)
     *leading, last = fixed
@@ -560,7 +552,6 @@ def _decoded(store: LocalStore, attributes: Mapping[str, Any]) -> xr.Variable:
     codes, quanta, reference = (_blocks(array, attributes["committed"]) for array in arrays)
     # dask gives the argument the type of its default.
     reference = reference.rechunk((codes.chunks[0],))[:, None]  # pyright: ignore[reportArgumentType]
-    width = arrays[0].chunks[-1]
     edges = np.cumsum([layer["size"] for layer in attributes["layers"]])
 
     def decode(
@@ -568,7 +559,7 @@ def _decoded(store: LocalStore, attributes: Mapping[str, Any]) -> xr.Variable:
     ) -> np.ndarray:
         start, stop = block_info[0]["array-location"][0]
         layer = np.searchsorted(edges, np.arange(start, stop), side="right")
-        return snapshots.decode(codes, quanta, layer, reference[:, 0], width)
+        return snapshots.decode(codes, quanta, layer, reference[:, 0], snapshots.PERIOD)
 
     data = dask.array.map_blocks(
         decode, codes, reference, quanta=quanta, dtype=reference.dtype, chunks=codes.chunks, meta=np.empty((0, 0))

@@ -3,7 +3,7 @@
     python tests/benchmarks/compression.py [--steps 1280] [--every 5] [--start 0] [--model cnn] [--run RUN]
 
 The trajectory is real: the built-in training, recorded without loss. Every codec gets the same chunks of about 1 MiB,
-64 snapshots wide with time fastest; ratio and bits count chunks as they lie on the disk, for ours with its scales. The
+16 snapshots wide with time fastest; ratio and bits count chunks as they lie on the disk, for ours with its scales. The
 error is the rms error of a parameter in units of the rms displacement of its layer between two snapshots. MB/s are of
 float32 in and out, CPU time of one thread, the best of three; ours includes the compressor.
 
@@ -28,12 +28,13 @@ import numpy as np
 from numcodecs import Blosc
 
 from thermodl.record.settings import make_settings
-from thermodl.record.snapshots import SnapshotEncoder, decode
+from thermodl.record.snapshots import PERIOD, SnapshotEncoder, decode
 from thermodl.record.store import open_run
 from thermodl.record.train import train
 
-WIDTH = 64
 CHUNK = 2**20
+WIDTH = 16
+"""as in the store, for models of up to 2¹⁸ parameters"""
 TOLERANCES = (0.1, 0.01, 0.0)
 PACKED = Blosc("zstd", clevel=1, shuffle=Blosc.BITSHUFFLE)
 
@@ -83,14 +84,14 @@ def ours(theta: np.ndarray, sizes: list[int], tolerance: float) -> Row:
     layer = np.repeat(np.arange(len(sizes)), sizes)
 
     def encode() -> tuple[list[bytes], np.ndarray, np.ndarray]:
-        codes, quanta, errors = SnapshotEncoder(rows[0].copy(), sizes, tolerance, WIDTH).encode(rows.T)
+        codes, quanta, errors = SnapshotEncoder(rows[0].copy(), sizes, tolerance, PERIOD).encode(rows.T)
         return pack(codes), quanta, errors
 
     def read() -> np.ndarray:
         codes = np.empty(theta.shape, np.uint32)
         for part, data in zip(chunks(theta.shape), packed, strict=True):
             codes[part] = np.frombuffer(PACKED.decode(data), np.uint32).reshape(codes[part].shape)
-        return decode(codes, quanta, layer, rows[0], WIDTH)
+        return decode(codes, quanta, layer, rows[0], PERIOD)
 
     packed, quanta, errors = encode()
     stored = sum(map(len, packed)) + len(PACKED.encode(quanta)) + len(PACKED.encode(errors))

@@ -12,7 +12,7 @@ from thermodl.record.store import RunWriter, open_run
 
 SIZES = [400, 30, 1]
 LAYER = np.repeat(np.arange(3), SIZES)
-WIDTH = 16
+PERIOD = 16
 
 
 def walk(rng: np.random.Generator, count: int, dtype: str = "f4") -> np.ndarray:
@@ -23,11 +23,11 @@ def walk(rng: np.random.Generator, count: int, dtype: str = "f4") -> np.ndarray:
 
 def there_and_back(theta: np.ndarray, tolerance: float, blocks: tuple[int, ...] = (1, 7, 30)):
     """Code in blocks, decode at once: what comes back, the quanta and the errors."""
-    encoder = SnapshotEncoder(theta[:, 0].copy(), SIZES, tolerance, WIDTH)
+    encoder = SnapshotEncoder(theta[:, 0].copy(), SIZES, tolerance, PERIOD)
     edges = [0, *blocks, theta.shape[1]]
     parts = [encoder.encode(theta[:, start:stop]) for start, stop in pairwise(edges) if start < stop]
     codes, quanta, errors = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-    return decode(codes, quanta, LAYER, theta[:, 0].copy(), WIDTH), quanta, errors
+    return decode(codes, quanta, LAYER, theta[:, 0].copy(), PERIOD), quanta, errors
 
 
 def displacement(theta: np.ndarray) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_layers_that_do_not_move_are_exact(rng: np.random.Generator) -> None:
     assert np.isnan(quanta[1, 20:]).all()
     np.testing.assert_array_equal(back[LAYER == 0], theta[LAYER == 0])
     np.testing.assert_array_equal(back[LAYER == 1, 20:], theta[LAYER == 1, 20:])
-    codes, _, _ = SnapshotEncoder(theta[:, 0].copy(), SIZES, 0.1, WIDTH).encode(theta)
+    codes, _, _ = SnapshotEncoder(theta[:, 0].copy(), SIZES, 0.1, PERIOD).encode(theta)
     assert not codes[LAYER == 0].any()
 
 
