@@ -131,7 +131,7 @@ class _Run:
             [n["size"] for n in self.attributes["layers"]],
         )
         quanta = None if "parameters" in self.arrays else self.read("snapshot_quantum")
-        width, bits, block = array.chunks[-1], start.dtype.str.replace("f", "i"), np.empty((0, 0))
+        width, bits, block = array.chunks[-1], start.dtype.str.replace("f", "i"), np.empty((0, 0), np.uint32)
         last = before = start
         for n in range(self.attributes["committed"]["snapshot"]):
             if n % width == 0:
