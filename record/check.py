@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from .signs import draw_signs
+from .snapshots import PERIOD
 from .store import ARRAYS, GROWING, read_attributes, run_folder
 
 Floats = NDArray[np.float64]
@@ -40,8 +41,10 @@ Floats = NDArray[np.float64]
 _OPTIONAL = {"epoch", "epoch_position", "loss", "clip_factor", "skipped"}
 _OPTIONAL |= {"train_loss", "train_accuracy", "test_loss", "test_accuracy"}
 _BY_MODEL = {"gradient_sketch", "probe_sketch", "parameters", "initial_parameters", "final_parameters"}
-_BY_MODEL |= {"gradient_mean", "gradient_second_moment"}
-_MAY_BE_MISSING = {"momentum", "dampening", "weight_decay", "update_squared", "probe_loss"}
+_BY_MODEL |= {"gradient_mean", "gradient_second_moment", "parameters_code"}
+_MAY_BE_MISSING = {"momentum", "dampening", "weight_decay", "update_squared", "probe_loss", "snapshot_quantum"}
+# Snapshots are coded; recordings of earlier versions hold them plain.
+_CODED = {"parameters_code", "snapshot_quantum", "snapshot_error"}
 _BLOCK = 1024
 _SHOWN = 5
 _ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -120,6 +123,51 @@ class _Run:
         values = self.arrays[name][..., start : last if stop is None else min(stop, last)]
         return np.asarray(values).astype(np.float64)
 
+    def snapshots(self) -> Iterator[Floats]:
+        """The parameters (parameter,) of each snapshot, one after the other."""
+        array = self.arrays["parameters" if "parameters" in self.arrays else "parameters_code"]
+        start, sizes = (
+            np.asarray(self.arrays["initial_parameters"][...]),
+            [n["size"] for n in self.attributes["layers"]],
+        )
+        quanta = None if "parameters" in self.arrays else self.read("snapshot_quantum")
+        width, bits, block = array.chunks[-1], start.dtype.str.replace("f", "i"), np.empty((0, 0), np.uint32)
+        last = before = start
+        for n in range(self.attributes["committed"]["snapshot"]):
+            if n % width == 0:
+                block = np.asarray(array[:, n : n + width])
+            code = block[:, n % width]
+            if quanta is None:
+                yield code.astype(np.float64)
+                continue
+            if n % PERIOD == 0:
+                last = before = start
+            whole, quantum = (code >> 1).astype(bits) ^ -(code & 1).astype(bits), np.repeat(quanta[:, n], sizes)
+            exact = (2 * last.view(bits) - before.view(bits) + whole).view(start.dtype)
+            now = np.where(np.isnan(quantum), exact, (last + quantum * whole).astype(start.dtype))
+            last, before = now, last if n % PERIOD else now
+            yield now.astype(np.float64)
+
+    @property
+    def tolerance(self) -> float:
+        """Of coded snapshots; 0 if they are lossless."""
+        return self.attributes["recorder"].get("snapshot_tolerance", 0.0)
+
+    @property
+    def sizes(self) -> Floats:
+        """Parameters of each layer."""
+        return np.array([layer["size"] for layer in self.attributes["layers"]], float)
+
+    def coded(self) -> tuple[Floats, Floats]:
+        """By the code, the norm of each layer's motion (layer, snapshot), NaN where it is exact, and of its error."""
+        if not self.tolerance:
+            exact = np.zeros((self.sizes.size, self.attributes["committed"]["snapshot"]))
+            return exact + np.nan, exact
+        moved = self.read("snapshot_quantum") / (2 * self.tolerance) * np.sqrt(self.sizes)[:, None]
+        # Rounded up: the error itself is kept in float32.
+        error = self.read("snapshot_error") * (1 + 2.0**-20) * moved
+        return moved, np.where(np.isnan(moved), 0.0, error)
+
     def sketch(self, parameters: np.ndarray) -> Floats:
         """P of a vector of all parameters (parameter,), by the seed in the store: (group, sketch)."""
         out = np.zeros((len(self.attributes["groups"]), self.attributes["recorder"]["sketch_size"]))
@@ -177,13 +225,15 @@ def _check_schema(path: Path, attributes: dict[str, Any]) -> tuple[Check, dict[s
         if spec.name not in arrays:
             needed = committed[dim] > 0 if dim in GROWING else spec.name == "initial_parameters"
             needed = needed or (spec.name == "final_parameters" and attributes.get("state") == "finished")
+            plain = "parameters" in arrays
+            needed = needed and not (spec.name == "parameters" or (spec.name in _CODED and plain))
             if needed and spec.name not in _OPTIONAL and spec.name not in attributes.get("not_recorded", {}):
                 check.defects.append(f"{spec.name} is missing, and not_recorded gives no reason")
             continue
         array = arrays[spec.name]
         dims = tuple(getattr(array.metadata, "dimension_names", None) or ())
         # A model that is float64 in part only says so of its first layer, and keeps float32.
-        dtypes = {spec.dtype, "f8"} if spec.name in _BY_MODEL and double else {spec.dtype}
+        dtypes = {spec.dtype, spec.dtype[0] + "8"} if spec.name in _BY_MODEL and double else {spec.dtype}
         units = array.attrs.get("units")
         if dims != spec.dims:
             check.defects.append(f"{spec.name} has dimensions {', '.join(map(str, dims))}, not {', '.join(spec.dims)}")
@@ -311,18 +361,20 @@ def _check_snapshots(run: _Run) -> Check:
     sketched = "parameter_sketch" in run.arrays
     worst, count, steps = 0.0, 0, run.steps
 
-    def compare(label: str, step: int, parameters: np.ndarray) -> None:
+    def compare(label: str, step: int, parameters: Floats, lacking: Floats | float = 0.0) -> None:
+        """`lacking` is the norm of the error of each layer of a coded snapshot."""
         nonlocal worst, count
         count += 1
-        moved = parameters - reference
+        moved, lacking = parameters - reference, np.broadcast_to(lacking, squared.shape[0])
         pairs = [
             ("‖θ‖²", squared[:, step], np.array([np.dot(x, x) for x in run.by_layer(parameters)])),
             ("‖θ−θ_ref‖²", displaced[:, step], np.array([np.dot(x, x) for x in run.by_layer(moved)])),
         ]
-        sizes = np.array([layer["size"] for layer in run.attributes["layers"]], float)
         for name, stored, again in pairs:
-            error, floor = np.abs(stored - again), (4 * np.sqrt(sizes) + 8) * _WIDE * np.maximum(stored, again)
-            for index in np.flatnonzero(error > floor):
+            error, floor = np.abs(stored - again), (4 * np.sqrt(run.sizes) + 8) * _WIDE * np.maximum(stored, again)
+            # |‖x + e‖² − ‖x‖²| ≤ 2‖x + e‖‖e‖ + ‖e‖²
+            floor += 2 * np.sqrt(again) * lacking + lacking**2
+            for index in np.flatnonzero(~(error <= floor) & np.isfinite(stored)):
                 layer = run.attributes["layers"][index]["name"]
                 check.defects.append(
                     f"{label}: {name} of {layer} is {again[index]:.9g}, the row of step {step} says {stored[index]:.9g}"
@@ -332,7 +384,10 @@ def _check_snapshots(run: _Run) -> Check:
             error = np.linalg.norm(stored - again, axis=-1)
             size = np.array([np.linalg.norm(x) for x in run.by_group(moved)])
             worst = max(worst, float(np.nanmax(np.append(error / size, 0.0))))
-            for index in np.flatnonzero(error > (4 * np.sqrt(run.folded()) + 8) * _WIDE * size):
+            floor = (4 * np.sqrt(run.folded()) + 8) * _WIDE * size
+            # P may stretch e by √m.
+            floor += np.sqrt(run.folded() * run.sum_by_group(lacking**2))
+            for index in np.flatnonzero(error > floor):
                 group = run.attributes["groups"][index]
                 check.defects.append(
                     f"{label}: P(θ−θ_ref) of {group} differs from the row of step {step} by {error[index]:.3g}, "
@@ -341,21 +396,44 @@ def _check_snapshots(run: _Run) -> Check:
 
     if steps and not displaced[:, 0].any():
         compare("initial parameters", 0, reference)
-    if "parameters" in run.arrays and run.attributes["committed"]["snapshot"]:
-        at, width = run.read("snapshot_step").astype(int), run.arrays["parameters"].chunks[-1]
-        for start in range(0, at.size, width):
-            block = run.read("parameters", start, start + width)
-            for offset, step in enumerate(at[start : start + width]):
-                if not 0 <= step <= steps:
-                    check.defects.append(f"snapshot {start + offset} says step {step}, of {steps}")
-                elif step < steps:
-                    compare(f"snapshot {start + offset}", int(step), block[:, offset])
+    stored_as = "parameters" if "parameters" in run.arrays else "parameters_code"
+    if stored_as in run.arrays and run.attributes["committed"]["snapshot"]:
+        moved, lacking = run.coded()
+        before = reference
+        for n, (step, now) in enumerate(zip(run.read("snapshot_step").astype(int), run.snapshots(), strict=True)):
+            check.defects += _off_tolerance(run, n, now - before, moved[:, n], lacking[:, max(0, n - 1) : n + 1])
+            if not 0 <= step <= steps:
+                check.defects.append(f"snapshot {n} says step {step}, of {steps}")
+            elif step < steps:
+                compare(f"snapshot {n}", int(step), now, lacking[:, n])
+            before = now
     check.found = f"{count} states agree with the rows of their steps"
+    if run.tolerance:
+        check.found += f", snapshots to {run.tolerance:g} of the motion between them"
     check.done = count > 0
     if check.done and sketched:
         check.precision = worst
         check.found += f", sketches to {worst:.1e}"
     return check
+
+
+def _off_tolerance(run: _Run, n: int, motion: Floats, moved: Floats, lacking: Floats) -> Iterator[str]:
+    """Layers of a coded snapshot whose error is above the tolerance, or measured by a motion that is not theirs.
+
+    Args:
+        run: the run.
+        n: number of the snapshot.
+        motion: (parameter,) from the snapshot before to this, as decoded.
+        moved: (layer,) norm of the motion by the code.
+        lacking: (layer, 1 or 2) norm of the error of the snapshot before, and of this.
+    """
+    again = np.array([np.linalg.norm(x) for x in run.by_layer(motion)])
+    for layer, name in enumerate(layer["name"] for layer in run.attributes["layers"]):
+        if not (np.isnan(moved[layer]) or lacking[layer, -1] <= run.tolerance * moved[layer] * (1 + 2.0**-19)):
+            ratio = lacking[layer, -1] / moved[layer]
+            yield f"snapshot {n}: the rms error of {name} is {ratio:.3g} of its motion, the tolerance {run.tolerance:g}"
+        elif abs(again[layer] - moved[layer]) > lacking[layer].sum() + 1e-9 * moved[layer]:
+            yield f"snapshot {n}: {name} is coded for a motion of {moved[layer]:.6g}, and moved by {again[layer]:.6g}"
 
 
 def _name_first(check: Check, places: np.ndarray, describe: Callable[[int], str]) -> None:

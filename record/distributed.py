@@ -80,4 +80,8 @@ class SilentWriter:
     def append(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
-    note = write_fixed = close = append
+    note = write_fixed = close = load_state_dict = append
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of a writer that has written nothing."""
+        return {"committed": dict(self.committed), "snapshots": None}

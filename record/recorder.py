@@ -40,6 +40,9 @@ _STRETCH = 256
 _SPENT: tuple[str, ...] = ("steps", "probes", "moments", "snapshots", "waiting")
 _LARGE = 2**18
 """parameters from which a second thread is worth waking at every step"""
+_SNAPSHOTS = 64
+_SNAPSHOT_BYTES = 2**26
+"""most snapshots, and most bytes of them, that wait in memory for the writer; one may always wait"""
 
 
 class Recorder:
@@ -132,7 +135,7 @@ class Recorder:
         self._events: dict[str, list[dict[str, np.ndarray]]] = {dim: [] for dim in GROWING[1:]}
         self._pending: Future[None] | None = None
         self._dropped = self._not_recorded()
-        committed = resume["committed"] if resume else None
+        committed = resume["writer"]["committed"] if resume else None
         self._writer = SilentWriter() if self._rank else self._create_run(dict(attributes or {}), overwrite, committed)
         if resume:
             self._load_state_dict(resume)
@@ -206,8 +209,12 @@ class Recorder:
         the last step by then is part of it; a window of moments that is not full goes on.
         """
         self.flush()
+        writer = self._writer.state_dict()
+        if writer["snapshots"]:
+            vectors = writer["snapshots"].items()
+            writer["snapshots"] = {name: torch.as_tensor(vector) for name, vector in vectors}
         return {
-            "committed": self._writer.committed,
+            "writer": writer,
             "step": self._step,
             "sgd_time": float(self._sgd_time),
             "wall_time": time.perf_counter() - self._started,
@@ -227,6 +234,7 @@ class Recorder:
         self._started = time.perf_counter() - state["wall_time"]
         self._seconds, self._names, self._rates = dict(state["seconds"]), dict(state["names"]), list(state["rates"])
         self._probe_checked, self._dropped = state["probe_checked"], dict(state["not_recorded"])
+        self._writer.load_state_dict(state["writer"])
         self._reference.copy_(state["reference"])
         if state["previous"] is not None:
             self._previous = state["previous"].to(self._device, copy=True)
@@ -280,7 +288,9 @@ class Recorder:
 
     def _measure_step(self, probed: tuple[Tensor, list[Tensor | None]] | None) -> None:
         late = time.perf_counter() - self._flushed > self.settings.flush_seconds
-        if self._buffer.count == self._buffer.capacity or (late and self._buffer.count):
+        waiting = len(self._events["snapshot"])
+        many = waiting and waiting >= min(_SNAPSHOTS, _SNAPSHOT_BYTES // self._reference.nbytes)
+        if self._buffer.count == self._buffer.capacity or ((late or many) and self._buffer.count):
             self._submit()
         if self._lost:
             return
@@ -513,7 +523,8 @@ class Recorder:
                 "provenance": _provenance(),
             },
             dict.fromkeys((*sized_by_model, *fixed), dtype),
-            committed,
+            committed=committed,
+            snapshot_tolerance=self.settings.snapshot_tolerance,
         )
 
     def _not_recorded(self) -> dict[str, str]:
@@ -628,7 +639,7 @@ def _stack(events: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Events one after the other along a new last dimension; what one of them lacks is NaN."""
     shapes = {name: values.shape for event in events for name, values in event.items()}
     return {
-        name: np.stack([event.get(name, np.full(shape, np.nan)) for event in events], axis=-1)
+        name: np.moveaxis(np.stack([event.get(name, np.full(shape, np.nan)) for event in events]), 0, -1)
         for name, shape in shapes.items()
     }
 

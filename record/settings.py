@@ -55,6 +55,12 @@ class RecorderSettings(BaseModel):
         default=0, description="steps over which mean and second moment of each gradient element are taken; 0 is never"
     )
     snapshot_every: Due = Field(default=200, description="when to keep all parameters")
+    snapshot_tolerance: NonNegative = Field(
+        # Nothing should be recorded less exactly than it was without being asked; 200 steps apart snapshots are few.
+        default=0.0,
+        description="largest error of a snapshot, in units of a layer's rms displacement since the one before; "
+        "0 is lossless",
+    )
     flush_seconds: Positive = Field(default=5.0, description="longest time that a step waits in memory")
 
 
@@ -124,8 +130,12 @@ class RunSettings(BaseModel):
         return self
 
     def run_id(self) -> str:
-        """Hash of the sorted settings: equal settings give equal ids, whatever order or file they came from."""
-        text = json.dumps(self.model_dump(), sort_keys=True)
+        """Hash of the sorted settings: equal settings give equal ids, whatever order or file they came from.
+
+        A setting that came later counts only where it is not at its default, so that older runs keep their ids.
+        """
+        later = None if self.recorder.snapshot_tolerance else {"recorder": {"snapshot_tolerance"}}
+        text = json.dumps(self.model_dump(exclude=later), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

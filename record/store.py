@@ -31,6 +31,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
+from . import snapshots
+
 FORMAT = "thermodl-run"
 FORMAT_VERSION = 1
 CHECKPOINT = "checkpoint.pt"
@@ -137,6 +139,9 @@ ARRAYS = (
     ),
     Array("snapshot_step", ("snapshot",), "i8", "step", "step of the snapshot", "快照所在步"),
     Array("parameters", ("parameter", "snapshot"), "f4", "parameter", "parameters θ", "参数 θ"),
+    Array("parameters_code", ("parameter", "snapshot"), "u4", "1", "coded parameters", "编码的参数"),
+    Array("snapshot_quantum", ("layer", "snapshot"), "f8", "parameter", "quantum of the code", "编码的量子"),
+    Array("snapshot_error", ("layer", "snapshot"), "f4", "1", "rms error per rms displacement", "误差与位移之比"),
     Array("evaluation_step", ("evaluation",), "i8", "step", "step of the evaluation", "评估所在步"),
     Array("train_loss", ("evaluation",), "f8", "loss", "training loss", "训练损失"),
     Array("train_accuracy", ("evaluation",), "f8", "1", "training accuracy", "训练准确率"),
@@ -170,6 +175,8 @@ class RunWriter:
         dtypes: other types than the table's, e.g. `{"gradient_sketch": "f8"}` for a float64 model.
         committed: go on with the recording that is there, from these entries of each growing dimension on; what lies
             beyond them is dropped, and `arrays` and `attributes` stay as they are.
+        snapshot_tolerance: largest error of a snapshot in units of the rms displacement since the one before, per
+            layer; 0 is lossless.
 
     Raises:
         RunError: if the folder holds a recording already (or, to go on, none that is as long), or cannot be written.
@@ -182,11 +189,17 @@ class RunWriter:
         arrays: list[str],
         attributes: Mapping[str, Any],
         dtypes: Mapping[str, str] | None = None,
+        *,
         committed: Mapping[str, int] | None = None,
+        snapshot_tolerance: float = 0.0,
     ):
         self._folder, self._path = Path(folder), Path(folder) / "run.zarr"
         self._sizes = dict(sizes)
         self._dtypes = dict(dtypes or {})
+        if self._dtypes.get("parameters") == "f8":
+            self._dtypes["parameters_code"] = "u8"
+        self._tolerance = snapshot_tolerance
+        self._encoder: snapshots.SnapshotEncoder | None = None
         self._committed: dict[str, int] = {dim: 0 for dim in GROWING}
         # All arrays of a dimension are as long as each other, so that plain xarray opens an unfinished run too.
         self._capacity = {dim: _STRIDE[dim == "step"] for dim in GROWING}
@@ -258,6 +271,15 @@ class RunWriter:
         """Entries that are safe on disk, by growing dimension."""
         return dict(self._committed)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a writer needs beside the store to go on from what is committed; call it when nothing waits."""
+        return {"committed": self.committed, "snapshots": self._encoder and self._encoder.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        if state["snapshots"]:
+            self._snapshot_encoder().load_state_dict(state["snapshots"])
+
     def note(self, **attributes: Any) -> None:
         """Set root attributes, which are written with the next commit."""
         self._attributes |= attributes
@@ -281,12 +303,15 @@ class RunWriter:
             dim: one of `GROWING`.
             block: for each array its new entries, shape (..., n) with the growing dimension last and the same n.
                 An array of `dim` that is left out gets its fill value; an unknown name becomes a per-step scalar.
+                `parameters` are stored coded, against the initial parameters, which must be there.
 
         Raises:
             OSError: if the store cannot be written. What was committed before stays valid.
             RunError: if the store has disappeared; then nothing is safe any more.
         """
         self._require_store()
+        if dim == "snapshot":
+            block = self._encode_snapshots(block)
         count = next(iter(block.values())).shape[-1]
         start = self._committed[dim]
         self._grow(dim, start + count)
@@ -312,6 +337,20 @@ class RunWriter:
                 array.resize((*array.shape[:-1], self._committed[dim]))
         self._attributes["state"] = state
         self._commit()
+
+    def _encode_snapshots(self, block: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        block = dict(block)
+        names = ("parameters_code", "snapshot_quantum", "snapshot_error")
+        return block | dict(zip(names, self._snapshot_encoder().encode(block.pop("parameters")), strict=True))
+
+    def _snapshot_encoder(self) -> snapshots.SnapshotEncoder:
+        if self._encoder is None:
+            if "parameters_code" not in self._arrays:
+                self._create(_BY_NAME["parameters_code"])
+            reference = np.asarray(self._arrays["initial_parameters"][...])
+            sizes = [layer["size"] for layer in self._attributes["layers"]]
+            self._encoder = snapshots.SnapshotEncoder(reference, sizes, self._tolerance, snapshots.PERIOD)
+        return self._encoder
 
     def _grow(self, dim: str, needed: int) -> None:
         capacity = self._capacity[dim]
@@ -345,7 +384,7 @@ class RunWriter:
             shape=shape,
             chunks=chunks,
             dtype=dtype,
-            fill_value=-1 if dtype.kind == "i" else np.nan,
+            fill_value={"i": -1, "u": 0, "f": np.nan}[dtype.kind],
             dimension_names=spec.dims,
             compressors=[
                 BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=dtype.itemsize),
@@ -498,7 +537,8 @@ def open_run(path: str | Path) -> xr.Dataset:
     Returns:
         A dataset of dask arrays with dimensions `step`, `layer`, `group`, `sketch`, `probe`, `snapshot`,
         `evaluation`, `parameter`, `optimizer_group`; growing dimensions are one chunk, so that a time series is
-        never cut. Coordinates `layer` and `group` carry names; `layer_group` gives each layer's group.
+        never cut. Coordinates `layer` and `group` carry names; `layer_group` gives each layer's group. `parameters` are
+        decoded as they are read.
 
     Raises:
         RunError: as `read_attributes`, or if an array is missing or unreadable.
@@ -515,13 +555,15 @@ def open_run(path: str | Path) -> xr.Dataset:
                 name: _lazy(zarr.open_array(store, path=name, mode="r"), attributes["committed"])
                 for name in sorted(entry.parent.name for entry in store.root.glob("*/zarr.json"))
             }
+            if variables.pop("parameters_code", None) is not None and attributes["committed"]["snapshot"]:
+                variables["parameters"] = _decoded(store, attributes)
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"the arrays of {folder} cannot be opened ({type(error).__name__}: {error})") from error
     if "step" not in variables:
         raise RunError(f"{folder} has no array 'step'; the recording is damaged")
+    layers = attributes["layers"]
     run = xr.Dataset(variables, attrs=attributes)
     run = run.isel({dim: slice(_complete_events(run, dim)) for dim in GROWING[1:] if dim in run.dims})
-    layers = attributes["layers"]
     return run.assign_coords(
         layer=[layer["name"] for layer in layers],
         layer_group=("layer", [layer["group"] for layer in layers]),
@@ -545,13 +587,42 @@ def _complete_events(run: xr.Dataset, dim: str) -> int | None:
 
 
 def _lazy(array: zarr.Array, committed: Mapping[str, int]) -> xr.Variable:
+    """A committed part of an array, with its names."""
+    names = getattr(array.metadata, "dimension_names", ())
+    return xr.Variable(names, _blocks(array, committed), dict(array.attrs))
+
+
+def _blocks(array: zarr.Array, committed: Mapping[str, int]) -> dask.array.Array:
     """A committed part of an array: chunked as on disk, but with whole time series."""
     dim = _growing_dim(array)
     whole_series = (*array.chunks[:-1], array.shape[-1]) if dim else array.chunks
     # name=False asks for a name without hashing the data, which the types of dask do not know.
     data = dask.array.from_array(array, whole_series, name=False, getitem=_read)  # pyright: ignore[reportArgumentType]
-    names = getattr(array.metadata, "dimension_names", ())
-    return xr.Variable(names, data[..., : committed[dim]] if dim else data, dict(array.attrs))
+    return data[..., : committed[dim]] if dim else data
+
+
+def _decoded(store: LocalStore, attributes: Mapping[str, Any]) -> xr.Variable:
+    """`parameters` of a run that stores them coded, decoded block by block as they are read."""
+    names = ("parameters_code", "snapshot_quantum", "initial_parameters")
+    arrays = [zarr.open_array(store, path=name, mode="r") for name in names]
+    codes, quanta, reference = (_blocks(array, attributes["committed"]) for array in arrays)
+    # dask gives the argument the type of its default.
+    reference = reference.rechunk((codes.chunks[0],))[:, None]  # pyright: ignore[reportArgumentType]
+    edges = np.cumsum([layer["size"] for layer in attributes["layers"]])
+
+    def decode(
+        codes: np.ndarray, reference: np.ndarray, quanta: np.ndarray, block_info: dict[int, dict[str, Any]]
+    ) -> np.ndarray:
+        start, stop = block_info[0]["array-location"][0]
+        layer = np.searchsorted(edges, np.arange(start, stop), side="right")
+        return snapshots.decode(codes, quanta, layer, reference[:, 0], snapshots.PERIOD)
+
+    data = dask.array.map_blocks(
+        decode, codes, reference, quanta=quanta, dtype=reference.dtype, chunks=codes.chunks, meta=np.empty((0, 0))
+    )
+    spec = _BY_NAME["parameters"]
+    units = {"units": spec.units, "long_name": spec.long_name, "long_name_zh": spec.long_name_zh}
+    return xr.Variable(spec.dims, data, units)
 
 
 def _read(array: zarr.Array, index: Any, asarray: bool = True, lock: Any = None) -> np.ndarray:  # noqa: ARG001 - dask's

@@ -126,7 +126,7 @@ def test_a_dry_run_says_what_would_be_recorded_and_writes_nothing(
     run = open_run(runs / "one")
     for dim in GROWING:
         assert int(printed[dim][1]) == run.sizes[dim], dim
-    assert int(printed["snapshot"][2].replace(",", "")) == 4 * run.sizes["parameter"] + 8
+    assert int(printed["snapshot"][2].replace(",", "")) == 4 * run.sizes["parameter"] + 8 + 12 * run.sizes["layer"]
     assert set(run.attrs["recorder_seconds"]) == {"steps", "probes", "moments", "snapshots", "waiting"}
 
 

@@ -29,7 +29,7 @@ from thermodl.record import Recorder, RecorderSettings, open_run
 from thermodl.record.buffer import StepBuffer
 from thermodl.record.store import RunError
 
-SETTINGS = RecorderSettings(sketch_size=16, probe_every=50, snapshot_every=100)
+SETTINGS = RecorderSettings(sketch_size=16, probe_every=50, snapshot_every=10, snapshot_tolerance=0.1)
 
 
 def record(folder: Path, steps: int, done: mmap.mmap) -> None:

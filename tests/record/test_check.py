@@ -30,6 +30,7 @@ def record(
     double: bool = False,
     schedule: Callable[[int], float] | None = None,
     steps: int = STEPS,
+    tolerance: float = 0.0,
 ) -> None:
     """A small network on random data; 16 numbers keep up to 132 parameters of a layer."""
     generator = torch.Generator().manual_seed(1)
@@ -39,7 +40,7 @@ def record(
     model.to(dtype)
     optimizer = make(model)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule) if schedule else None
-    settings = RecorderSettings(sketch_size=16, snapshot_every=50, probe_every=20)
+    settings = RecorderSettings(sketch_size=16, snapshot_every=50, snapshot_tolerance=tolerance, probe_every=20)
     others = torch.Generator().manual_seed(2)
 
     def probe() -> torch.Tensor:
@@ -244,12 +245,30 @@ def test_a_wrong_learning_rate_throughout_is_found(run: Path) -> None:
 def test_inner_products_snapshots_and_ends_are_held_against_the_rest(run: Path) -> None:
     """One number off: θ·g in the identity, a snapshot, the final parameters."""
     change(run, "parameter_dot_gradient", lambda values: np.copyto(values[0, 150:151], 7.0))
-    change(run, "parameters", lambda values: np.copyto(values[3, 2:3], 1.0))
+    change(run, "parameters_code", lambda values: np.bitwise_xor(values[3, 2:], 2**20, out=values[3, 2:]))
     change(run, "final_parameters", lambda values: np.copyto(values[4:5], 1.0))
     named = defects(run)
     assert named["identity"][0].startswith("steps 0 to 256: the identity of all is open")
     assert named["snapshots"][0].startswith("snapshot 2: ‖θ‖² of 0.weight is")
     assert named["replay"][0].startswith(f"step {STEPS - 1}: the motion of 0 ")
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_coded_snapshots_are_held_to_their_tolerance(tmp_path: Path, double: bool) -> None:
+    """What they lack is no defect; a number that is off, an error above the tolerance, a wrong quantum are."""
+    record(tmp_path / "run", OPTIMIZERS["decay"], double=double, tolerance=0.1)
+    assert not defects(tmp_path / "run")
+    assert "snapshots to 0.1 of the motion between them" in found(tmp_path / "run")["snapshots"].found
+    for name, edit, message in (
+        ("parameters_code", lambda v: np.bitwise_xor(v[3, 4:5], 128, out=v[3, 4:5]), "snapshot 4: "),
+        ("snapshot_error", lambda v: np.copyto(v[0, 2:3], 0.2), "snapshot 2: the rms error of 0.weight is 0.2 of its"),
+        ("snapshot_error", lambda v: np.copyto(v[0, 2:3], np.nan), "snapshot 2: the rms error of 0.weight is nan of"),
+        ("snapshot_quantum", lambda v: np.multiply(v[2, 5:6], 1.2, out=v[2, 5:6]), "snapshot 5: "),
+    ):
+        copy = Path(shutil.copytree(tmp_path / "run", tmp_path / "copy"))
+        change(copy, name, edit)
+        assert defects(copy)["snapshots"][0].startswith(message), defects(copy)["snapshots"]
+        shutil.rmtree(copy)
 
 
 def test_values_that_are_not_finite(run: Path) -> None:

@@ -48,7 +48,13 @@ TABLE = {
     "checkpoint_every": 20,
     "evaluate_every": 30,
     "device": "cpu",
-    "recorder": {"probe_every": 3, "sketch_size": 8, "snapshot_every": 16, "flush_seconds": 0.02},
+    "recorder": {
+        "probe_every": 3,
+        "sketch_size": 8,
+        "snapshot_every": 4,
+        "snapshot_tolerance": 0.1,
+        "flush_seconds": 0.02,
+    },
 }
 CASES = {
     "shuffle, momentum": {},

@@ -1,5 +1,7 @@
 """Settings: the id is that of their content, and a mistake is named."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,11 @@ def test_the_id_is_that_of_the_content(tmp_path: Path) -> None:
     two = make_settings({"recorder": {"sketch_size": 64, "probe_every": 10}, "steps": RunSettings().steps})
     assert one.run_id() == two.run_id()
     assert one.run_id() != make_settings({"recorder": {"sketch_size": 64}}).run_id()
+    # It came after the first recordings, whose ids must stay.
+    older = one.model_dump()
+    del older["recorder"]["snapshot_tolerance"]
+    assert one.run_id() == hashlib.sha256(json.dumps(older, sort_keys=True).encode()).hexdigest()[:16]
+    assert one.run_id() != make_settings(older | {"recorder": {"snapshot_tolerance": 0.1}}).run_id()
 
 
 @pytest.mark.parametrize(

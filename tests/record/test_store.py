@@ -16,7 +16,7 @@ import xarray as xr
 from thermodl.record import store
 from thermodl.record.store import RunError, RunWriter, list_runs, open_run, read_attributes, run_state
 
-SIZES = {"layer": 2, "group": 1, "sketch": 3, "parameter": 5, "optimizer_group": 1}
+SIZES = {"layer": 2, "group": 1, "sketch": 3, "parameter": 4, "optimizer_group": 1}
 ARRAYS = ["step", "loss", "gradient_squared", "parameter_sketch"]
 DESCRIPTION = {
     "layers": [{"name": name, "shape": [2], "size": 2, "group": "block", "optimizer_group": 0} for name in ("a", "b")],
@@ -116,7 +116,8 @@ def test_events_beyond_the_committed_steps_are_not_shown(tmp_path: Path) -> None
     """A writer that was killed between them: an evaluation and a window may end where the steps do, nothing later."""
     writer = write(tmp_path / "run", 10, None)
     writer.append("probe", {"probe_step": np.array([0.0, 9.0, 10.0]), "noise_trace": np.ones((2, 3))})
-    writer.append("snapshot", {"snapshot_step": np.array([0.0, 10.0, 20.0]), "parameters": np.ones((5, 3))})
+    writer.write_fixed("initial_parameters", np.ones(4))
+    writer.append("snapshot", {"snapshot_step": np.array([0.0, 10.0, 20.0]), "parameters": np.ones((4, 3))})
     writer.append("window", {"window_start": np.array([0.0, 5.0, 10.0]), "window_stop": np.array([5.0, 10.0, 15.0])})
     writer.append("evaluation", {"evaluation_step": np.array([0.0, 10.0, 11.0])})
     run = open_run(tmp_path / "run").compute()
