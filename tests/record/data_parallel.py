@@ -90,7 +90,9 @@ def say_whether_disturbed(make: Callable[[], nn.Module], folder: Path, breaks: s
         train(model, target, breaks)
         states.append(model.state_dict())
     same = all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-    print("undisturbed" if same else "disturbed")
+    # To a file of its own: the processes' lines may run into each other.
+    said = folder.parent / f"{folder.name}-{find_rank()[0]}.said"
+    said.write_text("undisturbed" if same else "disturbed", "utf-8")
 
 
 if __name__ == "__main__":
