@@ -56,7 +56,7 @@ def _run(verb: str, *arguments: str) -> None:
     except SystemExit as stop:
         # Typer turns Ctrl-C into this, without a word.
         if stop.code == INTERRUPTED:
-            _interrupted()
+            _interrupted(verb)
         raise
     except Exception as error:
         from thermodl.record.store import UserError
@@ -100,8 +100,9 @@ def _settings_help() -> str:
     return "\n".join(["\b", "Settings, for --set and TOML files, with their defaults:", *entries(RunSettings, "")])
 
 
-def _interrupted() -> None:
-    print("thermodl: interrupted; what was written before is safe", file=sys.stderr)
+def _interrupted(verb: str = "") -> None:
+    go_on = "; the same command with --resume goes on" if verb == "record" else ""
+    print(f"thermodl: interrupted; what was written before is safe{go_on}", file=sys.stderr)
 
 
 def _fail(message: str) -> None:

@@ -14,7 +14,7 @@ def demo(
 ) -> None:
     """Train a small CNN twice on the embedded Fashion-MNIST part, with shuffled epochs and with independent batches,
     analyze both, write a report, and print in five lines what was found. What is there already is not made again; a
-    demo that was interrupted is begun anew.
+    demo that was interrupted goes on from its last checkpoint, or is begun anew where there is none.
 
     \b
     thermodl demo
@@ -23,6 +23,7 @@ def demo(
     from thermodl.data import DEMO
     from thermodl.record.cli import record_run
     from thermodl.record.settings import make_settings, read_toml
+    from thermodl.record.store import CHECKPOINT
     from thermodl.viewer.cli import report
 
     print("1/3 recording two trainings", flush=True)
@@ -32,7 +33,9 @@ def demo(
         table = read_toml(file)
         del table["name"]
         settings = make_settings(table, str(file))
-        record_run(settings, folder, overwrite=is_left_over(folder, settings.run_id()))
+        left_over = is_left_over(folder, settings.run_id())
+        resumable = left_over and (folder / CHECKPOINT).is_file()
+        record_run(settings, folder, resume=resumable, overwrite=left_over and not resumable)
     print("2/3 analyzing both", flush=True)
     analyze(runs=folders)
     print("3/3 writing the report", flush=True)

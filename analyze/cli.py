@@ -67,6 +67,8 @@ def analyze(
         print(f"{run}", flush=True)
         try:
             errors = analyze_run(run, wanted, settings, name=name, force=force, progress=_Lines())
+        except BrokenPipeError:  # nobody reads what is printed any more
+            raise
         except Exception as error:  # whatever is wrong with one run, the others are analyzed
             errors = {"": error}
         # Several analyses may fail for one reason, which is said once.

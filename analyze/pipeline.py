@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from thermodl.record.store import read_attributes
+from thermodl.record.store import read_attributes, run_folder
 
 from . import physics
 from .quantities import MIN_STEPS
@@ -66,11 +66,12 @@ def analyze(
         raise AnalysisError(
             f"{path} has {attributes['committed']['step']} committed steps; at least {MIN_STEPS} are needed"
         )
+    files = _count_bytes(path)
     run: xr.Dataset | None = None
     errors: dict[str, Exception] = {}
     for analysis in wanted:
         module = physics.load(analysis)
-        key = cache_key(attributes, analysis, module.VERSION, _used(settings, module.USES))
+        key = cache_key(attributes, files, analysis, module.VERSION, _used(settings, module.USES))
         if not force and _holds(path, name, analysis, key):
             report(analysis, "cached")
             continue
@@ -83,6 +84,8 @@ def analyze(
             forget_results(path, name, analysis)
             errors[analysis] = error
             report(analysis, f"not defined: {error}")
+        except BrokenPipeError:  # nobody reads what is printed any more
+            raise
         except Exception as error:  # one analysis that breaks must not cost the others
             errors[analysis] = error
             report(analysis, "failed")
@@ -91,10 +94,15 @@ def analyze(
     return errors
 
 
-def cache_key(attributes: dict[str, Any], analysis: str, analysis_version: int, used: dict[str, Any]) -> str:
-    """Hash of everything that a result depends on: the recording and how much of it, the method, and its settings."""
+def cache_key(
+    attributes: dict[str, Any], files: dict[str, int], analysis: str, analysis_version: int, used: dict[str, Any]
+) -> str:
+    """Hash of everything that a result depends on: the recording and how much of it, the method, and its settings.
+
+    `files` are the bytes of each array, so that a recording which lost some since is read, and refused, again.
+    """
     parts = {
-        "run": [attributes.get("run_id"), attributes.get("started")],
+        "run": [attributes.get("run_id"), attributes.get("started"), files],
         "committed": attributes["committed"],
         "analysis": [analysis, analysis_version, KERNELS_VERSION],
         "settings": used,
@@ -125,6 +133,15 @@ def find_changes(attributes: Mapping[str, Any], stored: Mapping[str, Any]) -> li
         if made_by != (physics.load(str(analysis)).VERSION, KERNELS_VERSION):
             changes.append("analysis")
     return changes
+
+
+def _count_bytes(path: str | Path) -> dict[str, int]:
+    """Bytes that the chunks of each array take on the disk."""
+    arrays = sorted(entry for entry in (run_folder(path) / "run.zarr").iterdir() if entry.is_dir())
+    return {
+        array.name: sum(file.stat().st_size for file in array.rglob("*") if file.is_file() and file.name != "zarr.json")
+        for array in arrays
+    }
 
 
 def _holds(path: str | Path, name: str, analysis: str, key: str) -> bool:

@@ -228,8 +228,12 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
     run = run[[name for name in names if name in run]].compute()
     if request != "auto":
         start, stop = (int(number) for number in request.split(":"))
-        if stop > steps or stop - start < MIN_STEPS:
-            raise AnalysisError(f"segment {request}: expected at least {MIN_STEPS} steps within 0:{steps}")
+        if stop > steps:
+            raise AnalysisError(
+                f"segment {request} ends after the last of {steps} steps; expected one within 0:{steps}"
+            )
+        if stop - start < MIN_STEPS:
+            raise AnalysisError(f"segment {request} holds {stop - start} steps; expected at least {MIN_STEPS}")
         _refuse_divergence(run, start, stop)
         return judge_segment(run, start, stop)
     _refuse_divergence(run, 0, steps)

@@ -101,7 +101,10 @@ def read_checkpoint(folder: Path, settings: RunSettings) -> dict[str, Any] | Non
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C is only noted, for the loop to ask after each step; a second one acts at once."""
+    """Inside, the first Ctrl-C is only noted, for the loop to ask after each step; a second one acts at once.
+
+    So is SIGTERM, by which batch systems stop a job.
+    """
     asked = False
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -111,11 +114,12 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         asked = True
 
     try:
-        before = signal.signal(signal.SIGINT, note)
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not in the main thread, where Ctrl-C does not arrive
         yield lambda: False
         return
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

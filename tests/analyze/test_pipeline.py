@@ -319,13 +319,18 @@ def test_a_damaged_recording_costs_the_analyses_that_need_it(tmp_path: Path) -> 
     write_walk(tmp_path / "run")
     array = tmp_path / "run" / "run.zarr" / "gradient_squared"
     chunk = array / "c" / "0" / "1"
-    chunk.write_bytes(chunk.read_bytes()[:20])
-    reasons = analyze(tmp_path / "run")
-    assert sorted(reasons) == ["dissipation", "stationarity", "temperature"]
-    assert all("gradient_squared is damaged" in str(reason) for reason in reasons.values())
+    shutil.copytree(tmp_path / "run", tmp_path / "whole")
+    # Also where all was analyzed while the recording was whole.
+    assert analyze(tmp_path / "whole") == {}
+    for run in ("run", "whole"):
+        damaged = tmp_path / run / chunk.relative_to(tmp_path / "run")
+        damaged.write_bytes(damaged.read_bytes()[:20])
+        reasons = analyze(tmp_path / run)
+        assert sorted(reasons) == ["dissipation", "stationarity", "temperature"]
+        assert all("gradient_squared is damaged" in str(reason) for reason in reasons.values())
     assert sorted(open_results(tmp_path / "run")) == ["correlation", "diffusion"]
     chunk.unlink()
-    reasons = analyze(tmp_path / "run", force=True)
+    reasons = analyze(tmp_path / "run")
     assert sorted(reasons) == ["dissipation", "stationarity", "temperature"]
     assert all("gradient_squared lacks its chunk c/0/1, which" in str(reason) for reason in reasons.values())
     (array / "zarr.json").write_text("{", "utf-8")
