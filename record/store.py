@@ -364,7 +364,11 @@ class RunWriter:
 
     def _require_store(self) -> None:
         """Refuse to go on where the store was taken away: zarr would quietly make the folders again, half empty."""
-        if _identity(self._path) != self._identity or not (self._path / "zarr.json").is_file():
+        there = [self._path / "zarr.json"]
+        if "initial_parameters" in self._arrays:
+            # Of all metadata only these are never written again, and so not made again while somebody deletes them.
+            there.append(self._path / "initial_parameters" / "zarr.json")
+        if _identity(self._path) != self._identity or not all(file.is_file() for file in there):
             self._committed = dict.fromkeys(GROWING, 0)
             raise RunError(f"{self._path} has disappeared")
 
