@@ -320,7 +320,7 @@ def test_no_step_waits_for_the_device(
     """Not one call that would, between two flushes; and each kind is found where it is put in."""
     model = small_model(torch.float32)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
-    monkeypatch.setattr(observables, "measure", lambda *args: observables.measure_on_device(*args[:-1]))
+    monkeypatch.setattr(observables, "measure", lambda *args: observables.measure_on_device(*args[:7]))
     settings = RecorderSettings(probe_every=0, snapshot_every=0, sketch_size=8, flush_seconds=3600)
     with (
         Recorder(model, optimizer, tmp_path / "run", settings=settings) as recorder,
@@ -330,8 +330,10 @@ def test_no_step_waits_for_the_device(
         for step in range(5):
             x, y = batch(step, dtype=torch.float32)
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
+            for _ in range(2):
+                loss = F.cross_entropy(model(x), y)
+                loss.backward()
+                recorder.micro_batch()
             optimizer.step()
             recorder.log(loss=loss if culprit is None else torch.as_tensor(culprit(loss.detach())))
     assert syncs.count == (0 if culprit is None else 5)
