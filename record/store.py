@@ -287,7 +287,7 @@ class RunWriter:
 
     def bytes_on_disk(self) -> dict[str, int]:
         """What the recording takes, by growing dimension, and "" for all else; call it when nothing waits."""
-        sizes = dict.fromkeys(("", *GROWING), 0)
+        sizes: dict[str, int] = dict.fromkeys(("", *GROWING), 0)
         for name, array in self._arrays.items():
             files = [path for path in (self._path / name).rglob("*") if path.is_file()]
             sizes[_growing_dim(array) or ""] += sum(path.stat().st_size for path in files)
