@@ -58,7 +58,7 @@ def unpack(archive: Path, cache: Path, endings: Sequence[str]) -> Path:
     except _Refused as error:
         raise SettingsError(f"--data {archive} is not unpacked: {error}") from error
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError) as error:
-        # RuntimeError: NotImplementedError of zipfile, for a compression it does not know.
+        # A RuntimeError is what zipfile raises for a compression that it does not know.
         raise SettingsError(f"--data {archive} cannot be unpacked: {error or type(error).__name__}") from error
 
 
