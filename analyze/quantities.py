@@ -54,15 +54,19 @@ def hyperparameters(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.Dat
 
 def group_hyperparameters(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """η, μ and ν of the model's groups, each (group, step); NaN where the layers of a group differ in any of them."""
-    of_layers = hyperparameters(run)
-    members = [np.flatnonzero(run["layer_group"].values == name) for name in run["group"].values]
+    of_layer, layer_group = run["layer_optimizer_group"].values, run["layer_group"].values
+    rows = [np.unique(of_layer[layer_group == name]) for name in run["group"].values]
+    # Filled up with the first of each, which changes neither the least nor the greatest.
+    most = max(len(row) for row in rows)
+    filled = np.array([np.concatenate([row, np.repeat(row[:1], most - len(row))]) for row in rows])
+    members = xr.DataArray(filled, dims=("group", "member"))
+    eta, mu, nu = (run[name].isel(optimizer_group=members) for name in ("learning_rate", "momentum", "dampening"))
 
     def shared(data: xr.DataArray) -> xr.DataArray:
-        parts = [data.isel(layer=layers) for layers in members]
-        equal = [part.min("layer").where(part.min("layer") == part.max("layer")) for part in parts]
-        return xr.concat(equal, "group").drop_vars("step", errors="ignore")
+        least = data.min("member", skipna=False)
+        return least.where(least == data.max("member", skipna=False)).drop_vars("step", errors="ignore")
 
-    eta, mu, nu = (shared(data) for data in of_layers)
+    eta, mu, nu = shared(eta), shared(mu), shared(xr.where(mu == 0, 0.0, nu))
     defined = eta.notnull() & mu.notnull() & nu.notnull()
     return eta.where(defined), mu.where(defined), nu.where(defined)
 
@@ -114,14 +118,17 @@ def group_sizes(run: xr.Dataset) -> xr.DataArray:
     return group_sum(run["layer_size"].astype(float), run)
 
 
-def displacement_dimensions(run: xr.Dataset, positions: xr.DataArray, lag: int) -> tuple[xr.DataArray, xr.DataArray]:
+def displacement_dimensions(
+    run: xr.Dataset, positions: xr.DataArray, lag: int
+) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """How many directions displacements at a lag fill, and how well the sketch knows their squared length.
 
     Of at most 256 displacements that do not overlap; groups are taken as independent of each other.
 
     Returns:
-        d_eff = (tr C)²/tr C² of displacements about their mean, and the relative error √(2/(k d_eff)) of the squared
-        length in the sketch of displacements as they are, 0 where the sketch is exact; both (group,), `all` first.
+        d_eff = (tr C)²/tr C² of displacements about their mean; that of their sketches, which is less, about
+        1/(1/d_eff + 1/k); and the relative error √(2/(k d_eff)) that the sketch gives the mean squared length of
+        displacements as they are, 0 where it is exact. All (group,), `all` first.
     """
     increments = positions.isel(step=slice(None, None, lag)).diff("step")
     increments = increments.isel(step=slice(-256, None)).values.transpose(0, 2, 1)
@@ -137,13 +144,16 @@ def displacement_dimensions(run: xr.Dataset, positions: xr.DataArray, lag: int) 
 
     traces, squares = trace_and_square(increments - increments.mean(1, keepdims=True))
     lengths, of_lengths = trace_and_square(increments)
+    sketched = np.where(exact, squares, squares * (1 + 1 / width) + traces**2 / width)
     variances = np.where(exact, 0.0, 2 * of_lengths / width)
     with np.errstate(invalid="ignore", divide="ignore"):
         dimensions = [np.sum(traces) ** 2 / np.sum(squares), *(traces**2 / squares)]
+        of_sketches = [np.sum(traces) ** 2 / np.sum(sketched), *(traces**2 / sketched)]
         relative = [np.sqrt(np.sum(variances)) / np.sum(lengths), *(np.sqrt(variances) / lengths)]
     coords = {"group": group_names(run)}
     return (
         xr.DataArray(np.nan_to_num(dimensions, nan=1.0), dims="group", coords=coords),
+        xr.DataArray(np.nan_to_num(of_sketches, nan=1.0), dims="group", coords=coords),
         xr.DataArray(np.nan_to_num(relative), dims="group", coords=coords),
     )
 

@@ -17,7 +17,8 @@ noise do not make it too small. The prediction is that of free motion under whit
     D = η²(1−ν)² tr C/(2(1−μ)² P),   MSD(τ) = η²(1−ν)²C/(1−μ)² [τ − 2μ(1−μ^τ)/(1−μ²)].
 
 Errors hold the sketch's own relative error √(2/(k d_eff)), with d_eff = (tr C)²/tr C² of the displacements; it is 0
-where a group has no more than k parameters. Two-time errors are those of one Gaussian displacement, √(2/d_eff).
+where a group has no more than k parameters. Two-time errors are those of one Gaussian displacement with as many degrees
+of freedom as its sketch has dimensions, times the independent ones that the average over its few origins holds.
 For confined motion `detrended_…` reads high at the longest lags, by up to a third, since its ends do not drift apart.
 Where layers have different hyper-parameters D per SGD time is taken group by group; NaN where those of a group differ.
 """
@@ -46,7 +47,7 @@ from ..quantities import (
 )
 from ..settings import AnalysisError, AnalysisSettings
 
-VERSION = 2
+VERSION = 3
 USES = ("segment", "lags_per_decade", "diffusion_lag", "waiting_times")
 TITLE = "Diffusion"
 TITLE_ZH = "扩散"
@@ -98,9 +99,10 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     lags = series.log_lags(part.sizes["step"] // 4, settings.lags_per_decade)
     lag = _diffusion_lag(part, settings.diffusion_lag)
     positions = part["parameter_sketch"]
-    dimensions, relative = displacement_dimensions(run, positions, lag)
+    _, dimensions, relative = displacement_dimensions(run, positions, lag)
 
-    results = _time_averages(run, positions, lags, sizes, relative)
+    collective = _collective(run, positions, lags)
+    results = _time_averages(run, positions, collective, lags, sizes, relative)
     coefficient = _coefficient(run, positions, lag, sizes, relative)
     results |= errorbar.named(
         "diffusion_coefficient", coefficient, "parameter2 step-1", "diffusion coefficient D", "扩散系数 D"
@@ -118,7 +120,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         )
     if is_sgd(run) and part.sizes.get("probe"):
         results |= _predictions(part, lags, sizes)
-    results |= _two_time(run, settings.waiting_times, lags, sizes, dimensions, relative)
+    results |= _two_time(run, settings.waiting_times, collective, lags, sizes, dimensions, relative)
     drift = (positions.isel(step=-1) - positions.isel(step=0)) / (part.sizes["step"] - 1)
     results["drift_velocity_squared"] = (with_all((drift**2).sum("sketch"), run) / sizes).assign_attrs(
         units="parameter2 step-2", long_name="squared drift velocity", long_name_zh="漂移速度平方"
@@ -163,11 +165,15 @@ def _diffusion_lag(part: xr.Dataset, wanted: int | None) -> int:
 
 
 def _time_averages(
-    run: xr.Dataset, positions: xr.DataArray, lags: np.ndarray, sizes: xr.DataArray, relative: xr.DataArray
+    run: xr.Dataset,
+    positions: xr.DataArray,
+    collective: xr.DataArray,
+    lags: np.ndarray,
+    sizes: xr.DataArray,
+    relative: xr.DataArray,
 ) -> dict[str, xr.DataArray]:
     """Time-averaged displacements with their errors, and the local exponents."""
     total = positions.sizes["step"] - 1
-    collective = _collective(run, positions, lags)
     detrended = _collective(run, _without_drift(positions), lags)
     exact = xr.apply_ufunc(
         lambda x: np.stack([series.mean_squared_displacement(group)[lags] for group in x]),
@@ -248,6 +254,7 @@ def _predictions(part: xr.Dataset, lags: np.ndarray, sizes: xr.DataArray) -> dic
 def _two_time(
     run: xr.Dataset,
     count: int,
+    collective: xr.DataArray,
     lags: np.ndarray,
     sizes: xr.DataArray,
     dimensions: xr.DataArray,
@@ -269,13 +276,22 @@ def _two_time(
         dask_gufunc_kwargs={"output_sizes": {"waiting_time": len(waiting), "lag": len(lags)}},
     )
     value = (with_all(found, run) / sizes).assign_coords(waiting_time=waiting)
-    lag = xr.DataArray(lags, dims="lag")
-    independent = np.maximum(1.0, width / lag)
+    averaged = xr.apply_ufunc(
+        lambda x: np.stack([series.averaged_variance(group, lags, width) for group in x]),
+        collective.chunk({"lag": -1, "step": -1}),
+        input_core_dims=[["lag", "step"]],
+        output_core_dims=[["lag"]],
+        dask="parallelized",
+        output_dtypes=[float],
+    )
+    single = xr.apply_ufunc(
+        series.single_square_error, dimensions / averaged, dask="parallelized", output_dtypes=[float]
+    )
     text = {"units": "parameter2", "long_name": "two-time mean squared displacement", "long_name_zh": "双时均方位移"}
     name = "two_time_mean_squared_displacement"
     return {
         name: value.assign_attrs(text | {"ancillary_variables": f"{name}_stderr"}),
-        f"{name}_stderr": (value * np.sqrt(2 / dimensions / independent + relative**2)).assign_attrs(
+        f"{name}_stderr": _with_sketch(value, value * single, relative).assign_attrs(
             units="parameter2",
             long_name="standard error of the two-time mean squared displacement",
             long_name_zh="双时均方位移的标准误差",

@@ -44,7 +44,7 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings
 
-VERSION = 2
+VERSION = 3
 USES = ("segment", "windows")
 TITLE = "Effective temperature"
 TITLE_ZH = "有效温度"
@@ -185,7 +185,7 @@ def _without_drift(run: xr.Dataset, kinetic: errorbar.Estimate, per_parameter: x
     product = (halves[0] * halves[1]).sum("sketch", skipna=False)
     norms = (halves[0] ** 2).sum("sketch", skipna=False) * (halves[1] ** 2).sum("sketch", skipna=False)
     longest = float(mu.max()) if bool(mu.notnull().any()) else 0.0
-    dimensions, _ = displacement_dimensions(run, run["parameter_sketch"], max(1, int(1 / (1 - longest))))
+    dimensions, _, _ = displacement_dimensions(run, run["parameter_sketch"], max(1, int(1 / (1 - longest))))
     sizes = group_sizes(run)
     dimensions, sizes = (values.isel(group=slice(1, None)).drop_vars("group") for values in (dimensions, sizes))
     variance = (norms**0.5 - product).clip(min=0) ** 2 / dimensions

@@ -177,6 +177,14 @@ def test_effective_dimension_sees_through_the_sketch(true_dimension: int) -> Non
     assert found == pytest.approx(true_dimension, rel=0.25)
 
 
+@pytest.mark.parametrize("freedom", [1, 2, 5, 20, 100])
+def test_error_of_a_single_square_covers(freedom: int) -> None:
+    """x(1 ± 1.96 r) holds the mean of x in 95 % of cases, also where x is the square of one number."""
+    error = float(series.single_square_error(np.array(float(freedom))))
+    squares = np.random.default_rng(10).chisquare(freedom, 100_000) / freedom
+    assert np.mean(np.abs(squares - 1) <= 1.959964 * error * squares) == pytest.approx(0.95, abs=0.003)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "dimensions", "lowest"), [(4000, 4, 0.93), (1000, 4, 0.93), (1000, 16, 0.93), (250, 16, 0.90)]

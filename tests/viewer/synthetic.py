@@ -9,6 +9,7 @@ import xarray as xr
 
 from thermodl.analyze import physics
 from thermodl.analyze.results import write_results
+from thermodl.analyze.settings import KERNELS_VERSION
 from thermodl.record.store import RunWriter, read_attributes
 
 GROUPS = ["conv1", "conv2", "fc1", "fc2"]
@@ -118,6 +119,7 @@ def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, na
         data = make(rng, 156.0 if sampling == "shuffle" else np.nan) if analysis == "diffusion" else make(rng)
         data.attrs = _dataset_attributes(analysis) | {
             "analysis_version": physics.load(analysis).VERSION,
+            "kernels_version": KERNELS_VERSION,
             "run_id": recorded["run_id"],
             "started": recorded["started"],
             "committed_steps": recorded["committed"]["step"],
