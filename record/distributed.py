@@ -72,6 +72,15 @@ def mean_gradients(gradients: Sequence[Tensor | None], sizes: Sequence[int], lik
     return list(mean_over_ranks(torch.cat(parts)).split(list(sizes)))
 
 
+def from_rank_0(vectors: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+    """What rank 0 has of some flat vectors, in one exchange; the others bring their own, of the same sizes."""
+    if find_rank()[1] == 1:
+        return list(vectors)
+    together = torch.cat(list(vectors))
+    dist.broadcast(together, 0)
+    return list(together.split(list(sizes)))
+
+
 class SilentWriter:
     """In place of a `RunWriter` on the ranks that do not write."""
 

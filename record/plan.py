@@ -61,7 +61,7 @@ def make_plan(settings: RunSettings) -> Plan:
         train(trial.model_copy(update={"steps": steps}), Path(folder) / "run")
         run = open_run(Path(folder) / "run")
         clock = run["wall_time"].values
-        events = {dim: run[f"{dim}_step"].values for dim in ("probe", "snapshot") if f"{dim}_step" in run}
+        events = {dim: run[f"{dim}_step"].values for dim in ("probe", "curvature", "snapshot") if f"{dim}_step" in run}
         seconds = run.attrs["recorder_seconds"]
         sizes = {
             dim: sum(
@@ -77,6 +77,7 @@ def make_plan(settings: RunSettings) -> Plan:
     planned = {
         "step": settings.steps,
         "probe": _count(recorder.probe_every, settings.steps),
+        "curvature": _count(recorder.curvature_every, settings.steps),
         "window": -(-settings.steps // window) if window else 0,
         "snapshot": _count(recorder.snapshot_every, settings.steps),
         "evaluation": _count(settings.evaluate_every, settings.steps) + 1,
@@ -84,6 +85,7 @@ def make_plan(settings: RunSettings) -> Plan:
     each = {
         "step": seconds["steps"] / steps,
         "probe": seconds["probes"] / max(1, tried["probe"]),
+        "curvature": seconds["curvature"] / max(1, tried["curvature"]),
         # A window costs at each of its steps.
         "window": seconds["moments"] / steps * window,
         "snapshot": seconds["snapshots"] / max(1, tried["snapshot"]),

@@ -32,15 +32,25 @@ def probe_gradient(
     """
     with undisturbed(model, parameters), torch.enable_grad():
         torch.manual_seed(seed)
-        try:
-            value = loss()
-        except StopIteration:
-            raise ValueError("the probe has no more batches; it must go on for ever") from None
-        if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
-            raise ValueError(f"probe must return a mini-batch loss, a scalar tensor with a gradient; got {value!r}")
+        value = draw_loss(loss)
         free = [parameter for parameter in parameters if parameter.requires_grad]
-        gradients = iter(torch.autograd.grad(value.reshape(()), free, allow_unused=True))
+        gradients = iter(torch.autograd.grad(value, free, allow_unused=True))
         return value.detach(), [next(gradients) if parameter.requires_grad else None for parameter in parameters]
+
+
+def draw_loss(loss: Callable[[], Tensor]) -> Tensor:
+    """The loss of a new mini-batch, a tensor without dimensions.
+
+    Raises:
+        ValueError: if it is no scalar tensor with a gradient, or there are no more batches.
+    """
+    try:
+        value = loss()
+    except StopIteration:
+        raise ValueError("the probe has no more batches; it must go on for ever") from None
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+        raise ValueError(f"probe must return a mini-batch loss, a scalar tensor with a gradient; got {value!r}")
+    return value.reshape(())
 
 
 @contextlib.contextmanager

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from . import observables
 from .buffer import CLOCKS, HYPERPARAMETERS, StepBuffer
-from .distributed import SilentWriter, find_rank, in_all_ranks, mean_gradients, mean_over_ranks
+from .curvature import hessian_product
+from .distributed import SilentWriter, find_rank, from_rank_0, in_all_ranks, mean_gradients, mean_over_ranks
 from .hooks import StepHooks, has_overflow, loss_scale
 from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, momentum_of, unwrap_optimizer
 from .moments import MomentWindow
@@ -36,8 +37,10 @@ from .store import GROWING, NAME, RESERVED, RunError, RunWriter, first_line, gro
 
 _MEASURED = {"skipped", *CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
+_CURVATURE_STREAM = 2**62
+"""seeds of the random numbers inside a probe, of each rank and step, and inside a curvature"""
 _STRETCH = 256
-_SPENT: tuple[str, ...] = ("steps", "probes", "moments", "snapshots", "waiting")
+_SPENT: tuple[str, ...] = ("steps", "probes", "curvature", "moments", "snapshots", "waiting")
 _LARGE = 2**18
 """parameters from which a second thread is worth waking at every step"""
 _SNAPSHOTS = 64
@@ -62,7 +65,8 @@ class Recorder:
         folder: the run folder, made if missing; `run.zarr` is written inside.
         probe: a function without arguments that draws its own mini-batch, independent of the optimizer step's, of the
             same size and drawn in the same way, and returns its loss; it never runs out. The first probe draws twice,
-            to see whether it draws anew. Without it there is no noise temperature.
+            to see whether it draws anew. Without it there is no noise temperature. With `curvature_every` it is also
+            called for vᵀHv, and differentiated twice.
         settings: cadence and size of the channels.
         attributes: JSON-able facts to keep with the run, such as `sampling`, `batch_size`, `train_size`.
         overwrite: replace a recording that is already there.
@@ -93,10 +97,12 @@ class Recorder:
         self._probe = probe if self.settings.probe_every else None
         self._probe_checked = False
         self._probe_due = compile_schedule(self.settings.probe_every)
+        self._curvature_due = compile_schedule(self.settings.curvature_every)
         self._snapshot_due = compile_schedule(self.settings.snapshot_every)
         self._layers, self._groups = find_layers(model, optimizer)
         self._decay = decay_kind(optimizer)
         self._has_velocity = has_velocity(optimizer)
+        self._curvature = probe if self.settings.curvature_every and self._has_velocity else None
 
         self._device = self._layers[0].parameter.device
         double = all(layer.parameter.dtype == torch.float64 for layer in self._layers)
@@ -134,7 +140,9 @@ class Recorder:
         self._started = self._flushed = time.perf_counter()
         self._events: dict[str, list[dict[str, np.ndarray]]] = {dim: [] for dim in GROWING[1:]}
         self._pending: Future[None] | None = None
-        self._dropped = self._not_recorded()
+        self._dropped = self._not_recorded(probe is not None)
+        # Why arrays end before the recording does.
+        self._ended: dict[str, str] = {}
         committed = resume["writer"]["committed"] if resume else None
         self._writer = SilentWriter() if self._rank else self._create_run(dict(attributes or {}), overwrite, committed)
         if resume:
@@ -232,7 +240,11 @@ class Recorder:
     def _load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._step, self._sgd_time, self._kept = state["step"], state["sgd_time"], list(state["kept"])
         self._started = time.perf_counter() - state["wall_time"]
-        self._seconds, self._names, self._rates = dict(state["seconds"]), dict(state["names"]), list(state["rates"])
+        self._seconds, self._names, self._rates = (
+            self._seconds | state["seconds"],
+            dict(state["names"]),
+            list(state["rates"]),
+        )
         self._probe_checked, self._dropped = state["probe_checked"], dict(state["not_recorded"])
         self._writer.load_state_dict(state["writer"])
         self._reference.copy_(state["reference"])
@@ -278,15 +290,17 @@ class Recorder:
             # A probe is taken by all processes together, whatever has become of the recording.
             probe = self._probe if self._probe_due(self._step) else None
             probed = None if probe is None else self._take_probe(probe)
+            probe = self._curvature if self._curvature_due(self._step) else None
+            curved = None if probe is None else self._take_curvature(probe)
             if self._lost or self._rank:
                 self._measuring = True
             else:
-                self._measure_step(probed)
+                self._measure_step(probed, curved)
         except Exception as error:  # a measurement that fails is no reason for the training to fail
             self.flush()
             self._give_up(error)
 
-    def _measure_step(self, probed: tuple[Tensor, list[Tensor | None]] | None) -> None:
+    def _measure_step(self, probed: tuple[Tensor, list[Tensor | None]] | None, curved: Tensor | None) -> None:
         late = time.perf_counter() - self._flushed > self.settings.flush_seconds
         waiting = len(self._events["snapshot"])
         many = waiting and waiting >= min(_SNAPSHOTS, _SNAPSHOT_BYTES // self._reference.nbytes)
@@ -319,6 +333,9 @@ class Recorder:
         if probed is not None:
             self._record_probe(*probed, now)
             started = self._spend("probes", started)
+        if curved is not None:
+            self._hold("curvature", curvature_step=self._step, velocity_curvature=curved.cpu().numpy())
+            started = self._spend("curvature", started)
         if self._moments is not None:
             full = self._moments.add(now, [layer.part for layer in self._layers], self._step)
             self._hold("window", **(full or {}))
@@ -370,25 +387,34 @@ class Recorder:
         Where the momentum has just become 0, θ_{t−1} was not kept, but the buffer is v_t still.
         """
         group = self._optimizer.param_groups[layer.optimizer_group]
-        parameter, gradient, velocity, per_update = self._flat(layer.parameter), layer.parameter.grad, None, 0.0
+        parameter, gradient = self._flat(layer.parameter), layer.parameter.grad
         if parameter.device != self._device or parameter.numel() != layer.size:
             raise RunError(f"{layer.name} has moved to {parameter.device}, or its size has changed")
-        keeps = keeps_velocity(self._optimizer, group)
-        if keeps or not kept:
-            buffer = self._optimizer.state.get(layer.parameter, {}).get("momentum_buffer")
-            velocity = torch.zeros_like(parameter) if buffer is None else self._flat(buffer)
-            if self._previous is not None and not keeps:
-                self._previous[layer.part] = parameter
-        elif self._has_velocity and self._step and self._rates[layer.optimizer_group]:
-            per_update = -1 / self._rates[layer.optimizer_group]
-        sign, decay = -1.0 if group.get("maximize") else 1.0, 0.0
+        velocity, per_update = self._velocity(layer, kept)
+        if velocity is not None and self._previous is not None and not keeps_velocity(self._optimizer, group):
+            self._previous[layer.part] = parameter
         if gradient is not None:
             gradient = self._flat(gradient)
             if self._scale is not None:
                 gradient = gradient / self._scale.to(self._device)
-            # A layer without gradient is not decayed either.
-            decay = float(group.get("weight_decay", 0.0)) if self._decay == "coupled" else 0.0
-        return observables.Now(parameter, gradient, sign, decay, velocity, per_update)
+        return observables.Now(parameter, gradient, *self._penalty(layer), velocity, per_update)
+
+    def _velocity(self, layer: Layer, kept: bool) -> tuple[Tensor | None, float]:
+        """v_t, or None and what Δθ of the last step is to be multiplied with to give it."""
+        if keeps_velocity(self._optimizer, self._optimizer.param_groups[layer.optimizer_group]) or not kept:
+            buffer = self._optimizer.state.get(layer.parameter, {}).get("momentum_buffer")
+            parameter = self._flat(layer.parameter)
+            return torch.zeros_like(parameter) if buffer is None else self._flat(buffer), 0.0
+        if self._has_velocity and self._step and self._rates[layer.optimizer_group]:
+            return None, -1 / self._rates[layer.optimizer_group]
+        return None, 0.0
+
+    def _penalty(self, layer: Layer) -> tuple[float, float]:
+        """Sign and weight decay by which `p.grad` becomes the gradient that the optimizer descends."""
+        group = self._optimizer.param_groups[layer.optimizer_group]
+        # A layer without gradient is not decayed either.
+        decays = self._decay == "coupled" and layer.parameter.grad is not None
+        return -1.0 if group.get("maximize") else 1.0, float(group.get("weight_decay", 0.0)) if decays else 0.0
 
     def _complete_last_row(self, previous: Tensor) -> None:
         """The update of the last step, where no further step will tell it in time; NaN where θ_t was not kept.
@@ -427,7 +453,7 @@ class Recorder:
                 lambda: probe_gradient(self._model, parameters, probe, seed), self._reference
             )
         except Exception:
-            self._probe = None
+            self._probe = self._curvature = None
             raise
         flat = [None if gradient is None else self._flat(gradient) for gradient in gradients]
         means = mean_over_ranks(loss), mean_gradients(flat, self._layout[:, 1].tolist(), self._reference)
@@ -447,6 +473,58 @@ class Recorder:
         observables.measure_probe(now, others, self._layout, self._reference, self._signs, products, folded)
         values = dict(zip(observables.PROBE_PRODUCTS, products.cpu().numpy(), strict=True))
         self._hold("probe", probe_step=self._step, probe_loss=float(loss), **values, probe_sketch=folded.cpu().numpy())
+
+    def _take_curvature(self, probe: Callable[[], Tensor]) -> Tensor | None:
+        """v·(Hv) of each layer, of the global batch where there are several processes.
+
+        What goes wrong ends this channel alone, with a warning: many a kernel has no second derivative.
+        """
+        started = time.perf_counter()
+        parameters, sizes = [layer.parameter for layer in self._layers], self._layout[:, 1].tolist()
+        seed = _CURVATURE_STREAM + _PROBE_STREAM * (1 + self._rank) + self._step
+        try:
+            velocities = from_rank_0(in_all_ranks(self._velocities, self._reference), sizes)
+            images = in_all_ranks(
+                lambda: hessian_product(self._model, parameters, probe, velocities, seed), self._reference
+            )
+            products = torch.stack(
+                [
+                    self._curve(layer, velocity, image)
+                    for layer, velocity, image in zip(self._layers, velocities, images, strict=True)
+                ]
+            )
+        except Exception as error:
+            self._curvature = None
+            why = f"{type(error).__name__}: {first_line(error)}"
+            self._ended["velocity_curvature"] = f"none from step {self._step} on ({why})"
+            self._warn_once(f"the curvature vᵀHv is not recorded any more ({why}); all else is")
+            return None
+        products = mean_over_ranks(products)
+        self._spend("curvature", started)
+        return products
+
+    def _velocities(self) -> list[Tensor]:
+        """v_t of all layers before they are measured; only rank 0 has all that it takes."""
+        velocities = []
+        for layer, kept in zip(self._layers, self._kept, strict=True):
+            parameter = self._flat(layer.parameter)
+            if self._lost or self._rank:
+                velocities.append(torch.zeros_like(parameter))
+                continue
+            velocity, per_update = self._velocity(layer, kept)
+            if velocity is None and self._previous is not None:
+                # After a step that was not made, the last update is not known.
+                per_update = torch.nan if self._measuring else per_update
+                velocity = per_update * (parameter - self._previous[layer.part])
+            velocities.append(velocity)
+        return velocities
+
+    def _curve(self, layer: Layer, velocity: Tensor, image: Tensor | None) -> Tensor:
+        """v·(Hv), H of the loss that the optimizer descends."""
+        sign, decay = self._penalty(layer)
+        velocity = velocity.to(self._wide)
+        curve = decay * torch.dot(velocity, velocity)
+        return curve if image is None else curve + sign * torch.dot(velocity, self._flat(image).to(self._wide))
 
     def _compare_probes(self, gradients: list[Tensor | None], again: list[Tensor | None]) -> None:
         """Warn of a probe that gives the same gradients again at the same θ: it does not draw a new batch."""
@@ -489,7 +567,7 @@ class Recorder:
             "parameter": self._reference.numel(),
             "optimizer_group": len(self._optimizer.param_groups),
         }
-        not_recorded = self._not_recorded()
+        not_recorded = self._dropped
         arrays = (*CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES)
         dtype = "f8" if self._dtype == torch.float64 else "f4"
         sized_by_model = ("gradient_sketch", "probe_sketch", "gradient_mean", "gradient_second_moment", "parameters")
@@ -527,11 +605,15 @@ class Recorder:
             snapshot_tolerance=self.settings.snapshot_tolerance,
         )
 
-    def _not_recorded(self) -> dict[str, str]:
+    def _not_recorded(self, has_probe: bool) -> dict[str, str]:
         reasons = {}
+        if not self.settings.curvature_every:
+            reasons["velocity_curvature"] = "curvature_every is 0"
+        elif not has_probe:
+            reasons["velocity_curvature"] = "there is no probe"
         if not self._has_velocity:
             reason = f"the heavy-ball velocity is not defined for {type(self._optimizer).__name__}"
-            reasons |= dict.fromkeys(observables.VELOCITY, reason)
+            reasons = dict.fromkeys((*observables.VELOCITY, "velocity_curvature"), reason) | reasons
         if self._previous is None:
             reasons["update_squared"] = "the velocity tells it: Δθ = −η v_{t+1}, with Nesterov −η(g + μ v_{t+1})"
         if self._moments is None:
@@ -547,7 +629,7 @@ class Recorder:
         known = growing_dimension(name)
         if not NAME.fullmatch(name):
             why = "it is no plain name"
-        elif name in _MEASURED or known in ("probe", "window", "snapshot") or name == "evaluation_step":
+        elif name in _MEASURED or known in ("probe", "curvature", "window", "snapshot") or name == "evaluation_step":
             why = "the recorder measures it itself"
         elif name in RESERVED:
             why = "it is the name of a dimension or coordinate"
@@ -585,15 +667,19 @@ class Recorder:
             if events:
                 blocks.append((dim, _stack(events)))
                 events.clear()
-        self._pending = self._thread.submit(self._write, blocks, dict(self._seconds))
+        self._pending = self._thread.submit(self._write, blocks, self._notes())
 
-    def _write(self, blocks: list[tuple[str, dict[str, np.ndarray]]], seconds: dict[str, float]) -> None:
-        self._writer.note(recorder_seconds=seconds)
+    def _notes(self) -> dict[str, Any]:
+        """Attributes that change while recording."""
+        return {"recorder_seconds": dict(self._seconds), "not_recorded": self._dropped | self._ended}
+
+    def _write(self, blocks: list[tuple[str, dict[str, np.ndarray]]], notes: dict[str, Any]) -> None:
+        self._writer.note(**notes)
         for dim, block in blocks:
             self._writer.append(dim, {name: values for name, values in block.items() if name not in self._dropped})
 
     def _finish(self, state: str) -> None:
-        self._writer.note(recorder_seconds=self._seconds)
+        self._writer.note(**self._notes())
         self._writer.write_fixed("final_parameters", self._flatten_parameters().cpu().numpy())
         self._writer.close(state)
 

@@ -37,6 +37,10 @@ Due = Annotated[Schedule, AfterValidator(_check_schedule)]
 """every n steps (0: never), "log:10", "burst:8/200", or a list of steps; see `schedule`"""
 
 
+_LATER = ("snapshot_tolerance", "curvature_every")
+"""settings of the recorder that came after the first run ids"""
+
+
 class RecorderSettings(BaseModel):
     """What is recorded and how often; 0 switches a channel off.
 
@@ -47,6 +51,9 @@ class RecorderSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     probe_every: Due = Field(default=50, description="when to take an independent-batch probe")
+    curvature_every: Due = Field(
+        default=0, description="when to take the curvature along the velocity, vᵀHv, on a batch of the probe"
+    )
     sketch_size: CountOrOff = Field(
         default=256, description="numbers kept of each group's displacement, gradient and update"
     )
@@ -134,8 +141,9 @@ class RunSettings(BaseModel):
 
         A setting that came later counts only where it is not at its default, so that older runs keep their ids.
         """
-        later = None if self.recorder.snapshot_tolerance else {"recorder": {"snapshot_tolerance"}}
-        text = json.dumps(self.model_dump(exclude=later), sort_keys=True)
+        defaults = {name: RecorderSettings.model_fields[name].default for name in _LATER}
+        later = {name for name, default in defaults.items() if getattr(self.recorder, name) == default}
+        text = json.dumps(self.model_dump(exclude={"recorder": later}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,8 +1,8 @@
 """The run format: one Zarr v3 group per run, written once, readable with plain zarr or xarray.
 
 A run is the folder `runs/<name>/`; its recording is the group `run.zarr` inside. Every array has named dimensions
-with the growing one (`step`, `probe`, `window`, `snapshot`, `evaluation`) last, so that a time series is contiguous.
-Missing values are NaN (-1 for integers). The commit protocol:
+with the growing one (`step`, `probe`, `curvature`, `window`, `snapshot`, `evaluation`) last, so that a time series is
+contiguous. Missing values are NaN (-1 for integers). The commit protocol:
 
 1. the writer grows the arrays ahead of the data,
 2. a flush writes whole chunks, each with its checksum and replaced atomically by the file system,
@@ -37,7 +37,7 @@ FORMAT = "thermodl-run"
 FORMAT_VERSION = 1
 CHECKPOINT = "checkpoint.pt"
 """beside `run.zarr`; what `thermodl record --resume` goes on from"""
-GROWING = ("step", "probe", "window", "snapshot", "evaluation")
+GROWING = ("step", "probe", "curvature", "window", "snapshot", "evaluation")
 SILENT_AFTER_SECONDS = 120.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CHUNK_BYTES = 2**20
@@ -119,6 +119,15 @@ ARRAYS = (
     Array("gradient_dot", ("layer", "probe"), "f8", "loss2 parameter-2", "g·g′", "g·g′"),
     Array("probe_dot_displacement", ("layer", "probe"), "f8", "loss", "g′·(θ−θ_ref)", "g′·(θ−θ_ref)"),
     Array("probe_sketch", ("group", "sketch", "probe"), "f4", "loss parameter-1", "Pg′", "Pg′"),
+    Array("curvature_step", ("curvature",), "i8", "step", "step of the curvature", "曲率所在步"),
+    Array(
+        "velocity_curvature",
+        ("layer", "curvature"),
+        "f8",
+        "loss3 parameter-4",
+        "v·(Hv) of the layer, velocity before the step",
+        "该层的 v·(Hv)（步前速度）",
+    ),
     Array("window_start", ("window",), "i8", "step", "first step of the window", "窗口起始步"),
     Array("window_stop", ("window",), "i8", "step", "end step of the window", "窗口结束步"),
     Array(
@@ -239,6 +248,8 @@ class RunWriter:
 
     def _reopen(self, committed: Mapping[str, int]) -> None:
         self._attributes = read_attributes(self._folder)
+        # As there, for a checkpoint from before a dimension existed.
+        committed = dict.fromkeys(GROWING, 0) | dict(committed)
         there = self._attributes["committed"]
         if any(there[dim] < committed[dim] for dim in GROWING):
             raise RunError(
@@ -539,10 +550,10 @@ def open_run(path: str | Path) -> xr.Dataset:
         path: the run folder or its `run.zarr`.
 
     Returns:
-        A dataset of dask arrays with dimensions `step`, `layer`, `group`, `sketch`, `probe`, `snapshot`,
-        `evaluation`, `parameter`, `optimizer_group`; growing dimensions are one chunk, so that a time series is
-        never cut. Coordinates `layer` and `group` carry names; `layer_group` gives each layer's group. `parameters` are
-        decoded as they are read.
+        A dataset of dask arrays with dimensions `step`, `layer`, `group`, `sketch`, `probe`, `curvature`, `window`,
+        `snapshot`, `evaluation`, `parameter`, `optimizer_group`; growing dimensions are one chunk, so that a time
+        series is never cut. Coordinates `layer` and `group` carry names; `layer_group` gives each layer's group.
+        `parameters` are decoded as they are read.
 
     Raises:
         RunError: as `read_attributes`, or if an array is missing or unreadable.
