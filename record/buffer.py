@@ -35,7 +35,7 @@ class StepBuffer:
         self.count = 0
         self._clocks: list[Sequence[float]] = []
         self._hyperparameters: list[Sequence[Sequence[float]]] = []
-        self._scalars: dict[str, Tensor] = {}
+        self._extras: dict[str, Tensor] = {}
 
     def row(self, *, last: bool = False) -> tuple[Tensor, Tensor]:
         """The present row's places, or the last complete one's: `PRODUCTS` by layer, `SKETCHES` by group and k."""
@@ -52,12 +52,12 @@ class StepBuffer:
         self._clocks.append(clocks)
         self._hyperparameters.append(hyperparameters)
 
-    def put_scalar(self, name: str, value: float | Tensor) -> None:
-        """Attach a scalar to the last complete row."""
-        if name not in self._scalars:
-            dtype = self._products.dtype
-            self._scalars[name] = torch.full((self.capacity,), torch.nan, dtype=dtype, device=self._device)
-        self._scalars[name][self.count - 1] = value.detach() if isinstance(value, Tensor) else value
+    def put_extra(self, name: str, value: float | Tensor) -> None:
+        """Attach a scalar, or a vector (layer,), to the last complete row; rows without it have NaN."""
+        if name not in self._extras:
+            shape = (self.capacity, *value.shape) if isinstance(value, Tensor) else (self.capacity,)
+            self._extras[name] = torch.full(shape, torch.nan, dtype=self._products.dtype, device=self._device)
+        self._extras[name][self.count - 1] = value.detach() if isinstance(value, Tensor) else value
 
     def take(self) -> dict[str, np.ndarray]:
         """The complete rows as arrays with the step last, in host memory of their own; then clear."""
@@ -71,6 +71,7 @@ class StepBuffer:
         block = dict(zip(CLOCKS, clocks, strict=True))
         block |= dict(zip(HYPERPARAMETERS, hyperparameters, strict=True))
         block |= dict(zip(PRODUCTS, products, strict=True)) | dict(zip(SKETCHES, sketches, strict=True))
-        block |= {name: values[:n].to("cpu", copy=True).double().numpy() for name, values in self._scalars.items()}
+        for name, values in self._extras.items():
+            block[name] = np.moveaxis(values[:n].to("cpu", copy=True).double().numpy(), 0, -1)
         self.clear()
         return block

@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import observables
 from .buffer import CLOCKS, HYPERPARAMETERS, StepBuffer
+from .chunks import ChunkNoise
 from .curvature import hessian_product
 from .distributed import SilentWriter, find_rank, from_rank_0, in_all_ranks, mean_gradients, mean_over_ranks
 from .hooks import StepHooks, has_overflow, loss_scale
@@ -35,7 +37,8 @@ from .settings import RecorderSettings
 from .signs import draw_signs
 from .store import GROWING, NAME, RESERVED, RunError, RunWriter, first_line, growing_dimension, remove_recording
 
-_MEASURED = {"skipped", *CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
+_CHUNKS = ("chunk_noise_trace", "chunks")
+_MEASURED = {"skipped", *_CHUNKS, *CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
 _CURVATURE_STREAM = 2**62
 """seeds of the random numbers inside a probe, of each rank and step, and inside a curvature"""
@@ -125,6 +128,8 @@ class Recorder:
         self._step, self._sgd_time, self._passing = 0, 0.0, 0.0
         self._seconds: dict[str, float] = dict.fromkeys(_SPENT, 0.0)
         self._rates: list[float] = []
+        self._chunks: ChunkNoise | None = None
+        self._chunk_row: dict[str, float | Tensor] = {}
         # A step counts when it is made: until then what was measured before it is held.
         self._measuring = False
         self._held: list[tuple[str, dict[str, np.ndarray]]] = []
@@ -141,8 +146,8 @@ class Recorder:
         self._events: dict[str, list[dict[str, np.ndarray]]] = {dim: [] for dim in GROWING[1:]}
         self._pending: Future[None] | None = None
         self._dropped = self._not_recorded(probe is not None)
-        # Why arrays end before the recording does.
-        self._ended: dict[str, str] = {}
+        # Of what is not there, or ends before the recording does, as it turns out.
+        self._lacking = dict.fromkeys(set(_CHUNKS) - set(self._dropped), "micro_batch() was not called twice in a step")
         committed = resume["writer"]["committed"] if resume else None
         self._writer = SilentWriter() if self._rank else self._create_run(dict(attributes or {}), overwrite, committed)
         if resume:
@@ -165,6 +170,20 @@ class Recorder:
     def lost(self) -> str:
         """Why the recording stopped before its time, and how much of it is safe; empty as long as all is well."""
         return self._lost
+
+    def micro_batch(self) -> None:
+        """Measure a micro-batch: to be called after each `backward()` where a step accumulates several equal ones.
+
+        From K ≥ 2 of them the store has the noise of the step, `chunk_noise_trace`, without a probe. It costs one more
+        vector of the size of the gradient, and a pass over it each time. Between the last and `optimizer.step()` the
+        gradient must stay as it is: where it was clipped or unscaled the noise is NaN, because the sum is no longer
+        that of the micro-batches. With several data-parallel processes it does nothing.
+        """
+        if self._lost or self._closed or self._ranks > 1:
+            return
+        started = time.perf_counter()
+        self._attempt(self._add_micro_batch)
+        self._spend("steps", started)
 
     def log(self, **values: float | Tensor) -> None:
         """Attach scalars to the step just made: `loss`, `epoch`, `epoch_position`, `clip_factor`, or one's own.
@@ -191,7 +210,7 @@ class Recorder:
         self._logged |= set(values)
         if not self._skipped:
             for name, value in values.items():
-                self._buffer.put_scalar(name, value)
+                self._buffer.put_extra(name, value)
 
     def log_evaluation(self, **values: float) -> None:
         """Keep `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, or one's own, of the present parameters.
@@ -230,6 +249,7 @@ class Recorder:
             "names": self._names,
             "probe_checked": self._probe_checked,
             "not_recorded": self._dropped,
+            "lacking": self._lacking,
             "reference": self._reference,
             "previous": self._previous,
             "kept": self._kept,
@@ -246,6 +266,9 @@ class Recorder:
             list(state["rates"]),
         )
         self._probe_checked, self._dropped = state["probe_checked"], dict(state["not_recorded"])
+        self._lacking = dict(state.get("lacking", self._lacking))
+        if "velocity_curvature" in self._lacking:
+            self._curvature = None
         self._writer.load_state_dict(state["writer"])
         self._reference.copy_(state["reference"])
         if state["previous"] is not None:
@@ -286,6 +309,8 @@ class Recorder:
             self._scale, self._skips = loss_scale(self._optimizer)
             if self._skips:
                 self._note_skipped()
+                if self._chunks is not None:
+                    self._chunks.forget()
                 return
             # A probe is taken by all processes together, whatever has become of the recording.
             probe = self._probe if self._probe_due(self._step) else None
@@ -316,6 +341,7 @@ class Recorder:
         if self._previous is None and not all(keeps[: self._optimizer_groups]):
             self._previous = self._flatten_parameters()
         now = [self._now(layer, kept) for layer, kept in zip(self._layers, self._kept, strict=True)]
+        self._chunk_row = self._take_chunks(now)
         products, sketches = self._buffer.row()
         completes = self._buffer.count and self._previous is not None and not self._measuring
         if completes:
@@ -357,9 +383,27 @@ class Recorder:
         self._sgd_time += self._passing
         self._buffer.count += 1
         if self._skipped:
-            self._buffer.put_scalar("skipped", self._skipped)
+            self._buffer.put_extra("skipped", self._skipped)
         self._skipped = 0
+        for name, value in self._chunk_row.items():
+            self._buffer.put_extra(name, value)
+            self._lacking.pop(name, None)
+        self._chunk_row = {}
         self._logged.clear()
+
+    def _add_micro_batch(self) -> None:
+        if self._chunks is None:
+            self._chunks = ChunkNoise(self._reference, [layer.part for layer in self._layers], self._wide)
+        gradients = [layer.parameter.grad for layer in self._layers]
+        # How often a tensor was changed is told by no public name; a wrong count would only lose a measurement.
+        versions = [-1 if gradient is None else gradient._version for gradient in gradients]
+        self._chunks.add([None if gradient is None else self._flat(gradient) for gradient in gradients], versions)
+
+    def _take_chunks(self, now: list[observables.Now]) -> dict[str, float | Tensor]:
+        """What the micro-batches of the step tell; nothing if there were none."""
+        count = 0 if self._chunks is None else self._chunks.count
+        trace = None if self._chunks is None else self._chunks.take([layer.gradient for layer in now])
+        return {} if trace is None else dict(zip(_CHUNKS, (trace, float(count)), strict=True))
 
     def _note_skipped(self) -> None:
         """A step was tried and not made; what is logged until the next one is made is of no step."""
@@ -496,7 +540,7 @@ class Recorder:
         except Exception as error:
             self._curvature = None
             why = f"{type(error).__name__}: {first_line(error)}"
-            self._ended["velocity_curvature"] = f"none from step {self._step} on ({why})"
+            self._lacking["velocity_curvature"] = f"none from step {self._step} on ({why})"
             self._warn_once(f"the curvature vᵀHv is not recorded any more ({why}); all else is")
             return None
         products = mean_over_ranks(products)
@@ -567,7 +611,7 @@ class Recorder:
             "parameter": self._reference.numel(),
             "optimizer_group": len(self._optimizer.param_groups),
         }
-        not_recorded = self._dropped
+        not_recorded = self._dropped | self._lacking
         arrays = (*CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES)
         dtype = "f8" if self._dtype == torch.float64 else "f4"
         sized_by_model = ("gradient_sketch", "probe_sketch", "gradient_mean", "gradient_second_moment", "parameters")
@@ -596,6 +640,7 @@ class Recorder:
                     "nesterov": any(g.get("nesterov", False) for g in self._optimizer.param_groups),
                 },
                 "recorder": self.settings.model_dump(),
+                "chunk_statistics": any(isinstance(part, _BatchNorm) for part in self._model.modules()),
                 "parameter_dtype": str(self._layers[0].parameter.dtype).removeprefix("torch."),
                 "not_recorded": not_recorded,
                 "provenance": _provenance(),
@@ -607,6 +652,8 @@ class Recorder:
 
     def _not_recorded(self, has_probe: bool) -> dict[str, str]:
         reasons = {}
+        if self._ranks > 1:
+            reasons |= dict.fromkeys(_CHUNKS, "gradients are exchanged among processes amid the micro-batches")
         if not self.settings.curvature_every:
             reasons["velocity_curvature"] = "curvature_every is 0"
         elif not has_probe:
@@ -671,7 +718,7 @@ class Recorder:
 
     def _notes(self) -> dict[str, Any]:
         """Attributes that change while recording."""
-        return {"recorder_seconds": dict(self._seconds), "not_recorded": self._dropped | self._ended}
+        return {"recorder_seconds": dict(self._seconds), "not_recorded": self._dropped | self._lacking}
 
     def _write(self, blocks: list[tuple[str, dict[str, np.ndarray]]], notes: dict[str, Any]) -> None:
         self._writer.note(**notes)

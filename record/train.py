@@ -134,6 +134,8 @@ def train(
             for images, labels in draw(next(batches), changes):
                 part = mean_loss(images, labels) / micro_batches
                 part.backward()
+                if micro_batches > 1:
+                    recorder.micro_batch()
                 loss += part.detach()
             clip_factor = clip(model, settings.clip_norm)
             optimizer.step()

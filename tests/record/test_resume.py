@@ -53,6 +53,7 @@ TABLE = {
         "sketch_size": 8,
         "snapshot_every": 4,
         "snapshot_tolerance": 0.1,
+        "curvature_every": 6,
         "flush_seconds": 0.02,
     },
 }
