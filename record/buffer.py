@@ -52,11 +52,12 @@ class StepBuffer:
         self._clocks.append(clocks)
         self._hyperparameters.append(hyperparameters)
 
-    def put_extra(self, name: str, value: float | Tensor) -> None:
-        """Attach a scalar, or a vector (layer,), to the last complete row; rows without it have NaN."""
+    def put_extra(self, name: str, value: float | Tensor, shape: Sequence[int] = ()) -> None:
+        """Attach a scalar, or a tensor of some shape, to the last complete row; rows without it have NaN."""
         if name not in self._extras:
-            shape = (self.capacity, *value.shape) if isinstance(value, Tensor) else (self.capacity,)
-            self._extras[name] = torch.full(shape, torch.nan, dtype=self._products.dtype, device=self._device)
+            self._extras[name] = torch.full(
+                (self.capacity, *shape), torch.nan, dtype=self._products.dtype, device=self._device
+            )
         self._extras[name][self.count - 1] = value.detach() if isinstance(value, Tensor) else value
 
     def take(self) -> dict[str, np.ndarray]:
@@ -68,7 +69,7 @@ class StepBuffer:
         )
         clocks = np.array(self._clocks[:n], dtype=float).reshape(n, len(CLOCKS)).T
         hyperparameters = np.array(self._hyperparameters[:n], dtype=float).transpose(2, 1, 0)
-        block = dict(zip(CLOCKS, clocks, strict=True))
+        block: dict[str, np.ndarray] = dict(zip(CLOCKS, clocks, strict=True))
         block |= dict(zip(HYPERPARAMETERS, hyperparameters, strict=True))
         block |= dict(zip(PRODUCTS, products, strict=True)) | dict(zip(SKETCHES, sketches, strict=True))
         for name, values in self._extras.items():

@@ -4,8 +4,9 @@ H = ∇²L_b is the Hessian of that batch's loss at the present θ. With the gra
 
     Hv = ∇(∇L_b · v),
 
-at the cost of about two backward passes beside the batch's own forward pass. As the batch is independent of those that
-made v, vᵀHv is unbiased for that of the mean loss, which FDR2 (Yaida 2019, arXiv 1810.00004) holds against ‖∇L‖².
+where the second ∇ takes about two backward passes, more where a kernel has no fast second derivative. As the batch is
+independent of those that made v, vᵀHv is unbiased for that of the mean loss, which FDR2 (Yaida 2019, arXiv 1810.00004)
+holds against ‖∇L‖².
 """
 
 from collections.abc import Callable, Sequence

@@ -147,7 +147,9 @@ class Recorder:
         self._pending: Future[None] | None = None
         self._dropped = self._not_recorded(probe is not None)
         # Of what is not there, or ends before the recording does, as it turns out.
-        self._lacking = dict.fromkeys(set(_CHUNKS) - set(self._dropped), "micro_batch() was not called twice in a step")
+        self._lacking: dict[str, str] = {
+            name: "micro_batch() was not called twice in a step" for name in _CHUNKS if name not in self._dropped
+        }
         committed = resume["writer"]["committed"] if resume else None
         self._writer = SilentWriter() if self._rank else self._create_run(dict(attributes or {}), overwrite, committed)
         if resume:
@@ -386,7 +388,7 @@ class Recorder:
             self._buffer.put_extra("skipped", self._skipped)
         self._skipped = 0
         for name, value in self._chunk_row.items():
-            self._buffer.put_extra(name, value)
+            self._buffer.put_extra(name, value, value.shape if isinstance(value, Tensor) else ())
             self._lacking.pop(name, None)
         self._chunk_row = {}
         self._logged.clear()
@@ -651,7 +653,7 @@ class Recorder:
         )
 
     def _not_recorded(self, has_probe: bool) -> dict[str, str]:
-        reasons = {}
+        reasons: dict[str, str] = {}
         if self._ranks > 1:
             reasons |= dict.fromkeys(_CHUNKS, "gradients are exchanged among processes amid the micro-batches")
         if not self.settings.curvature_every:

@@ -290,7 +290,7 @@ def test_names_that_log_refuses(tmp_path: Path) -> None:
             recorder.log(loss=1.0)
         model(torch.ones(1, 3)).sum().backward()
         optimizer.step()
-        recorder.log(mine=1.0, epoch=float("nan"))
+        recorder.log(mine=1.0, epoch=float("nan"), one=torch.ones(1))
         recorder.log_evaluation(its=2.0)
         for name in ("learning_rate", "../x", "train_loss", "noise_trace", "its", "group", "parameter", "zarr.json"):
             with pytest.raises(ValueError, match="cannot log"):
@@ -300,7 +300,7 @@ def test_names_that_log_refuses(tmp_path: Path) -> None:
                 recorder.log_evaluation(**{name: 1.0})
     run = open_run(tmp_path / "run")
     assert (run["mine"].values.tolist(), run["its"].values.tolist()) == ([1.0], [2.0])
-    assert run["epoch"].values.tolist() == [-1]
+    assert (run["epoch"].values.tolist(), run["one"].values.tolist()) == ([-1], [1.0])
 
 
 def test_evaluations_may_differ_in_what_they_know(tmp_path: Path) -> None:
