@@ -330,8 +330,10 @@ def test_no_step_waits_for_the_device(
         for step in range(5):
             x, y = batch(step, dtype=torch.float32)
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
+            for _ in range(2):
+                loss = F.cross_entropy(model(x), y)
+                loss.backward()
+                recorder.micro_batch()
             optimizer.step()
             recorder.log(loss=loss if culprit is None else torch.as_tensor(culprit(loss.detach())))
     assert syncs.count == (0 if culprit is None else 5)
