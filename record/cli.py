@@ -155,6 +155,12 @@ def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False, 
 
     with _progress(folder.name, settings.steps) as advance:
         train(settings, folder, overwrite=overwrite, resume=checkpoint, progress=advance)
+    if thinned := read_attributes(folder).get("thinned"):
+        parts = [
+            f"{entry['skipped']:,} {entry['channel']}s from step {entry['from_step']:,} on ({entry['reason']})"
+            for entry in thinned
+        ]
+        print(f"{folder}: left out were {', '.join(parts)}")
     print(f"{folder}: recorded {settings.steps} steps; next: thermodl analyze {folder}")
     return True
 

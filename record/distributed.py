@@ -81,6 +81,19 @@ def from_rank_0(vectors: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]
     return list(together.split(list(sizes)))
 
 
+def as_rank_0(decision: bool, like: Tensor) -> bool:
+    """What rank 0 has decided; all processes must call it.
+
+    Args:
+        like: a tensor of the device by which the processes talk.
+    """
+    if find_rank()[1] == 1:
+        return decision
+    decided = like.new_tensor(float(decision))
+    dist.broadcast(decided, 0)
+    return bool(decided)
+
+
 class SilentWriter:
     """In place of a `RunWriter` on the ranks that do not write."""
 
@@ -90,6 +103,10 @@ class SilentWriter:
         """Nothing."""
 
     note = write_fixed = close = load_state_dict = append
+
+    def bytes_on_disk(self) -> dict[str, int]:
+        """None."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """As of a writer that has written nothing."""

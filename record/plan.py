@@ -1,12 +1,13 @@
 """`thermodl record --dry-run`: what a recording would hold and cost, from a few steps recorded elsewhere."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from .schedule import compile_schedule
+from .budget import Budget, foretell
+from .schedule import compile_schedule, count_due
 from .settings import RunSettings
 from .store import GROWING, growing_dimension, open_run
 from .train import train
@@ -38,6 +39,8 @@ class Plan:
     seconds_per_step: float
     """of the plain step, positive"""
     channels: list[Channel]
+    left: dict[str, int] = field(default_factory=dict)
+    """entries that max_overhead and max_bytes leave of the channels that they thin"""
 
     @property
     def overhead(self) -> float:
@@ -55,7 +58,9 @@ def make_plan(settings: RunSettings) -> Plan:
     # Two at least, for there is no time from one step to the next otherwise.
     steps = max(2, min(_TRIED_STEPS, settings.steps))
     # A first, thrown away: it compiles and warms up.
-    trial = settings.model_copy(update={"steps": 2, "evaluate_every": 0, "checkpoint_every": 0})
+    recorder = settings.recorder.model_copy(update={"max_overhead": None, "max_bytes": None})
+    updates = {"steps": 2, "evaluate_every": 0, "checkpoint_every": 0, "recorder": recorder}
+    trial = settings.model_copy(update=updates)
     with TemporaryDirectory(prefix="thermodl-dry-run-") as folder:
         train(trial, Path(folder) / "warm")
         train(trial.model_copy(update={"steps": steps}), Path(folder) / "run")
@@ -72,15 +77,14 @@ def make_plan(settings: RunSettings) -> Plan:
             for dim in GROWING
         }
         tried = {dim: run.sizes.get(dim, 0) for dim in sizes}
-    recorder = settings.recorder
     window = recorder.moments_window
     planned = {
         "step": settings.steps,
-        "probe": _count(recorder.probe_every, settings.steps),
-        "curvature": _count(recorder.curvature_every, settings.steps),
+        "probe": count_due(recorder.probe_every, settings.steps),
+        "curvature": count_due(recorder.curvature_every, settings.steps),
         "window": -(-settings.steps // window) if window else 0,
-        "snapshot": _count(recorder.snapshot_every, settings.steps),
-        "evaluation": _count(settings.evaluate_every, settings.steps) + 1,
+        "snapshot": count_due(recorder.snapshot_every, settings.steps),
+        "evaluation": count_due(settings.evaluate_every, settings.steps) + 1,
     }
     each = {
         "step": seconds["steps"] / steps,
@@ -96,7 +100,19 @@ def make_plan(settings: RunSettings) -> Plan:
     channels = [Channel(dim, planned[dim], sizes[dim], each.get(dim, 0.0)) for dim in GROWING]
     layers = run.attrs["layers"]
     parameters = sum(layer["size"] for layer in layers)
-    return Plan(parameters, len(layers), len(run.attrs["groups"]), plain_step(clock, recording), channels)
+    plain = plain_step(clock, recording)
+    left = {}
+    if settings.recorder.max_overhead is not None or settings.recorder.max_bytes is not None:
+        # A step of a window takes its time whether the window is kept or not.
+        each |= {"step": each["step"] + seconds["moments"] / steps, "window": 0.0}
+        kinds = {dim: size for dim, size in sizes.items() if dim != "evaluation" and size}
+        both_ends = run["initial_parameters"].nbytes + run["final_parameters"].nbytes
+        budget = Budget(settings.recorder, kinds, settings.steps, both_ends)
+        due = {dim: compile_schedule(getattr(recorder, f"{dim}_every")) for dim in events if dim in kinds}
+        if "window" in kinds:
+            due["window"] = lambda step: (step + 1) % window == 0 or step + 1 == settings.steps
+        left = foretell(budget, due, settings.steps, each, plain)
+    return Plan(parameters, len(layers), len(run.attrs["groups"]), plain, channels, left)
 
 
 def plain_step(wall_time: np.ndarray, recording: np.ndarray) -> float:
@@ -126,13 +142,14 @@ def describe_plan(settings: RunSettings, folder: Path, plan: Plan) -> str:
             f"  {one.name:<11}{one.entries:>9,}{one.bytes_per_entry:>13,}{size:>9,.1f} MB"
             f"{1000 * one.seconds_per_entry:>10.2f}{share:>16.1%}"
         )
+    if plan.left:
+        planned = {one.name: one.entries for one in plan.channels}
+        parts = ", ".join(f"{kept:,} of {planned[name]:,} {name}s" for name, kept in plan.left.items())
+        limits = {"max_overhead": settings.recorder.max_overhead, "max_bytes": settings.recorder.max_bytes}
+        given = " and ".join(f"{name} = {limit:,}" for name, limit in limits.items() if limit is not None)
+        lines.append(f"  {given} would leave {parts}, or more with compression")
     lines.append(
         f"  a plain step takes {1000 * plan.seconds_per_step:.1f} ms, the run {total:,.0f} s; recording adds "
         f"{plan.overhead:.1%}. Bytes are before compression; evaluations count as training. Nothing was written."
     )
     return "\n".join(lines)
-
-
-def _count(schedule: int | str | list[int], steps: int) -> int:
-    due = compile_schedule(schedule)
-    return sum(due(step) for step in range(steps))

@@ -24,10 +24,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import observables
+from .budget import Budget
 from .buffer import CLOCKS, HYPERPARAMETERS, StepBuffer
 from .chunks import ChunkNoise
 from .curvature import hessian_product
-from .distributed import SilentWriter, find_rank, from_rank_0, in_all_ranks, mean_gradients, mean_over_ranks
+from .distributed import (
+    SilentWriter,
+    as_rank_0,
+    find_rank,
+    from_rank_0,
+    in_all_ranks,
+    mean_gradients,
+    mean_over_ranks,
+)
 from .hooks import StepHooks, has_overflow, loss_scale
 from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, momentum_of, unwrap_optimizer
 from .moments import MomentWindow
@@ -156,6 +165,7 @@ class Recorder:
             self._load_state_dict(resume)
         else:
             self._writer.write_fixed("initial_parameters", self._reference.cpu().numpy())
+        self._budget = self._make_budget((attributes or {}).get("planned_steps"), resume)
         self._thread = ThreadPoolExecutor(1, "thermodl-writer")
         large = self._reference.numel() >= _LARGE and torch.get_num_threads() > 1
         self._helper = ThreadPoolExecutor(1, "thermodl-measure") if large else None
@@ -257,6 +267,7 @@ class Recorder:
             "kept": self._kept,
             "rates": self._rates,
             "moments": self._moments and self._moments.state_dict(),
+            "budget": self._budget and self._budget.state_dict(),
         }
 
     def _load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -315,9 +326,9 @@ class Recorder:
                     self._chunks.forget()
                 return
             # A probe is taken by all processes together, whatever has become of the recording.
-            probe = self._probe if self._probe_due(self._step) else None
+            probe = self._probe if self._probe_due(self._step) and self._allows("probe") else None
             probed = None if probe is None else self._take_probe(probe)
-            probe = self._curvature if self._curvature_due(self._step) else None
+            probe = self._curvature if self._curvature_due(self._step) and self._allows("curvature") else None
             curved = None if probe is None else self._take_curvature(probe)
             if self._lost or self._rank:
                 self._measuring = True
@@ -333,6 +344,7 @@ class Recorder:
         many = waiting and waiting >= min(_SNAPSHOTS, _SNAPSHOT_BYTES // self._reference.nbytes)
         if self._buffer.count == self._buffer.capacity or ((late or many) and self._buffer.count):
             self._submit()
+        snapshot = self._snapshot_due(self._step) and self._allows("snapshot")
         if self._lost:
             return
         started = time.perf_counter()
@@ -366,9 +378,9 @@ class Recorder:
             started = self._spend("curvature", started)
         if self._moments is not None:
             full = self._moments.add(now, [layer.part for layer in self._layers], self._step)
-            self._hold("window", **(full or {}))
+            self._hold("window", **(full if full and self._allows("window", look_up=False) else {}))
             started = self._spend("moments", started)
-        if self._snapshot_due(self._step):
+        if snapshot:
             self._hold("snapshot", snapshot_step=self._step, parameters=self._flatten_parameters().cpu().numpy())
             self._spend("snapshots", started)
 
@@ -578,6 +590,52 @@ class Recorder:
         if pairs and all(torch.equal(a.to_dense(), b.to_dense()) for a, b in pairs):
             self._warn_once("the probe gave the same gradient twice: it must draw a new mini-batch each time")
 
+    # ------------------------------------------------------------------------------------------------- budget
+
+    def _make_budget(self, planned_steps: int | None, resume: Mapping[str, Any] | None) -> Budget | None:
+        if self.settings.max_overhead is None and self.settings.max_bytes is None:
+            return None
+        layers, parameters = len(self._layers), self._reference.nbytes
+        sketch, item = len(self._groups) * self.settings.sketch_size, self._reference.element_size()
+        products = sum(name not in self._dropped for name in observables.PRODUCTS)
+        # Beside the clocks there is room for a dozen of logged numbers.
+        clocks = 8 * (len(HYPERPARAMETERS) * self._optimizer_groups + len(CLOCKS) + 12)
+        sizes = {"step": 8 * products * layers + (8 + item) * sketch + clocks}
+        if self._probe is not None:
+            sizes["probe"] = 8 * len(observables.PROBE_PRODUCTS) * layers + item * sketch + 16
+        if self._curvature is not None:
+            sizes["curvature"] = 8 * layers + 8
+        if self._moments is not None:
+            sizes["window"] = 2 * parameters + 16
+        sizes["snapshot"] = parameters + 12 * layers + 8
+        budget = Budget(self.settings, sizes, planned_steps, fixed=parameters)
+        if resume:
+            budget.load_state_dict(resume["budget"])
+        elif not self._rank:
+            budget.look_up(0, self._writer.bytes_on_disk())
+        return budget
+
+    def _allows(self, channel: str, *, look_up: bool = True) -> bool:
+        """Whether the budget allows an event that is due; of what needs all processes all ask, and rank 0 decides."""
+        budget, answers = self._budget, []
+        if budget is None:
+            return True
+
+        def bytes_on_disk() -> dict[str, int]:
+            self.flush()
+            return self._writer.bytes_on_disk()
+
+        def ask() -> None:
+            wall_time = time.perf_counter() - self._started
+            answers.append(
+                budget.allows(channel, self._step, wall_time, self._seconds, bytes_on_disk if look_up else None)
+            )
+
+        if not self._rank:
+            self._attempt(ask)
+        allowed = bool(answers and answers[0])
+        return as_rank_0(allowed, self._reference) if channel in ("probe", "curvature") else allowed
+
     # ------------------------------------------------------------------------------------------------- tensors
 
     def _flat(self, tensor: Tensor) -> Tensor:
@@ -697,7 +755,7 @@ class Recorder:
         """Keep the moments of the steps since the last full window, unless the last of them was not made."""
         if self._moments is not None and not self._measuring:
             window = self._moments.take()
-            if window is not None:
+            if window is not None and self._allows("window"):
                 self._events["window"].append(window)
 
     def _submit(self) -> None:
@@ -720,7 +778,12 @@ class Recorder:
 
     def _notes(self) -> dict[str, Any]:
         """Attributes that change while recording."""
-        return {"recorder_seconds": dict(self._seconds), "not_recorded": self._dropped | self._lacking}
+        notes = {"recorder_seconds": dict(self._seconds), "not_recorded": self._dropped | self._lacking}
+        if self._budget is None:
+            return notes
+        for text in self._budget.complaints(self._step, time.perf_counter() - self._started, self._seconds):
+            self._warn_once(text)
+        return notes | {"thinned": self._budget.thinned}
 
     def _write(self, blocks: list[tuple[str, dict[str, np.ndarray]]], notes: dict[str, Any]) -> None:
         self._writer.note(**notes)

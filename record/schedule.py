@@ -42,6 +42,17 @@ def compile_schedule(schedule: Schedule) -> Callable[[int], bool]:
     )
 
 
+def count_due(schedule: Schedule, steps: int) -> int:
+    """How many of the first steps are due."""
+    return sum(map(compile_schedule(schedule), range(steps)))
+
+
+def has_gaps(schedule: Schedule) -> bool:
+    """Whether it has bursts of consecutive steps, with gaps between them."""
+    match = _BURST.fullmatch(schedule) if isinstance(schedule, str) else None
+    return match is not None and 1 < int(match[1]) < int(match[2])
+
+
 def _rung(step: int, per_decade: int) -> bool:
     """Whether some power of 10^(1/per_decade) rounds to the step."""
     nearest = round(per_decade * log10(step))

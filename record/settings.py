@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .schedule import Schedule, compile_schedule
 from .store import NAME, UserError
@@ -24,6 +25,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrOff = Annotated[int, Field(ge=0)]
 Part = Annotated[float, Field(gt=0, lt=1)]
+_BYTES = re.compile(r"(\d+(?:\.\d*)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 ImageSize = Annotated[int, Field(ge=1, le=1024)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -33,11 +35,22 @@ def _check_schedule(value: Schedule) -> Schedule:
     return value
 
 
+def _read_bytes(value: Any) -> Any:
+    """2000000000, 2e9, "2GB" or "1.5 GiB" as a whole number of bytes; anything else as it is."""
+    if isinstance(value, str) and (match := _BYTES.fullmatch(value.strip())):
+        number, letter, binary = match.groups()
+        value = float(number) * (1024 if binary else 1000) ** " KMGT".index((letter or " ").upper())
+    elif isinstance(value, str):
+        raise ValueError("expected a number of bytes, or one with a unit such as 500MB, 2GB or 1.5GiB")
+    return int(value) if isinstance(value, float) and 1 <= value < 2**62 else value
+
+
+Bytes = Annotated[int, Field(ge=1), BeforeValidator(_read_bytes)]
 Due = Annotated[Schedule, AfterValidator(_check_schedule)]
 """every n steps (0: never), "log:10", "burst:8/200", or a list of steps; see `schedule`"""
 
 
-_LATER = ("snapshot_tolerance", "curvature_every")
+_LATER = ("snapshot_tolerance", "curvature_every", "max_overhead", "max_bytes")
 """settings of the recorder that came after the first run ids"""
 
 
@@ -69,6 +82,16 @@ class RecorderSettings(BaseModel):
         "0 is lossless",
     )
     flush_seconds: Positive = Field(default=5.0, description="longest time that a step waits in memory")
+    max_overhead: Positive | None = Field(
+        default=None,
+        description="time that recording may take, over what training takes, such as 0.05; kept by leaving out probes, "
+        "curvatures and snapshots, so that which of them there are depends on the clock",
+    )
+    max_bytes: Bytes | None = Field(
+        default=None,
+        description="size of the recording on disk, a number or 500MB, 2GB; kept by leaving out probes, curvatures, "
+        "snapshots and windows",
+    )
 
 
 class RunSettings(BaseModel):

@@ -42,6 +42,7 @@ SILENT_AFTER_SECONDS = 120.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CHUNK_BYTES = 2**20
 _STEPS_PER_CHUNK = 256
+_ROOT_BYTES = 2**14
 _STRIDE = (64, 1024)
 """entries by which arrays are grown ahead, of events and of steps"""
 
@@ -296,6 +297,17 @@ class RunWriter:
     def note(self, **attributes: Any) -> None:
         """Set root attributes, which are written with the next commit."""
         self._attributes |= attributes
+
+    def bytes_on_disk(self) -> dict[str, int]:
+        """What the recording takes, by growing dimension, and "" for all else; call it when nothing waits."""
+        sizes: dict[str, int] = dict.fromkeys(("", *GROWING), 0)
+        for name, array in self._arrays.items():
+            files = [path for path in (self._path / name).rglob("*") if path.is_file()]
+            sizes[_growing_dim(array) or ""] += sum(path.stat().st_size for path in files)
+        # The root's attributes hold times, whose digits differ from run to run; what is decided by this must not.
+        root = (self._path / "zarr.json").stat().st_size
+        sizes[""] += -(-(root + _ROOT_BYTES // 4) // _ROOT_BYTES) * _ROOT_BYTES
+        return sizes
 
     def write_fixed(self, name: str, values: np.ndarray) -> None:
         """Write an array without a growing dimension, such as `initial_parameters`.

@@ -17,11 +17,13 @@ def test_the_id_is_that_of_the_content(tmp_path: Path) -> None:
     two = make_settings({"recorder": {"sketch_size": 64, "probe_every": 10}, "steps": RunSettings().steps})
     assert one.run_id() == two.run_id()
     assert one.run_id() != make_settings({"recorder": {"sketch_size": 64}}).run_id()
-    # It came after the first recordings, whose ids must stay.
+    # They came after the first recordings, whose ids must stay.
     older = one.model_dump()
-    del older["recorder"]["snapshot_tolerance"], older["recorder"]["curvature_every"]
+    for later in ("snapshot_tolerance", "curvature_every", "max_overhead", "max_bytes"):
+        del older["recorder"][later]
     assert one.run_id() == hashlib.sha256(json.dumps(older, sort_keys=True).encode()).hexdigest()[:16]
-    assert one.run_id() != make_settings(older | {"recorder": {"snapshot_tolerance": 0.1}}).run_id()
+    for later in ({"snapshot_tolerance": 0.1}, {"max_overhead": 0.1}, {"max_bytes": "2GB"}):
+        assert one.run_id() != make_settings(older | {"recorder": older["recorder"] | later}).run_id()
 
 
 @pytest.mark.parametrize(
