@@ -300,7 +300,8 @@ def foretell(
         each: seconds of an entry, of `step` and of each channel.
         plain: seconds of a step without recording.
     """
-    kept, seconds, wall_time = dict.fromkeys(due, 0), dict.fromkeys(("steps", *_BOOKED_AS.values()), 0.0), 0.0
+    kept, wall_time = dict.fromkeys(due, 0), 0.0
+    seconds: dict[str, float] = dict.fromkeys(("steps", *_BOOKED_AS.values()), 0.0)
     for step in range(steps):
         for name, is_due in due.items():
             if is_due(step) and budget.allows(name, step, wall_time, seconds):

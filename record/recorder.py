@@ -609,10 +609,10 @@ class Recorder:
             sizes["window"] = 2 * parameters + 16
         sizes["snapshot"] = parameters + 12 * layers + 8
         budget = Budget(self.settings, sizes, planned_steps, fixed=parameters)
-        if resume:
+        if resume and resume.get("budget"):
             budget.load_state_dict(resume["budget"])
         elif not self._rank:
-            budget.look_up(0, self._writer.bytes_on_disk())
+            budget.look_up(self._step, self._writer.bytes_on_disk())
         return budget
 
     def _allows(self, channel: str, *, look_up: bool = True) -> bool:

@@ -31,7 +31,8 @@ class Clock:
     """A training whose times are given: what recording took so far, and the wall time."""
 
     def __init__(self, **each: float):
-        self.each, self.seconds, self.wall_time = each, dict.fromkeys(("steps", "probes", "snapshots"), 0.0), 0.0
+        self.each, self.wall_time = each, 0.0
+        self.seconds: dict[str, float] = {"steps": 0.0, "probes": 0.0, "snapshots": 0.0}
 
     def take(self, kind: str, factor: float = 1.0) -> None:
         """Let time pass; `training` is no recording."""
@@ -100,7 +101,7 @@ def test_the_floor_is_said_once() -> None:
     assert "max_bytes = 200,000 is less than the inner products of 2,000 steps may take (232,768 bytes" in said[0]
 
 
-def train(folder: Path, steps: int = 300, planned: bool = True, stop: int = 0, **settings) -> tuple[nn.Module, float]:
+def train(folder: Path, steps: int = 300, planned: bool = True, stop: int = 0, **settings) -> tuple[nn.Module, int]:
     """A linear model on noise; the model, and the most bytes that the recording ever had after a step.
 
     Args:
