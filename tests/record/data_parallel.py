@@ -66,7 +66,8 @@ def train(model: nn.Module, folder: Path | None, breaks: str = "") -> None:
         x, y = local_batch(seed)
         return F.cross_entropy(model(x), y)
 
-    settings = RecorderSettings(probe_every=2, curvature_every=2, snapshot_every=1, sketch_size=8)
+    # A budget of which nothing is left out: the processes must agree on each probe all the same.
+    settings = RecorderSettings(probe_every=2, curvature_every=2, snapshot_every=1, sketch_size=8, max_overhead=1e9)
     recorder = folder and Recorder(model, optimizer, folder, probe=probe, settings=settings)
     with recorder or contextlib.nullcontext():
         for step in range(STEPS):
