@@ -208,9 +208,9 @@ class Budget:
         left, half_full = self._left(step), sum(one.size for one in channels)
         if self._planned and left >= sum(one.to_come * one.size for one in channels) + half_full:
             return False
-        # It is looked up only where that can change much, so a few times per factor of two.
-        held = sum(one.held * one.size for one in channels)
-        if look_up is not None and held > max(0, left) / 8:
+        # It is looked up only where that can change much, and some hundred times at most.
+        held = (step - self._looked_up) * self._row + sum(one.held * one.size for one in channels)
+        if look_up is not None and held > max(abs(left) / 8, (self._bytes or 0) / 64):
             self.look_up(step, look_up())
             left = self._left(step)
         if left < 2 * channel.size:
