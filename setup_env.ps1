@@ -240,6 +240,9 @@ function Initialize-Browser {
 
 # ---- The checks ----
 
+# Of pytest; one thread each, since there is one for each core.
+$Workers = @('-n', 'auto', '--maxprocesses', '4', '--dist', 'worksteal')
+
 function Invoke-Check([string]$Name, [string]$Program, [string[]]$Arguments) {
     Write-Heading $Name
     & $Program @Arguments | Out-Host
@@ -252,7 +255,8 @@ function Invoke-Checks([string[]]$Selection) {
     Invoke-Check 'ruff check' (Join-Path $bin 'ruff.exe') @('check', '.')
     Invoke-Check 'pyright' (Join-Path $bin 'python.exe') @('tests\check_types.py')
     Invoke-Check 'import contracts' (Join-Path $bin 'python.exe') @('tests\check_imports.py')
-    Invoke-Check 'pytest' (Join-Path $bin 'pytest.exe') $Selection
+    $env:OMP_NUM_THREADS = '1'
+    Invoke-Check 'pytest' (Join-Path $bin 'pytest.exe') ($Workers + $Selection)
 }
 
 function Invoke-TorchFreeChecks {
@@ -260,11 +264,11 @@ function Invoke-TorchFreeChecks {
     $name = '.venv-notorch'
     $env:PYTHON = Get-VenvPython (Join-Path $Root '.venv')
     New-Venv $name 2
-    Install-Contents $name 'view, tests' $false @('.[view]', 'pytest>=8.3', 'hypothesis>=6.100')
+    Install-Contents $name 'view, tests' $false @('.[view]', 'pytest>=8.3', 'pytest-xdist>=3.6', 'hypothesis>=6.100')
     $bin = Join-Path (Join-Path $Root $name) 'Scripts'
     $absent = 'import importlib.util, sys; sys.exit(importlib.util.find_spec(''torch'') is not None)'
     Invoke-Check "there is no torch in $name" (Join-Path $bin 'python.exe') @('-c', $absent)
-    Invoke-Check 'pytest without torch' (Join-Path $bin 'pytest.exe') @('tests/analyze', 'tests/viewer')
+    Invoke-Check 'pytest without torch' (Join-Path $bin 'pytest.exe') ($Workers + @('-m', 'not slow', 'tests/analyze', 'tests/viewer'))
     Invoke-Check 'thermodl --help without torch' (Join-Path $bin 'thermodl.exe') @('--help')
     Invoke-Check 'thermodl ls without torch' (Join-Path $bin 'thermodl.exe') @('ls')
 }

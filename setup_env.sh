@@ -273,6 +273,8 @@ prepare_browser() { # sets tests, what pytest is to select
 
 # ---- The checks ----
 
+workers='-n auto --maxprocesses 4 --dist worksteal' # of pytest; one thread each, since there is one for each core
+
 check() { # name, command...
   local name=$1
   shift
@@ -286,17 +288,17 @@ run_checks() {
   check "ruff check" .venv/bin/ruff check .
   check "pyright" .venv/bin/python tests/check_types.py
   check "import contracts" .venv/bin/python tests/check_imports.py
-  check "pytest" .venv/bin/pytest -m "$tests"
+  check "pytest" env OMP_NUM_THREADS=1 .venv/bin/pytest $workers -m "$tests"
 }
 
 run_torch_free_checks() {
   venv=.venv-notorch
   # Whoever only analyzes and views runs installs no torch; no test of that part may need it.
   PYTHON=$root/.venv/bin/python make_venv 2
-  install "view, tests" normal ".[view]" 'pytest>=8.3' 'hypothesis>=6.100'
+  install "view, tests" normal ".[view]" 'pytest>=8.3' 'pytest-xdist>=3.6' 'hypothesis>=6.100'
   check "there is no torch in $venv" "$venv/bin/python" -c 'import importlib.util, sys
 sys.exit("torch is there" if importlib.util.find_spec("torch") else 0)'
-  check "pytest without torch" "$venv/bin/pytest" tests/analyze tests/viewer
+  check "pytest without torch" "$venv/bin/pytest" $workers -m "not slow" tests/analyze tests/viewer
   check "thermodl --help without torch" "$venv/bin/thermodl" --help
   check "thermodl ls without torch" "$venv/bin/thermodl" ls
 }

@@ -36,7 +36,7 @@ from typing import Any
 from .schedule import count_due, has_gaps
 from .settings import RecorderSettings
 
-_BOOKED_AS = {"probe": "probes", "curvature": "curvature", "snapshot": "snapshots"}
+_BOOKED_AS = {"probe": "probes", "curvature": "curvature", "per_sample": "per_sample", "snapshot": "snapshots"}
 """what the time of a channel is called in `recorder_seconds`; a window takes its time at every step, not when full"""
 _WAITING = "waiting"
 _METADATA = 2**15
@@ -77,7 +77,7 @@ class Budget:
     Args:
         settings: with max_overhead or max_bytes; without both everything is allowed.
         sizes: bytes before compression of one entry of `step` and of each channel (`probe`, `curvature`,
-            `window`, `snapshot`) that there is.
+            `per_sample`, `window`, `snapshot`) that there is.
         planned_steps: length of the training, if it is known.
         fixed: bytes that the end of the recording will still add, such as the final parameters.
     """
@@ -91,6 +91,7 @@ class Budget:
         schedules = {
             "probe": settings.probe_every,
             "curvature": settings.curvature_every,
+            "per_sample": settings.per_sample_every,
             "snapshot": settings.snapshot_every,
         }
         for name, schedule in schedules.items():

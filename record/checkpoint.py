@@ -43,8 +43,9 @@ class Streams:
         """Go on from there."""
         torch.set_rng_state(state["torch"])
         torch.cuda.set_rng_state_all(state["cuda"])
-        for name, generator in self._generators.items():
-            generator.set_state(state["generators"][name])
+        # A checkpoint from before a stream existed lacks it.
+        for name in self._generators.keys() & state["generators"].keys():
+            self._generators[name].set_state(state["generators"][name])
 
 
 def write_checkpoint(folder: Path, run_id: str, recorder: dict[str, Any], parts: dict[str, Stateful]) -> None:

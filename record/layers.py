@@ -46,7 +46,7 @@ def find_layers(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[lis
         RunError: if the optimizer holds no parameter that needs a gradient or none of the model's, or a parameter is
             of a kind that cannot be recorded.
     """
-    names = {parameter: _plain_name(name) for name, parameter in _unwrap(model).named_parameters()}
+    names = {parameter: _plain_name(name) for name, parameter in unwrap_model(model).named_parameters()}
     moved = [
         (parameter, index)
         for index, group in enumerate(optimizer.param_groups)
@@ -74,7 +74,7 @@ def find_layers(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[lis
     return layers, groups
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
     """The model inside torch.compile and the data-parallel wrappers, in whatever order they were put around it."""
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):

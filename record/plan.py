@@ -66,7 +66,11 @@ def make_plan(settings: RunSettings) -> Plan:
         train(trial.model_copy(update={"steps": steps}), Path(folder) / "run")
         run = open_run(Path(folder) / "run")
         clock = run["wall_time"].values
-        events = {dim: run[f"{dim}_step"].values for dim in ("probe", "curvature", "snapshot") if f"{dim}_step" in run}
+        events = {
+            dim: run[f"{dim}_step"].values
+            for dim in ("probe", "curvature", "per_sample", "snapshot")
+            if f"{dim}_step" in run
+        }
         seconds = run.attrs["recorder_seconds"]
         sizes = {
             dim: sum(
@@ -82,6 +86,7 @@ def make_plan(settings: RunSettings) -> Plan:
         "step": settings.steps,
         "probe": count_due(recorder.probe_every, settings.steps),
         "curvature": count_due(recorder.curvature_every, settings.steps),
+        "per_sample": count_due(recorder.per_sample_every, settings.steps),
         "window": -(-settings.steps // window) if window else 0,
         "snapshot": count_due(recorder.snapshot_every, settings.steps),
         "evaluation": count_due(settings.evaluate_every, settings.steps) + 1,
@@ -90,6 +95,7 @@ def make_plan(settings: RunSettings) -> Plan:
         "step": seconds["steps"] / steps,
         "probe": seconds["probes"] / max(1, tried["probe"]),
         "curvature": seconds["curvature"] / max(1, tried["curvature"]),
+        "per_sample": seconds["per_sample"] / max(1, tried["per_sample"]),
         # A window costs at each of its steps.
         "window": seconds["moments"] / steps * window,
         "snapshot": seconds["snapshots"] / max(1, tried["snapshot"]),

@@ -40,6 +40,7 @@ from .distributed import (
 from .hooks import StepHooks, has_overflow, loss_scale
 from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, momentum_of, unwrap_optimizer
 from .moments import MomentWindow
+from .per_sample import Samples, sample_noise
 from .probe import probe_gradient
 from .schedule import compile_schedule
 from .settings import RecorderSettings
@@ -47,12 +48,14 @@ from .signs import draw_signs
 from .store import GROWING, NAME, RESERVED, RunError, RunWriter, first_line, growing_dimension, remove_recording
 
 _CHUNKS = ("chunk_noise_trace", "chunks")
+_PER_SAMPLE = ("per_sample_noise_trace", "per_sample_count")
 _MEASURED = {"skipped", *_CHUNKS, *CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
 _CURVATURE_STREAM = 2**62
-"""seeds of the random numbers inside a probe, of each rank and step, and inside a curvature"""
+_SAMPLE_STREAM = 2**61
+"""seeds of the random numbers inside a probe, of each rank and step, inside a curvature, and inside single samples"""
 _STRETCH = 256
-_SPENT: tuple[str, ...] = ("steps", "probes", "curvature", "moments", "snapshots", "waiting")
+_SPENT: tuple[str, ...] = ("steps", "probes", "curvature", "per_sample", "moments", "snapshots", "waiting")
 _LARGE = 2**18
 """parameters from which a second thread is worth waking at every step"""
 _SNAPSHOTS = 64
@@ -79,6 +82,9 @@ class Recorder:
             same size and drawn in the same way, and returns its loss; it never runs out. The first probe draws twice,
             to see whether it draws anew. Without it there is no noise temperature. With `curvature_every` it is also
             called for vᵀHv, and differentiated twice.
+        samples: a function without arguments that draws a mini-batch of independent samples and returns (inputs,
+            targets), with samples along the first dimension, for `per_sample_every`.
+        sample_loss: of the model's output and the targets, such as `torch.nn.functional.cross_entropy`.
         settings: cadence and size of the channels.
         attributes: JSON-able facts to keep with the run, such as `sampling`, `batch_size`, `train_size`.
         overwrite: replace a recording that is already there.
@@ -97,6 +103,8 @@ class Recorder:
         folder: str | Path,
         *,
         probe: Callable[[], Tensor] | None = None,
+        samples: Samples | None = None,
+        sample_loss: Callable[[Any, Any], Tensor] | None = None,
         settings: RecorderSettings | None = None,
         attributes: Mapping[str, Any] | None = None,
         overwrite: bool = False,
@@ -110,11 +118,15 @@ class Recorder:
         self._probe_checked = False
         self._probe_due = compile_schedule(self.settings.probe_every)
         self._curvature_due = compile_schedule(self.settings.curvature_every)
+        self._sample_due = compile_schedule(self.settings.per_sample_every)
         self._snapshot_due = compile_schedule(self.settings.snapshot_every)
         self._layers, self._groups = find_layers(model, optimizer)
         self._decay = decay_kind(optimizer)
         self._has_velocity = has_velocity(optimizer)
         self._curvature = probe if self.settings.curvature_every and self._has_velocity else None
+        self._samples: tuple[Samples, Callable[[Any, Any], Tensor]] | None = None
+        if self.settings.per_sample_every and samples and sample_loss and self._ranks == 1:
+            self._samples = samples, sample_loss
 
         self._device = self._layers[0].parameter.device
         double = all(layer.parameter.dtype == torch.float64 for layer in self._layers)
@@ -154,7 +166,7 @@ class Recorder:
         self._started = self._flushed = time.perf_counter()
         self._events: dict[str, list[dict[str, np.ndarray]]] = {dim: [] for dim in GROWING[1:]}
         self._pending: Future[None] | None = None
-        self._dropped = self._not_recorded(probe is not None)
+        self._dropped = self._not_recorded(probe is not None, bool(samples and sample_loss))
         # Of what is not there, or ends before the recording does, as it turns out.
         self._lacking: dict[str, str] = {
             name: "micro_batch() was not called twice in a step" for name in _CHUNKS if name not in self._dropped
@@ -282,6 +294,8 @@ class Recorder:
         self._lacking = dict(state.get("lacking", self._lacking))
         if "velocity_curvature" in self._lacking:
             self._curvature = None
+        if _PER_SAMPLE[0] in self._lacking:
+            self._samples = None
         self._writer.load_state_dict(state["writer"])
         self._reference.copy_(state["reference"])
         if state["previous"] is not None:
@@ -330,15 +344,23 @@ class Recorder:
             probed = None if probe is None else self._take_probe(probe)
             probe = self._curvature if self._curvature_due(self._step) and self._allows("curvature") else None
             curved = None if probe is None else self._take_curvature(probe)
+            sampled = None
+            if self._samples is not None and self._sample_due(self._step) and self._allows("per_sample"):
+                sampled = self._take_samples(*self._samples)
             if self._lost or self._rank:
                 self._measuring = True
             else:
-                self._measure_step(probed, curved)
+                self._measure_step(probed, curved, sampled)
         except Exception as error:  # a measurement that fails is no reason for the training to fail
             self.flush()
             self._give_up(error)
 
-    def _measure_step(self, probed: tuple[Tensor, list[Tensor | None]] | None, curved: Tensor | None) -> None:
+    def _measure_step(
+        self,
+        probed: tuple[Tensor, list[Tensor | None]] | None,
+        curved: Tensor | None,
+        sampled: tuple[Tensor, int] | None,
+    ) -> None:
         late = time.perf_counter() - self._flushed > self.settings.flush_seconds
         waiting = len(self._events["snapshot"])
         many = waiting and waiting >= min(_SNAPSHOTS, _SNAPSHOT_BYTES // self._reference.nbytes)
@@ -376,6 +398,15 @@ class Recorder:
         if curved is not None:
             self._hold("curvature", curvature_step=self._step, velocity_curvature=curved.cpu().numpy())
             started = self._spend("curvature", started)
+        if sampled is not None:
+            trace, count = sampled
+            self._hold(
+                "per_sample",
+                per_sample_step=self._step,
+                per_sample_noise_trace=trace.cpu().numpy(),
+                per_sample_count=count,
+            )
+            started = self._spend("per_sample", started)
         if self._moments is not None:
             full = self._moments.add(now, [layer.part for layer in self._layers], self._step)
             self._hold("window", **(full if full and self._allows("window", look_up=False) else {}))
@@ -553,13 +584,29 @@ class Recorder:
             )
         except Exception as error:
             self._curvature = None
-            why = f"{type(error).__name__}: {first_line(error)}"
-            self._lacking["velocity_curvature"] = f"none from step {self._step} on ({why})"
-            self._warn_once(f"the curvature vᵀHv is not recorded any more ({why}); all else is")
+            self._end_channel("the curvature vᵀHv", ("velocity_curvature",), error)
             return None
         products = mean_over_ranks(products)
         self._spend("curvature", started)
         return products
+
+    def _take_samples(self, samples: Samples, loss: Callable[[Any, Any], Tensor]) -> tuple[Tensor, int] | None:
+        """tr Ĉ₁ of each layer, and the number of samples; what goes wrong ends this channel alone."""
+        started = time.perf_counter()
+        parameters = [layer.parameter for layer in self._layers]
+        try:
+            found = sample_noise(self._model, parameters, samples, loss, _SAMPLE_STREAM + self._step, self._wide)
+        except Exception as error:
+            self._samples = None
+            self._end_channel("the noise of single samples", _PER_SAMPLE, error)
+            return None
+        self._spend("per_sample", started)
+        return found
+
+    def _end_channel(self, what: str, names: tuple[str, ...], error: Exception) -> None:
+        why = f"{type(error).__name__}: {first_line(error)}"
+        self._lacking |= dict.fromkeys(names, f"none from step {self._step} on ({why})")
+        self._warn_once(f"{what} is not recorded any more ({why}); all else is")
 
     def _velocities(self) -> list[Tensor]:
         """v_t of all layers before they are measured; only rank 0 has all that it takes."""
@@ -605,6 +652,8 @@ class Recorder:
             sizes["probe"] = 8 * len(observables.PROBE_PRODUCTS) * layers + item * sketch + 16
         if self._curvature is not None:
             sizes["curvature"] = 8 * layers + 8
+        if self._samples is not None:
+            sizes["per_sample"] = 8 * layers + 16
         if self._moments is not None:
             sizes["window"] = 2 * parameters + 16
         sizes["snapshot"] = parameters + 12 * layers + 8
@@ -694,6 +743,7 @@ class Recorder:
                     for layer in self._layers
                 ],
                 "groups": self._groups,
+                "sketch_relative_error": self._sketch_errors(),
                 "optimizer": {
                     "class": type(self._optimizer).__name__,
                     "weight_decay_kind": self._decay,
@@ -710,7 +760,15 @@ class Recorder:
             snapshot_tolerance=self.settings.snapshot_tolerance,
         )
 
-    def _not_recorded(self, has_probe: bool) -> dict[str, str]:
+    def _sketch_errors(self) -> list[float | None]:
+        """√(2/k) of each group, 0 where the sketch holds every parameter; None where there is none."""
+        width = self.settings.sketch_size
+        if not width:
+            return [None] * len(self._groups)
+        sizes = np.bincount(self._layout[:, 2], weights=self._layout[:, 1], minlength=len(self._groups))
+        return [float(np.sqrt(2 / width)) if size > width else 0.0 for size in sizes]
+
+    def _not_recorded(self, has_probe: bool, has_samples: bool) -> dict[str, str]:
         reasons: dict[str, str] = {}
         if self._ranks > 1:
             reasons |= dict.fromkeys(_CHUNKS, "gradients are exchanged among processes amid the micro-batches")
@@ -718,6 +776,12 @@ class Recorder:
             reasons["velocity_curvature"] = "curvature_every is 0"
         elif not has_probe:
             reasons["velocity_curvature"] = "there is no probe"
+        if not self.settings.per_sample_every:
+            reasons |= dict.fromkeys(_PER_SAMPLE, "per_sample_every is 0")
+        elif not has_samples:
+            reasons |= dict.fromkeys(_PER_SAMPLE, "the recorder got no samples and sample_loss")
+        elif self._ranks > 1:
+            reasons |= dict.fromkeys(_PER_SAMPLE, "single samples are measured in one process only")
         if not self._has_velocity:
             reason = f"the heavy-ball velocity is not defined for {type(self._optimizer).__name__}"
             reasons = dict.fromkeys((*observables.VELOCITY, "velocity_curvature"), reason) | reasons
@@ -736,7 +800,7 @@ class Recorder:
         known = growing_dimension(name)
         if not NAME.fullmatch(name):
             why = "it is no plain name"
-        elif name in _MEASURED or known in ("probe", "curvature", "window", "snapshot") or name == "evaluation_step":
+        elif name in _MEASURED or known not in (None, "step", "evaluation") or name == "evaluation_step":
             why = "the recorder measures it itself"
         elif name in RESERVED:
             why = "it is the name of a dimension or coordinate"

@@ -50,7 +50,7 @@ Due = Annotated[Schedule, AfterValidator(_check_schedule)]
 """every n steps (0: never), "log:10", "burst:8/200", or a list of steps; see `schedule`"""
 
 
-_LATER = ("snapshot_tolerance", "curvature_every", "max_overhead", "max_bytes")
+_LATER = ("snapshot_tolerance", "curvature_every", "per_sample_every", "max_overhead", "max_bytes")
 """settings of the recorder that came after the first run ids"""
 
 
@@ -66,6 +66,9 @@ class RecorderSettings(BaseModel):
     probe_every: Due = Field(default=50, description="when to take an independent-batch probe")
     curvature_every: Due = Field(
         default=0, description="when to take the curvature along the velocity, vᵀHv, on a batch of the probe"
+    )
+    per_sample_every: Due = Field(
+        default=0, description="when to take the noise of single samples' gradients, for models without BatchNorm"
     )
     sketch_size: CountOrOff = Field(
         default=256, description="numbers kept of each group's displacement, gradient and update"
@@ -84,13 +87,13 @@ class RecorderSettings(BaseModel):
     flush_seconds: Positive = Field(default=5.0, description="longest time that a step waits in memory")
     max_overhead: Positive | None = Field(
         default=None,
-        description="time that recording may take, over what training takes, such as 0.05; kept by leaving out probes, "
-        "curvatures and snapshots, so that which of them there are depends on the clock",
+        description="time that recording may take, over what training takes, such as 0.05; kept by leaving out all "
+        "that is not taken at every step, so that which of them there are depends on the clock",
     )
     max_bytes: Bytes | None = Field(
         default=None,
-        description="size of the recording on disk, a number or 500MB, 2GB; kept by leaving out probes, curvatures, "
-        "snapshots and windows",
+        description="size of the recording on disk, a number or 500MB, 2GB; kept by leaving out all that "
+        "is not taken at every step",
     )
 
 

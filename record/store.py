@@ -1,8 +1,8 @@
 """The run format: one Zarr v3 group per run, written once, readable with plain zarr or xarray.
 
 A run is the folder `runs/<name>/`; its recording is the group `run.zarr` inside. Every array has named dimensions
-with the growing one (`step`, `probe`, `curvature`, `window`, `snapshot`, `evaluation`) last, so that a time series is
-contiguous. Missing values are NaN (-1 for integers). The commit protocol:
+with the growing one (`step`, `probe`, `curvature`, `per_sample`, `window`, `snapshot`, `evaluation`) last, so that a
+time series is contiguous. Missing values are NaN (-1 for integers). The commit protocol:
 
 1. the writer grows the arrays ahead of the data,
 2. a flush writes whole chunks, each with its checksum and replaced atomically by the file system,
@@ -37,7 +37,7 @@ FORMAT = "thermodl-run"
 FORMAT_VERSION = 1
 CHECKPOINT = "checkpoint.pt"
 """beside `run.zarr`; what `thermodl record --resume` goes on from"""
-GROWING = ("step", "probe", "curvature", "window", "snapshot", "evaluation")
+GROWING = ("step", "probe", "curvature", "per_sample", "window", "snapshot", "evaluation")
 SILENT_AFTER_SECONDS = 120.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CHUNK_BYTES = 2**20
@@ -130,6 +130,16 @@ ARRAYS = (
         "loss3 parameter-4",
         "v·(Hv) of the layer, velocity before the step",
         "该层的 v·(Hv)（步前速度）",
+    ),
+    Array("per_sample_step", ("per_sample",), "i8", "step", "step of the single samples", "单样本测量所在步"),
+    Array("per_sample_count", ("per_sample",), "i8", "1", "number of single samples", "单样本个数"),
+    Array(
+        "per_sample_noise_trace",
+        ("layer", "per_sample"),
+        "f8",
+        "loss2 parameter-2",
+        "trace of the covariance of a single sample's gradient",
+        "单样本梯度协方差的迹",
     ),
     Array("window_start", ("window",), "i8", "step", "first step of the window", "窗口起始步"),
     Array("window_stop", ("window",), "i8", "step", "end step of the window", "窗口结束步"),
@@ -564,9 +574,9 @@ def open_run(path: str | Path) -> xr.Dataset:
         path: the run folder or its `run.zarr`.
 
     Returns:
-        A dataset of dask arrays with dimensions `step`, `layer`, `group`, `sketch`, `probe`, `curvature`, `window`,
-        `snapshot`, `evaluation`, `parameter`, `optimizer_group`; growing dimensions are one chunk, so that a time
-        series is never cut. Coordinates `layer` and `group` carry names; `layer_group` gives each layer's group.
+        A dataset of dask arrays with dimensions `step`, `layer`, `group`, `sketch`, `probe`, `curvature`, `per_sample`,
+        `window`, `snapshot`, `evaluation`, `parameter`, `optimizer_group`; growing dimensions are one chunk, so that a
+        time series is never cut. Coordinates `layer` and `group` carry names; `layer_group` gives each layer's group.
         `parameters` are decoded as they are read.
 
     Raises:

@@ -71,8 +71,8 @@ def train(
     optimizer = make_optimizer(model, settings)
     size = len(data.train_labels)
     batches = Batches(size, settings.batch_size, settings.sampling, _generator(settings.seed, 1))
-    probes = _generator(settings.seed, 2)
-    changes, probe_changes = (_generator(settings.seed, _AUGMENTATION + stream) for stream in (1, 2))
+    probes, singles = (_generator(settings.seed, stream) for stream in (2, 3))
+    changes, probe_changes, single_changes = (_generator(settings.seed, _AUGMENTATION + stream) for stream in (1, 2, 3))
     steps_per_epoch = size // settings.batch_size
 
     def draw(indices: Tensor, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
@@ -102,12 +102,19 @@ def train(
         indices = next(Batches(size, settings.batch_size, settings.sampling, probes))
         return batch_loss(indices, probe_changes)
 
+    def samples() -> tuple[Tensor, Tensor]:
+        indices = torch.randint(size, (settings.batch_size,), generator=singles)
+        images = augment(data.train_images[indices.to(device)], settings.augmentation, single_changes)
+        return data.normalize(images), data.train_labels[indices.to(device)]
+
     try_step(model, settings, data, lambda indices: batch_loss(indices, torch.Generator()))
     parts: dict[str, Stateful] = {
         "model": model,
         "optimizer": optimizer,
         "batches": batches,
-        "streams": Streams(probes=probes, changes=changes, probe_changes=probe_changes),
+        "streams": Streams(
+            probes=probes, singles=singles, changes=changes, probe_changes=probe_changes, single_changes=single_changes
+        ),
     }
     if resume:
         restore(parts, resume, folder)
@@ -116,6 +123,8 @@ def train(
         optimizer,
         folder,
         probe=probe,
+        samples=samples,
+        sample_loss=F.cross_entropy,
         settings=settings.recorder,
         attributes=describe(settings, size),
         overwrite=overwrite,

@@ -118,7 +118,8 @@ def test_a_dry_run_says_what_would_be_recorded_and_writes_nothing(
     pytest.importorskip("torch")
     runs = tmp_path / "runs"
     arguments = ("record", "--runs-dir", str(runs), "--name", "one", *SMALL, "--set", "recorder.snapshot_every=log:3",
-                 "--set", "recorder.moments_window=30", "--set", "recorder.curvature_every=50")  # fmt: skip
+                 "--set", "recorder.moments_window=30", "--set", "recorder.curvature_every=50", "--set",
+                 "recorder.per_sample_every=40")  # fmt: skip
     succeeds(*arguments, "--dry-run")
     assert not runs.exists()
     printed = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
@@ -127,7 +128,15 @@ def test_a_dry_run_says_what_would_be_recorded_and_writes_nothing(
     for dim in GROWING:
         assert int(printed[dim][1]) == run.sizes[dim], dim
     assert int(printed["snapshot"][2].replace(",", "")) == 4 * run.sizes["parameter"] + 8 + 12 * run.sizes["layer"]
-    assert set(run.attrs["recorder_seconds"]) == {"steps", "probes", "curvature", "moments", "snapshots", "waiting"}
+    assert set(run.attrs["recorder_seconds"]) == {
+        "steps",
+        "probes",
+        "curvature",
+        "per_sample",
+        "moments",
+        "snapshots",
+        "waiting",
+    }
 
 
 @pytest.mark.parametrize(
