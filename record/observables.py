@@ -10,6 +10,7 @@ The gradient g is the one the optimizer descends: `sign·p.grad + weight_decay·
 and weight_decay is that of the coupled L2 penalty (0 where the decay is decoupled).
 """
 
+import itertools
 from concurrent.futures import Executor
 from functools import partial
 from typing import NamedTuple
@@ -38,6 +39,12 @@ PRODUCTS = (
 VELOCITY = ("velocity_squared", "velocity_dot_gradient", "parameter_dot_velocity")
 SKETCHES = ("gradient_sketch", "parameter_sketch")
 PROBE_PRODUCTS = ("noise_trace", "gradient_dot", "probe_dot_displacement")
+LARGE = 2**18
+"""parameters from which a second thread is worth waking at every step"""
+_PARTS, _PART = 8, 2**17
+"""at most so many parts, of no fewer parameters each, for two threads to share"""
+_ROWS, _BLOCK = 4, 2**11
+"""rows that are folded into a sketch together, and elements of which products are summed before"""
 # Sums may be reordered, but a NaN must stay a NaN.
 _FASTMATH = {"reassoc", "contract", "nsz"}
 
@@ -83,28 +90,33 @@ def measure(
         measure_on_device(now, layout, reference, previous, signs, products, sketches)
         return
     previous = reference[:0] if previous is None else previous
-    measure_layers = partial(
+    measure_part = partial(
         _measure_compiled,
         np.array([_addresses(layer) for layer in now], dtype=np.int64),
         np.array([_scales(layer) for layer in now]),
         layout,
-        *(tensor.numpy() for tensor in (reference, previous, signs, products)),
+        *(tensor.numpy() for tensor in (reference, previous, signs)),
     )
-    half = _half(layout)
-    if helper is None or half == len(layout):
-        measure_layers(0, len(layout), sketches.numpy())
-        return
-    second = np.empty_like(sketches.numpy())
-    waiting = helper.submit(measure_layers, half, len(layout), second)
-    measure_layers(0, half, sketches.numpy())
-    waiting.result()
-    sketches += torch.from_numpy(second)
+    total = reference.numel()
+    # The parts are the same whether somebody helps or not, so that the sums do not depend on it.
+    parts = min(_PARTS, max(1, total // _PART))
+    edges = np.linspace(0, total, parts + 1).astype(np.int64).tolist()
+    sums, folds = np.empty((parts, *products.shape)), np.empty((parts, *sketches.shape))
+    places = itertools.count()
 
+    def take_parts() -> None:
+        for place in places:
+            if place >= parts:
+                return
+            measure_part(edges[place], edges[place + 1], sums[place], folds[place])
 
-def _half(layout: np.ndarray) -> int:
-    """Number of layers that hold about half of the parameters."""
-    ends = np.cumsum(layout[:, 1])
-    return int(np.argmin(np.abs(ends - ends[-1] / 2))) + 1
+    helping = helper.submit(take_parts) if helper and parts > 1 else None
+    take_parts()
+    # Idle threads of torch spin on the other cores; who helps may come too late to be waited for.
+    if helping is not None and not helping.cancel():
+        helping.result()
+    products.copy_(torch.from_numpy(sums.sum(0)))
+    sketches.copy_(torch.from_numpy(folds.sum(0)))
 
 
 def _addresses(layer: Now) -> tuple[int, int, int]:
@@ -225,9 +237,11 @@ def _at(address, size, like):
 
 
 @numba.njit(cache=True, fastmath=_FASTMATH, nogil=True)
-def _measure_compiled(addresses, scales, layout, reference, previous, signs, products, first, last, sketches):
+def _measure_compiled(addresses, scales, layout, reference, previous, signs, first, last, products, sketches):
+    """The sums over the places [first, last) of the flat vector."""
     sketches[:] = 0.0
-    for index in range(first, last):
+    width = sketches.shape[-1]
+    for index in range(len(layout)):
         start, size, group, offset = layout[index]
         sign, weight_decay, per_update, has_velocity = scales[index]
         parameter = _at(addresses[index, 0], size, reference)
@@ -237,21 +251,32 @@ def _measure_compiled(addresses, scales, layout, reference, previous, signs, pro
         sums[:] = 0.0
         if has_velocity:
             sums[-1] = np.nan
-        begin, column, width = 0, offset % sketches.shape[-1], sketches.shape[-1]
-        while begin < size:
-            end = min(size, begin + width - column)
+        begin, stop = max(0, first - start), min(size, last - start)
+        while begin < stop:
+            # The block stays in the cache until its rows are folded.
+            end = min(stop, begin + _BLOCK)
             here, there = slice(begin, end), slice(start + begin, start + end)
-            g, p, r, s = gradient[here], parameter[here], reference[there], signs[there]
+            g, p, r = gradient[here], parameter[here], reference[there]
             if has_velocity:
                 _add(sums, _products(g, sign, weight_decay, p, r, velocity[here]))
             else:
                 q = previous[there]
                 _add(sums, _products_by_update(g, sign, weight_decay, p, r, q, per_update))
                 q[:] = p
-            columns = slice(column, column + end - begin)
-            _add_gradient_sketch(g, sign, weight_decay, p, s, sketches[0, group, columns])
-            _add_displacement_sketch(p, r, s, sketches[1, group, columns])
-            begin, column = end, 0
+            row, column = begin, (offset + begin) % width
+            while row < end:
+                whole = column == 0 and row + _ROWS * width <= end
+                following = row + _ROWS * width if whole else min(end, row + width - column)
+                here, there = slice(row, following), slice(start + row, start + following)
+                columns = slice(column, column + min(width, following - row))
+                g, p, r, s = gradient[here], parameter[here], reference[there], signs[there]
+                of_gradient, of_displacement = sketches[0, group, columns], sketches[1, group, columns]
+                if whole:
+                    _fold_rows(g, sign, weight_decay, p, r, s, of_gradient, of_displacement)
+                else:
+                    _fold_row(g, sign, weight_decay, p, r, s, of_gradient, of_displacement)
+                row, column = following, 0
+            begin = end
 
 
 @numba.njit(cache=True)
@@ -260,8 +285,8 @@ def _add(sums, more):
         sums[index] += more[index]
 
 
-# Separate small loops: with more arrays in one, the compiler can no longer tell that they do not overlap, and gives up
-# on vector instructions.
+# Separate loops for products and sketches: with more arrays in one, the compiler can no longer tell that they do not
+# overlap, and gives up on vector instructions.
 
 
 @numba.njit(cache=True, fastmath=_FASTMATH, nogil=True)
@@ -346,6 +371,23 @@ def _add_gradient_sketch(gradient, sign, weight_decay, parameter, signs, out):
 
 
 @numba.njit(cache=True, fastmath=_FASTMATH, nogil=True)
-def _add_displacement_sketch(parameter, reference, signs, out):
-    for j in range(out.size):
-        out[j] += signs[j] * (np.float64(parameter[j]) - np.float64(reference[j]))
+def _fold_row(gradient, sign, weight_decay, parameter, reference, signs, of_gradient, of_displacement):
+    for j in range(of_gradient.size):
+        p, s = np.float64(parameter[j]), np.float64(signs[j])
+        of_gradient[j] += s * (sign * np.float64(gradient[j]) + weight_decay * p)
+        of_displacement[j] += s * (p - np.float64(reference[j]))
+
+
+@numba.njit(cache=True, fastmath=_FASTMATH, nogil=True)
+def _fold_rows(gradient, sign, weight_decay, parameter, reference, signs, of_gradient, of_displacement):
+    """`_fold_row` for `_ROWS` rows one after the other, whose sums are read and written once."""
+    width = of_gradient.size
+    for j in range(width):
+        gradients = displacements = 0.0
+        for i in range(_ROWS):
+            k = i * width + j
+            p, s = np.float64(parameter[k]), np.float64(signs[k])
+            gradients += s * (sign * np.float64(gradient[k]) + weight_decay * p)
+            displacements += s * (p - np.float64(reference[k]))
+        of_gradient[j] += gradients
+        of_displacement[j] += displacements

@@ -56,8 +56,6 @@ _SAMPLE_STREAM = 2**61
 """seeds of the random numbers inside a probe, of each rank and step, inside a curvature, and inside single samples"""
 _STRETCH = 256
 _SPENT: tuple[str, ...] = ("steps", "probes", "curvature", "per_sample", "moments", "snapshots", "waiting")
-_LARGE = 2**18
-"""parameters from which a second thread is worth waking at every step"""
 _SNAPSHOTS = 64
 _SNAPSHOT_BYTES = 2**26
 """most snapshots, and most bytes of them, that wait in memory for the writer; one may always wait"""
@@ -179,7 +177,7 @@ class Recorder:
             self._writer.write_fixed("initial_parameters", self._reference.cpu().numpy())
         self._budget = self._make_budget((attributes or {}).get("planned_steps"), resume)
         self._thread = ThreadPoolExecutor(1, "thermodl-writer")
-        large = self._reference.numel() >= _LARGE and torch.get_num_threads() > 1
+        large = self._reference.numel() >= observables.LARGE and torch.get_num_threads() > 1
         self._helper = ThreadPoolExecutor(1, "thermodl-measure") if large else None
         self._hooks = StepHooks(optimizer, self._before_step, self._after_step)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..distributed import mean_over_ranks
+from ..per_sample import Samples
 from ..recorder import Recorder
 from ..settings import RecorderSettings
 from ..store import RunError
@@ -23,10 +24,11 @@ class ThermoCallback(Callback):
     """Opens a `Recorder` when the training starts and closes it when it ends, whichever way.
 
     `loss` is what `training_step` returns: with gradient accumulation the mean over the step's batches, in
-    data-parallel training over the processes. With manual optimization only what is returned as `loss` can be logged.
+    data-parallel training over the processes; the batches give the noise of the step, as `Recorder.micro_batch`, unless
+    gradients are clipped or scaled. With manual optimization only what is returned as `loss` can be logged.
 
     Args:
-        folder, probe, settings, attributes, overwrite: as for `Recorder`.
+        folder, probe, samples, sample_loss, settings, attributes, overwrite: as for `Recorder`.
 
     Raises:
         RunError: at the start of the training, as `Recorder`, or if there is not exactly one optimizer.
@@ -37,6 +39,8 @@ class ThermoCallback(Callback):
         folder: str | Path,
         *,
         probe: Callable[[], Tensor] | None = None,
+        samples: Samples | None = None,
+        sample_loss: Callable[[Any, Any], Tensor] | None = None,
         settings: RecorderSettings | None = None,
         attributes: Mapping[str, Any] | None = None,
         overwrite: bool = False,
@@ -44,6 +48,8 @@ class ThermoCallback(Callback):
         self.folder = Path(folder)
         self._options: dict[str, Any] = {
             "probe": probe,
+            "samples": samples,
+            "sample_loss": sample_loss,
             "settings": settings,
             "attributes": attributes,
             "overwrite": overwrite,
@@ -58,6 +64,11 @@ class ThermoCallback(Callback):
             raise RunError(f"the callback records one optimizer, this training has {len(trainer.optimizers)}")
         self._losses, self._tried = [], False
         self.recorder = Recorder(pl_module, trainer.optimizers[0], self.folder, **self._options)
+
+    def on_after_backward(self, trainer: Trainer, _: LightningModule) -> None:
+        """Measure the batches that a step accumulates, of which there must be several for a spread."""
+        if self.recorder is not None and trainer.accumulate_grad_batches > 1:
+            self.recorder.micro_batch()
 
     def on_before_optimizer_step(self, *_: Any) -> None:
         """Note that with this batch a step is tried."""

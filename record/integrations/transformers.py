@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..distributed import find_rank, mean_over_ranks
+from ..per_sample import Samples
 from ..recorder import Recorder
 from ..settings import RecorderSettings
 
@@ -29,10 +30,11 @@ class ThermoCallback(TrainerCallback):
 
     `loss` is what the model returns as `loss`, over all batches that the step accumulates and all processes; it is not
     recorded where the Trainer computes it outside of the model. Without `with`, a training that fails leaves a run
-    that says it is running, and is shown as silent.
+    that says it is running, and is shown as silent. The batches that a step accumulates do not give its noise, since
+    the Trainer clips their sum before it tells of the last of them.
 
     Args:
-        folder, probe, settings, attributes, overwrite: as for `Recorder`.
+        folder, probe, samples, sample_loss, settings, attributes, overwrite: as for `Recorder`.
     """
 
     def __init__(
@@ -40,6 +42,8 @@ class ThermoCallback(TrainerCallback):
         folder: str | Path,
         *,
         probe: Callable[[], Tensor] | None = None,
+        samples: Samples | None = None,
+        sample_loss: Callable[[Any, Any], Tensor] | None = None,
         settings: RecorderSettings | None = None,
         attributes: Mapping[str, Any] | None = None,
         overwrite: bool = False,
@@ -47,6 +51,8 @@ class ThermoCallback(TrainerCallback):
         self.folder = Path(folder)
         self._options: dict[str, Any] = {
             "probe": probe,
+            "samples": samples,
+            "sample_loss": sample_loss,
             "settings": settings,
             "attributes": attributes,
             "overwrite": overwrite,

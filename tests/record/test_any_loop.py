@@ -589,9 +589,36 @@ def test_lightning(accumulate: int, tmp_path: Path) -> None:
     trainer.fit(module, torch.utils.data.DataLoader(Data(), 4))
     one, other = (open_run(tmp_path / name).compute() for name in ("plain", "lightning"))
     assert other.sizes["step"] == 12 / accumulate
+    if accumulate > 1:
+        # Clipped, the gradient of the step is not the sum of its batches.
+        assert other["chunk_noise_trace"].isnull().all()
+        other = other.drop_vars(["chunk_noise_trace", "chunks"])
     other["layer"] = [name.removeprefix("model.") for name in other["layer"].values]
     compare_runs(one, other.assign_coords(group=one["group"].values, layer_group=one["layer_group"]))
     assert read_attributes(tmp_path / "lightning")["state"] == "finished"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_measures_accumulated_batches(tmp_path: Path) -> None:
+    """Without clipping the batches of a step give its noise, as `micro_batch` does in a plain loop."""
+    lightning = pytest.importorskip("lightning.pytorch")
+    from thermodl.record.integrations.lightning import ThermoCallback
+
+    module, plain = lightning_module(), Classifier()
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.1)
+    with Recorder(plain, optimizer, tmp_path / "plain", settings=PROBING) as recorder:
+        for index, part in enumerate(torch.utils.data.DataLoader(Data(), 4)):
+            (plain(**part)["loss"] / 3).backward()
+            recorder.micro_batch()
+            if index % 3 == 2:
+                optimizer.step()
+                optimizer.zero_grad()
+    callback = ThermoCallback(tmp_path / "lightning", settings=PROBING)
+    trainer = lightning.Trainer(callbacks=[callback], max_epochs=1, accumulate_grad_batches=3, **quiet(tmp_path))
+    trainer.fit(module, torch.utils.data.DataLoader(Data(), 4))
+    one, other = (open_run(tmp_path / name)["chunk_noise_trace"].values for name in ("plain", "lightning"))
+    assert np.isfinite(one).all()
+    np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.filterwarnings("ignore")
