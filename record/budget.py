@@ -20,9 +20,10 @@ training is known,
     B = max_bytes − on disk − held − inner products of the steps to come
 
 is for the events to come. If they fit into B, all are kept; if not, each channel keeps events evenly over the training,
-the part that its share of B allows. If the length is not known, events take at most half of what the steps leave. No
-event is kept that does not fit. All this depends on the step alone, not on the clock: the disk is looked up at steps
-that follow from what was kept, after all before them is written.
+the part that its share of B allows. If the length is not known, events take at most half of what the steps leave, and
+are kept half as often each time that a channel has used an eighth of its share. No event is kept that does not fit. All
+this depends on the step alone, not on the clock: the disk is looked up at steps that follow from what was kept, after
+all before them is written.
 
 Shares are max-min fair: a channel that needs less than an equal part gets what it needs, the others the rest. A burst
 is kept whole or left out whole, for its use is in consecutive steps. This module knows nothing of torch.
@@ -33,12 +34,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .schedule import count_due, has_gaps
+from .schedule import burst_length, count_due
 from .settings import RecorderSettings
 
 _BOOKED_AS = {"probe": "probes", "curvature": "curvature", "per_sample": "per_sample", "snapshot": "snapshots"}
 """what the time of a channel is called in `recorder_seconds`; a window takes its time at every step, not when full"""
 _WAITING = "waiting"
+PLURALS = {
+    "probe": "probes",
+    "curvature": "curvatures",
+    "per_sample": "sets of single samples",
+    "window": "windows",
+    "snapshot": "snapshots",
+}
 _METADATA = 2**15
 """bytes for the metadata of arrays that appear later"""
 _JUDGED_STEPS = 100
@@ -53,8 +61,8 @@ class _Channel:
     """bytes of an event before compression"""
     planned: int
     """events of the whole training; 0 where its length is not known"""
-    whole: bool
-    """whether consecutive events belong together"""
+    together: int
+    """consecutive events that belong together"""
     on_disk: float
     """bytes of an event after compression, as far as it is known"""
     asked: int = 0
@@ -69,6 +77,12 @@ class _Channel:
     @property
     def to_come(self) -> int:
         return max(0, self.planned - self.asked)
+
+    def pay(self) -> bool:
+        """Spend the credit of one event, if there is as much."""
+        paid = self.credit >= 1
+        self.credit -= paid
+        return paid
 
 
 class Budget:
@@ -97,10 +111,10 @@ class Budget:
         for name, schedule in schedules.items():
             if name in sizes:
                 planned = count_due(schedule, self._planned) if self._bytes is not None else 0
-                self._channels[name] = _Channel(sizes[name], planned, has_gaps(schedule), sizes[name])
+                self._channels[name] = _Channel(sizes[name], planned, burst_length(schedule), sizes[name])
         if "window" in sizes:
             planned = -(-self._planned // settings.moments_window)
-            self._channels["window"] = _Channel(sizes["window"], planned, False, sizes["window"])
+            self._channels["window"] = _Channel(sizes["window"], planned, 1, sizes["window"])
         self._row_on_disk = float(self._row)
         self._on_disk, self._looked_up = 0, 0
         self._thinned: dict[str, dict[str, Any]] = {}
@@ -147,7 +161,15 @@ class Budget:
             # What this very step has decided on already is not there yet.
             channel.held = int(channel.step == step and not channel.reason)
             if (written := channel.kept - channel.held) >= _SURE_EVENTS:
-                channel.on_disk = max(1.0, on_disk.get(name, 0) / written)
+                # Of few small events most is metadata, which no further one adds to.
+                channel.on_disk = min(max(1.0, on_disk.get(name, 0) / written), channel.size)
+
+    def drop(self, name: str) -> None:
+        """A channel has ended: what it would still have got is for the others, and its last event never came."""
+        if name in self._channels:
+            for entry in self._thinned.values():
+                entry["kept"] -= entry["channel"] == name
+            del self._channels[name]
 
     def complaints(self, step: int, wall_time: float, seconds: Mapping[str, float]) -> list[str]:
         """What is to be said of the floor; each once."""
@@ -159,12 +181,18 @@ class Budget:
     def state_dict(self) -> dict[str, Any]:
         """What was used, as plain values."""
         channels = {name: asdict(channel) for name, channel in self._channels.items()}
+        planned = {"planned": self._planned}
         disk = {"on_disk": self._on_disk, "looked_up": self._looked_up, "row_on_disk": self._row_on_disk}
-        return {"channels": channels, "thinned": {key: dict(entry) for key, entry in self._thinned.items()}} | disk
+        return (
+            {"channels": channels, "thinned": {key: dict(entry) for key, entry in self._thinned.items()}}
+            | disk
+            | planned
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self._channels |= {name: _Channel(**values) for name, values in state["channels"].items()}
+        self._planned = self._planned or state["planned"]
         self._thinned = {key: dict(entry) for key, entry in state["thinned"].items()}
         self._on_disk, self._looked_up = state["on_disk"], state["looked_up"]
         self._row_on_disk = state["row_on_disk"]
@@ -181,7 +209,7 @@ class Budget:
     ) -> str:
         """Why the event is left out; empty if it is kept."""
         channel = self._channels[name]
-        if channel.whole and step == channel.step + 1:
+        if channel.together > 1 and step == channel.step + 1:
             fits = self._bytes is None or self._left(step) >= 2 * channel.size
             return channel.reason or ("" if fits else "max_bytes")
         if self._overhead is not None and name in _BOOKED_AS and self._takes_too_long(name, wall_time, seconds):
@@ -206,35 +234,34 @@ class Budget:
     def _is_too_large(self, name: str, step: int, look_up: Callable[[], Mapping[str, int]] | None) -> bool:
         channel, channels = self._channels[name], self._channels.values()
         # A chunk that is half full takes up to twice the bytes of what is in it, so that there must be room for two.
-        left, half_full = self._left(step), sum(one.size for one in channels)
-        if self._planned and left >= sum(one.to_come * one.size for one in channels) + half_full:
+        left, room = self._left(step), sum(one.size for one in channels)
+        if self._planned and left >= sum(one.to_come * one.size for one in channels) + room:
             return False
         # It is looked up only where that can change much, and some hundred times at most.
         held = (step - self._looked_up) * self._row + sum(one.held * one.size for one in channels)
         if look_up is not None and held > max(abs(left) / 8, (self._bytes or 0) / 64):
             self.look_up(step, look_up())
             left = self._left(step)
-        if left < 2 * channel.size:
+        if left < (channel.together + 1) * channel.size:
             return True
         if not self._planned:
-            return self._takes_too_much(name, left)
+            channel.credit += 1 / self._spacing(name, left)
+            return not channel.pay()
         # Spaced for what things are likely to take; that they fit is certain from above.
-        likely = left + sum(one.held * (one.size - one.on_disk) for one in channels) - half_full
+        likely = left + sum(one.held * (one.size - one.on_disk) for one in channels)
+        # Channels of which no event fits any more need no room.
+        likely -= sum(one.size for one in channels if left >= 2 * one.size)
         likely += max(0, self._planned - self._looked_up) * (self._row - self._row_on_disk)
         needs = {one: max(1, other.to_come) * other.on_disk for one, other in self._channels.items()}
         channel.credit += share(likely, needs)[name] / needs[name]
-        if channel.credit < 1:
-            return True
-        channel.credit -= 1
-        return False
+        return not channel.pay()
 
-    def _takes_too_much(self, name: str, left: float) -> bool:
-        """Whether the channel would have more than its share of half of what the steps have left."""
+    def _spacing(self, name: str, left: float) -> int:
+        """Of how many events one is kept, the more the more its channel has used of half of what the steps leave."""
         taken = {one: c.held * c.size + (c.kept - c.held) * c.on_disk for one, c in self._channels.items()}
-        half = (sum(taken.values()) + left) / 2
-        taken[name] += self._channels[name].size
         needs = {one: taken[one] + (c.asked - c.kept) * c.on_disk for one, c in self._channels.items()}
-        return taken[name] > share(half, needs)[name]
+        most = share((sum(taken.values()) + left) / 2, needs | {name: math.inf})[name]
+        return 2 ** min(30, int(8 * taken[name] / max(most, 1.0)))
 
     def _left(self, step: int) -> float:
         """Bytes for events, when those of the floor are put aside."""

@@ -28,6 +28,10 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
 
 
+_LATER = ("singles", "single_changes")
+"""streams that a checkpoint may lack, since it may be older"""
+
+
 class Streams:
     """The random numbers of a training: torch's own, and generators by name."""
 
@@ -43,9 +47,9 @@ class Streams:
         """Go on from there."""
         torch.set_rng_state(state["torch"])
         torch.cuda.set_rng_state_all(state["cuda"])
-        # A checkpoint from before a stream existed lacks it.
-        for name in self._generators.keys() & state["generators"].keys():
-            self._generators[name].set_state(state["generators"][name])
+        for name, generator in self._generators.items():
+            if name in state["generators"] or name not in _LATER:
+                generator.set_state(state["generators"][name])
 
 
 def write_checkpoint(folder: Path, run_id: str, recorder: dict[str, Any], parts: dict[str, Stateful]) -> None:

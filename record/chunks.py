@@ -9,6 +9,7 @@ is unbiased for tr C of the batch of the whole step (physics.md 1.1, chunks). `.
 it grew by. The relative error of one step is √(2/((K−1)d_eff)), d_eff = (tr C)²/tr C².
 """
 
+import weakref
 from collections.abc import Sequence
 
 import torch
@@ -28,20 +29,20 @@ class ChunkNoise:
         self._sum = torch.zeros_like(like)
         self._parts, self._wide = parts, wide
         self._squares = torch.zeros(len(parts), dtype=wide, device=like.device)
-        self._versions: list[int] = []
+        self._marks: list[tuple[weakref.ref[Tensor] | None, int]] = []
         self.count = 0
 
-    def add(self, gradients: Sequence[Tensor | None], versions: Sequence[int]) -> None:
+    def add(self, gradients: Sequence[Tensor | None], held: Sequence[Tensor | None]) -> None:
         """Another micro-batch.
 
         Args:
             gradients: flat `.grad` of each layer as it is now; None counts as zeros.
-            versions: how often torch has changed each `.grad` since it was made, -1 for None. A backward pass changes
-                it at most once; anything else says that a new sum was begun, after a step that was not made.
+            held: the tensors `.grad` themselves. A backward pass changes each at most once, in place; anything else
+                says that a new sum was begun, after a step that was not made.
         """
-        if self.count and any(now - before not in (0, 1) for now, before in zip(versions, self._versions, strict=True)):
+        if self.count and not all(_goes_on(*mark, now) for mark, now in zip(self._marks, held, strict=True)):
             self.forget()
-        self._versions = list(versions)
+        self._marks = [(None, -1) if now is None else (weakref.ref(now), now._version) for now in held]
         for index, (gradient, part) in enumerate(zip(gradients, self._parts, strict=True)):
             if gradient is not None:
                 before = self._sum[part]
@@ -75,6 +76,13 @@ class ChunkNoise:
         """Start again: the step was not made."""
         self._squares.zero_()
         self.count = 0
+
+
+def _goes_on(before: "weakref.ref[Tensor] | None", version: int, now: Tensor | None) -> bool:
+    """Whether a `.grad` is the one that was there before, changed at most once; how often is told by no public name."""
+    if before is None:
+        return now is None or now._version - version in (0, 1)
+    return now is not None and now is before() and now._version - version in (0, 1)
 
 
 def _squared(vector: Tensor, wide: torch.dtype) -> Tensor:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .budget import PLURALS
 from .settings import RunSettings, SettingsError, assign, check_name, make_settings, read_toml
 from .store import LostError, RunError, UserError, read_attributes, run_state
 
@@ -157,7 +158,7 @@ def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False, 
         train(settings, folder, overwrite=overwrite, resume=checkpoint, progress=advance)
     if thinned := read_attributes(folder).get("thinned"):
         parts = [
-            f"{entry['skipped']:,} {entry['channel']}s from step {entry['from_step']:,} on ({entry['reason']})"
+            f"{entry['skipped']:,} {PLURALS[entry['channel']]} from step {entry['from_step']:,} on ({entry['reason']})"
             for entry in thinned
         ]
         print(f"{folder}: left out were {', '.join(parts)}")

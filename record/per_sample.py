@@ -49,13 +49,16 @@ def sample_noise(
         (len(parameters),), 0 where the loss does not depend on it or it is frozen, and the number of samples.
 
     Raises:
-        ValueError: if single samples have no gradient of their own in this model, or there are fewer than two.
+        ValueError: if single samples have no gradient of their own in this model, there are fewer than two, or the
+            optimizer moves parameters that are not the model's.
         RuntimeError: if torch.func cannot go through the model.
     """
     module = unwrap_model(model)
     _refuse_mixing(module)
     places = _find_places(module)
-    moving = [parameter for parameter in parameters if parameter.requires_grad and parameter in places]
+    moving = [parameter for parameter in parameters if parameter.requires_grad]
+    if not moving or any(parameter not in places for parameter in moving):
+        raise ValueError("single samples are measured where the optimizer moves parameters of the model, and no others")
 
     def loss_of_one(free: Sequence[Tensor], inputs: Any, targets: Any) -> Tensor:
         inputs, targets = tree_map(lambda part: part.unsqueeze(0), (inputs, targets))
@@ -80,6 +83,7 @@ def sample_noise(
             part = tree_map(lambda tensor, at=start: tensor[at : at + together], batch)
             each = gradients_of([p.detach() for p in moving], *part)
             for parameter, gradients in zip(moving, each, strict=True):
+                gradients = gradients.detach()
                 squares[parameter] += torch.linalg.vector_norm(gradients, dtype=wide) ** 2
                 sums[parameter] += gradients.sum(0, dtype=wide)
     nothing = torch.zeros((), dtype=wide, device=parameters[0].device)

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from .budget import Budget, foretell
+from .budget import PLURALS, Budget, foretell
 from .schedule import compile_schedule, count_due
 from .settings import RunSettings
 from .store import GROWING, growing_dimension, open_run
@@ -150,7 +150,7 @@ def describe_plan(settings: RunSettings, folder: Path, plan: Plan) -> str:
         )
     if plan.left:
         planned = {one.name: one.entries for one in plan.channels}
-        parts = ", ".join(f"{kept:,} of {planned[name]:,} {name}s" for name, kept in plan.left.items())
+        parts = ", ".join(f"{kept:,} of {planned[name]:,} {PLURALS[name]}" for name, kept in plan.left.items())
         limits = {"max_overhead": settings.recorder.max_overhead, "max_bytes": settings.recorder.max_bytes}
         given = " and ".join(f"{name} = {limit:,}" for name, limit in limits.items() if limit is not None)
         lines.append(f"  {given} would leave {parts}, or more with compression")

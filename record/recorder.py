@@ -84,7 +84,8 @@ class Recorder:
             targets), with samples along the first dimension, for `per_sample_every`.
         sample_loss: of the model's output and the targets, such as `torch.nn.functional.cross_entropy`.
         settings: cadence and size of the channels.
-        attributes: JSON-able facts to keep with the run, such as `sampling`, `batch_size`, `train_size`.
+        attributes: JSON-able facts to keep with the run, such as `sampling`, `batch_size`, `train_size`; with
+            `planned_steps`, the length of the training, `max_bytes` is spread over all of it.
         overwrite: replace a recording that is already there.
         resume: what `state_dict` gave; the recording in the folder goes on from there, and what it holds of later
             steps is dropped. Model and optimizer must be as they were then.
@@ -222,6 +223,7 @@ class Recorder:
             self._check_name(name, "step")
         if self._lost or self._closed or self._rank:
             return
+        started = time.perf_counter()
         first = not self._step and not self._skipped
         if self._logged & set(values) or (first and has_overflow(layer.parameter for layer in self._layers)):
             self._note_skipped()
@@ -233,6 +235,7 @@ class Recorder:
         if not self._skipped:
             for name, value in values.items():
                 self._buffer.put_extra(name, value)
+        self._spend("steps", started)
 
     def log_evaluation(self, **values: float) -> None:
         """Keep `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, or one's own, of the present parameters.
@@ -288,7 +291,8 @@ class Recorder:
             dict(state["names"]),
             list(state["rates"]),
         )
-        self._probe_checked, self._dropped = state["probe_checked"], dict(state["not_recorded"])
+        self._probe_checked, self._dropped = state["probe_checked"], self._dropped | state["not_recorded"]
+        self._writer.note(**self._model_facts())
         self._lacking = dict(state.get("lacking", self._lacking))
         if "velocity_curvature" in self._lacking:
             self._curvature = None
@@ -330,6 +334,7 @@ class Recorder:
     def _before_step(self) -> None:
         if self._lost and self._ranks == 1:
             return
+        started, booked = time.perf_counter(), sum(self._seconds.values())
         try:
             self._scale, self._skips = loss_scale(self._optimizer)
             if self._skips:
@@ -338,9 +343,14 @@ class Recorder:
                     self._chunks.forget()
                 return
             # A probe is taken by all processes together, whatever has become of the recording.
-            probe = self._probe if self._probe_due(self._step) and self._allows("probe") else None
+            probe = (
+                self._probe
+                if self._probe is not None and self._probe_due(self._step) and self._allows("probe")
+                else None
+            )
             probed = None if probe is None else self._take_probe(probe)
-            probe = self._curvature if self._curvature_due(self._step) and self._allows("curvature") else None
+            probe = self._curvature if self._curvature is not None and self._curvature_due(self._step) else None
+            probe = probe if probe is not None and self._allows("curvature") else None
             curved = None if probe is None else self._take_curvature(probe)
             sampled = None
             if self._samples is not None and self._sample_due(self._step) and self._allows("per_sample"):
@@ -352,6 +362,8 @@ class Recorder:
         except Exception as error:  # a measurement that fails is no reason for the training to fail
             self.flush()
             self._give_up(error)
+        finally:
+            self._book_rest(started, booked)
 
     def _measure_step(
         self,
@@ -416,6 +428,7 @@ class Recorder:
     def _after_step(self) -> None:
         if self._skips or not self._measuring:
             return
+        started = time.perf_counter()
         self._measuring = False
         self._step += 1
         if self._lost or self._rank:
@@ -433,14 +446,13 @@ class Recorder:
             self._lacking.pop(name, None)
         self._chunk_row = {}
         self._logged.clear()
+        self._spend("steps", started)
 
     def _add_micro_batch(self) -> None:
         if self._chunks is None:
             self._chunks = ChunkNoise(self._reference, [layer.part for layer in self._layers], self._wide)
         gradients = [layer.parameter.grad for layer in self._layers]
-        # How often a tensor was changed is told by no public name; a wrong count would only lose a measurement.
-        versions = [-1 if gradient is None else gradient._version for gradient in gradients]
-        self._chunks.add([None if gradient is None else self._flat(gradient) for gradient in gradients], versions)
+        self._chunks.add([None if gradient is None else self._flat(gradient) for gradient in gradients], gradients)
 
     def _take_chunks(self, now: list[observables.Now]) -> dict[str, float | Tensor]:
         """What the micro-batches of the step tell; nothing if there were none."""
@@ -467,6 +479,10 @@ class Recorder:
         now = time.perf_counter()
         self._seconds[what] += now - since
         return now
+
+    def _book_rest(self, since: float, booked: float) -> None:
+        """Book as `steps` what has passed since then and is in no kind yet, of which `booked` was before."""
+        self._seconds["steps"] += time.perf_counter() - since - (sum(self._seconds.values()) - booked)
 
     def _now(self, layer: Layer, kept: bool) -> observables.Now:
         """What a layer holds before a step. v_t is the momentum buffer, or without momentum −Δθ/η of the last step.
@@ -582,7 +598,7 @@ class Recorder:
             )
         except Exception as error:
             self._curvature = None
-            self._end_channel("the curvature vᵀHv", ("velocity_curvature",), error)
+            self._end_channel("curvature", "the curvature vᵀHv", ("velocity_curvature",), error)
             return None
         products = mean_over_ranks(products)
         self._spend("curvature", started)
@@ -596,14 +612,16 @@ class Recorder:
             found = sample_noise(self._model, parameters, samples, loss, _SAMPLE_STREAM + self._step, self._wide)
         except Exception as error:
             self._samples = None
-            self._end_channel("the noise of single samples", _PER_SAMPLE, error)
+            self._end_channel("per_sample", "the noise of single samples", _PER_SAMPLE, error)
             return None
         self._spend("per_sample", started)
         return found
 
-    def _end_channel(self, what: str, names: tuple[str, ...], error: Exception) -> None:
+    def _end_channel(self, channel: str, what: str, names: tuple[str, ...], error: Exception) -> None:
         why = f"{type(error).__name__}: {first_line(error)}"
         self._lacking |= dict.fromkeys(names, f"none from step {self._step} on ({why})")
+        if self._budget is not None:
+            self._budget.drop(channel)
         self._warn_once(f"{what} is not recorded any more ({why}); all else is")
 
     def _velocities(self) -> list[Tensor]:
@@ -645,7 +663,8 @@ class Recorder:
         products = sum(name not in self._dropped for name in observables.PRODUCTS)
         # Beside the clocks there is room for a dozen of logged numbers.
         clocks = 8 * (len(HYPERPARAMETERS) * self._optimizer_groups + len(CLOCKS) + 12)
-        sizes = {"step": 8 * products * layers + (8 + item) * sketch + clocks}
+        chunks = 0 if _CHUNKS[0] in self._dropped else 8 * layers + 8
+        sizes = {"step": 8 * products * layers + (8 + item) * sketch + clocks + chunks}
         if self._probe is not None:
             sizes["probe"] = 8 * len(observables.PROBE_PRODUCTS) * layers + item * sketch + 16
         if self._curvature is not None:
@@ -741,14 +760,13 @@ class Recorder:
                     for layer in self._layers
                 ],
                 "groups": self._groups,
-                "sketch_relative_error": self._sketch_errors(),
+                **self._model_facts(),
                 "optimizer": {
                     "class": type(self._optimizer).__name__,
                     "weight_decay_kind": self._decay,
                     "nesterov": any(g.get("nesterov", False) for g in self._optimizer.param_groups),
                 },
                 "recorder": self.settings.model_dump(),
-                "chunk_statistics": any(isinstance(part, _BatchNorm) for part in self._model.modules()),
                 "parameter_dtype": str(self._layers[0].parameter.dtype).removeprefix("torch."),
                 "not_recorded": not_recorded,
                 "provenance": _provenance(),
@@ -758,13 +776,13 @@ class Recorder:
             snapshot_tolerance=self.settings.snapshot_tolerance,
         )
 
-    def _sketch_errors(self) -> list[float | None]:
-        """√(2/k) of each group, 0 where the sketch holds every parameter; None where there is none."""
+    def _model_facts(self) -> dict[str, Any]:
+        """Attributes that tell how far sketches and micro-batches are to be trusted for this model."""
         width = self.settings.sketch_size
-        if not width:
-            return [None] * len(self._groups)
         sizes = np.bincount(self._layout[:, 2], weights=self._layout[:, 1], minlength=len(self._groups))
-        return [float(np.sqrt(2 / width)) if size > width else 0.0 for size in sizes]
+        errors = [float(np.sqrt(2 / width)) if size > width else 0.0 for size in sizes] if width else None
+        mixes = any(isinstance(part, _BatchNorm) for part in self._model.modules())
+        return {"sketch_relative_error": errors, "chunk_statistics": mixes}
 
     def _not_recorded(self, has_probe: bool, has_samples: bool) -> dict[str, str]:
         reasons: dict[str, str] = {}

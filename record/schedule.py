@@ -47,10 +47,10 @@ def count_due(schedule: Schedule, steps: int) -> int:
     return sum(map(compile_schedule(schedule), range(steps)))
 
 
-def has_gaps(schedule: Schedule) -> bool:
-    """Whether it has bursts of consecutive steps, with gaps between them."""
+def burst_length(schedule: Schedule) -> int:
+    """How many consecutive steps belong together, with gaps between; 1 where it has no bursts."""
     match = _BURST.fullmatch(schedule) if isinstance(schedule, str) else None
-    return match is not None and 1 < int(match[1]) < int(match[2])
+    return int(match[1]) if match and int(match[1]) < int(match[2]) else 1
 
 
 def _rung(step: int, per_decade: int) -> bool:

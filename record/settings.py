@@ -25,7 +25,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrOff = Annotated[int, Field(ge=0)]
 Part = Annotated[float, Field(gt=0, lt=1)]
-_BYTES = re.compile(r"(\d+(?:\.\d*)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+_BYTES = re.compile(r"(\d+(?:\.\d*)?(?:e\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 ImageSize = Annotated[int, Field(ge=1, le=1024)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -240,7 +240,12 @@ def _explain(item: Any) -> str:
         return f"unknown setting {key!r}{_suggest(str(item['loc'][-1]), model)}"
     if not key:  # of several settings together
         return str(item["ctx"]["error"]) if "ctx" in item else item["msg"]
-    return f"{key} = {item['input']!r}: {item['msg'].lower().removeprefix('value error, ')}{_meaning(item['loc'])}"
+    return f"{key} = {item['input']!r}: {_plainly(item['msg'])}{_meaning(item['loc'])}"
+
+
+def _plainly(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
 
 
 def _meaning(location: Sequence[int | str]) -> str:

@@ -1,9 +1,10 @@
 """Linear sketches: a few hundred numbers that keep lengths and angles of a group's parameter vector.
 
 P multiplies by fixed random signs and sums every k-th coordinate: (Px)_c = Σ_{j ≡ c mod k} s_j x_j. It is linear, so
-Pθ, Pg and PΔθ obey the optimizer's recursion exactly; it is unbiased for ‖x‖² with relative variance at most 2/k, and
-exact where the group has no more than k parameters. Coordinates are those of the group's parameters, flattened and
-concatenated in the order of the layers (Charikar, Chen & Farach-Colton 2002 with strided instead of hashed buckets).
+Pθ, Pg and PΔθ obey the optimizer's recursion exactly; it is unbiased for ‖x‖², with relative variance 2/k at most where
+the squares of x are spread evenly over the k sums, and exact where the group has no more than k parameters. Coordinates
+are those of the group's parameters, flattened and concatenated in the order of the layers (Charikar, Chen &
+Farach-Colton 2002 with strided instead of hashed buckets).
 """
 
 import torch

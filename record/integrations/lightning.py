@@ -24,8 +24,9 @@ class ThermoCallback(Callback):
     """Opens a `Recorder` when the training starts and closes it when it ends, whichever way.
 
     `loss` is what `training_step` returns: with gradient accumulation the mean over the step's batches, in
-    data-parallel training over the processes; the batches give the noise of the step, as `Recorder.micro_batch`, unless
-    gradients are clipped or scaled. With manual optimization only what is returned as `loss` can be logged.
+    data-parallel training over the processes; with manual optimization only what is returned as `loss` can be logged.
+    Batches that a step accumulates give its noise, as `Recorder.micro_batch`, if they are equally large and gradients
+    are neither clipped nor scaled.
 
     Args:
         folder, probe, samples, sample_loss, settings, attributes, overwrite: as for `Recorder`.
@@ -63,7 +64,10 @@ class ThermoCallback(Callback):
         if len(trainer.optimizers) != 1:
             raise RunError(f"the callback records one optimizer, this training has {len(trainer.optimizers)}")
         self._losses, self._tried = [], False
-        self.recorder = Recorder(pl_module, trainer.optimizers[0], self.folder, **self._options)
+        planned = trainer.estimated_stepping_batches
+        length = {"planned_steps": int(planned)} if planned != float("inf") else {}
+        options: dict[str, Any] = self._options | {"attributes": length | dict(self._options["attributes"] or {})}
+        self.recorder = Recorder(pl_module, trainer.optimizers[0], self.folder, **options)
 
     def on_after_backward(self, trainer: Trainer, _: LightningModule) -> None:
         """Measure the batches that a step accumulates, of which there must be several for a spread."""

@@ -20,7 +20,7 @@ from ..recorder import Recorder
 from ..settings import RecorderSettings
 
 try:
-    from transformers import TrainerCallback, TrainingArguments
+    from transformers import TrainerCallback, TrainerState, TrainingArguments
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f'{error}; pip install "thermodl[transformers]"', name=error.name) from error
 
@@ -63,9 +63,19 @@ class ThermoCallback(TrainerCallback):
         self._summed = False
         self._hook: Any = None
 
-    def on_train_begin(self, *_: Any, model: nn.Module, optimizer: torch.optim.Optimizer, **__: Any) -> None:
+    def on_train_begin(
+        self,
+        _: TrainingArguments,
+        state: TrainerState,
+        *__: Any,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        **___: Any,
+    ) -> None:
         """Open the recorder, and look at what the model returns."""
-        self.recorder = Recorder(model, optimizer, self.folder, **self._options)
+        attributes = {"planned_steps": state.max_steps} | dict(self._options["attributes"] or {})
+        options: dict[str, Any] = self._options | {"attributes": attributes}
+        self.recorder = Recorder(model, optimizer, self.folder, **options)
         self._hook = model.register_forward_hook(self._see_output, with_kwargs=True)
         self._losses = []
 

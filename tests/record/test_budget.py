@@ -1,5 +1,6 @@
 """The budget: it is kept, it is fair, and where there is none nothing changes."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,6 +182,61 @@ def test_a_resumed_recording_keeps_its_budget(tmp_path: Path) -> None:
     assert one.attrs["thinned"] == two.attrs["thinned"]
 
 
+@pytest.mark.parametrize("limit", [{"max_bytes": "1GB"}, {"max_overhead": 1e6}, {"max_bytes": 200_000}])
+def test_without_a_probe(limit: dict, tmp_path: Path) -> None:
+    """A budget asks nothing of channels that are not there, or have ended."""
+    model = nn.Linear(30, 20)
+    for name, optimizer, probe, said in (
+        ("none", torch.optim.SGD(model.parameters(), lr=0.1), None, None),
+        ("adam", torch.optim.Adam(model.parameters(), lr=0.1), lambda: model(torch.randn(2, 30)).mean(), None),
+        ("ended", torch.optim.SGD(model.parameters(), lr=0.1), lambda: model(torch.randn(2, 30)).mean(), "curvature"),
+    ):
+        settings = RecorderSettings.model_validate(
+            {"curvature_every": 2, "snapshot_every": 1, "probe_every": 5, "sketch_size": 8, **limit}
+        )
+        warned = pytest.warns(RuntimeWarning, match=said) if said else contextlib.nullcontext()
+        with warned, Recorder(model, optimizer, tmp_path / name, probe=probe, settings=settings) as recorder:
+            for _ in range(50):
+                optimizer.zero_grad()
+                model(torch.randn(4, 30)).mean().backward()
+                optimizer.step()
+        assert not recorder.lost
+        thinned = {entry["channel"] for entry in read_attributes(tmp_path / name)["thinned"]}
+        assert ("snapshot" in thinned) == (limit == {"max_bytes": 200_000})
+        assert open_run(tmp_path / name).sizes["step"] == 50
+
+
+def test_a_channel_too_large_takes_no_room() -> None:
+    """Where no snapshot of a window fits, the small ones get what they need all the same."""
+    settings = RecorderSettings(probe_every=10, snapshot_every=100, moments_window=100, max_bytes=20_000_000)
+    sizes = {"step": 2000, "probe": 300, "snapshot": 5_300_000, "window": 10_600_000}
+    budget = Budget(settings, sizes, planned_steps=1000, fixed=5_300_000)
+    due = {"probe": compile_schedule(10), "snapshot": compile_schedule(100), "window": compile_schedule(100)}
+    kept = dict.fromkeys(due, 0)
+    for step in range(1000):
+        for name, is_due in due.items():
+            kept[name] += is_due(step) and budget.allows(name, step, 0.0, {})
+    assert (kept["probe"], kept["window"]) == (100, 0)
+
+
+@pytest.mark.parametrize("steps", [2_000, 200_000])
+def test_a_training_of_unknown_length_is_covered(steps: int) -> None:
+    """Events go on to its end, ever farther apart, and small channels lose none."""
+    settings = RecorderSettings(probe_every=20, snapshot_every=5, max_bytes=500_000_000)
+    budget = Budget(settings, {"step": 200, "probe": 300, "snapshot": 1_000_000})
+    kept: dict[str, list[int]] = {"probe": [], "snapshot": []}
+    for step in range(steps):
+        for name, every in (("probe", 20), ("snapshot", 5)):
+            if step % every == 0 and budget.allows(name, step, 0.0, {}):
+                kept[name].append(step)
+    at = np.array(kept["snapshot"])
+    assert len(kept["probe"]) == steps / 20
+    assert len(at) > 100
+    # Each gap is a small part of the time before it.
+    assert np.all(np.diff(at)[10:] <= 0.1 * at[11:])
+    assert at[-1] > 0.9 * steps
+
+
 @pytest.mark.filterwarnings("ignore:recorder.max_")
 def test_without_a_budget_nothing_changes(tmp_path: Path) -> None:
     """Nor with one that is wide enough, but for the attribute that says so; in a tight one the weights do not."""
@@ -211,7 +267,15 @@ def test_a_recording_of_its_own_training(tmp_path: Path, capsys: pytest.CaptureF
     text = describe_plan(settings, tmp_path, plan)
     assert "max_bytes = 6,000,000 would leave 10 of 10 probes, " in text
     assert "would leave" not in describe_plan(settings, tmp_path, replace(plan, left={}))
-    for value, number in ((2e9, 2 * 10**9), ("2GB", 2 * 10**9), ("1.5 GiB", 3 * 2**29), ("700k", 700_000)):
+    for value, number in (
+        (2e9, 2 * 10**9),
+        ("2e9", 2 * 10**9),
+        ("2GB", 2 * 10**9),
+        ("1.5 GiB", 3 * 2**29),
+        ("700k", 700_000),
+    ):
         assert make_settings({"recorder": {"max_bytes": value}}).recorder.max_bytes == number
-    with pytest.raises(SettingsError, match="max_bytes = 'much': expected a number of bytes"):
+    with pytest.raises(
+        SettingsError, match="max_bytes = 'much': expected a number of bytes, or one with a unit such as 500MB"
+    ):
         make_settings({"recorder": {"max_bytes": "much"}})

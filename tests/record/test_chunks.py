@@ -67,14 +67,14 @@ def test_against_the_gradients_one_by_one(to_none: bool, tmp_path: Path) -> None
                 parts.append([np.zeros(p.shape) if g is None else g.numpy() for g, p in pairs])
                 loss.backward()
                 recorder.micro_batch()
-            if step == 5:
+            if step in (4, 5):
                 continue
             optimizer.step()
             values = [np.stack(each).reshape(count, -1) * count for each in zip(*parts, strict=True)]
             expected.append([value.var(axis=0, ddof=1).sum() / count if count > 1 else np.nan for value in values])
     run = open_run(tmp_path / "run").compute()
     np.testing.assert_allclose(run["chunk_noise_trace"].values.T, expected, rtol=1e-9, atol=1e-15)
-    np.testing.assert_array_equal(run["chunks"], [np.nan, 2, 3, 5, np.nan, 3, 5])
+    np.testing.assert_array_equal(run["chunks"], [np.nan, 2, 3, 5, 3, 5])
 
 
 def test_missing_where_the_gradient_was_changed(tmp_path: Path) -> None:

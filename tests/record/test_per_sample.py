@@ -67,7 +67,7 @@ def test_equals_the_loop_over_samples(together: int, monkeypatch: pytest.MonkeyP
 
 
 def test_in_a_recording_it_does_not_disturb(tmp_path: Path) -> None:
-    """With dropout in a compiled model's place and keywords as inputs: bit for bit the plain loop, at its steps."""
+    """With dropout and keywords as inputs: bit for bit the plain loop, at its steps."""
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2))
     recorded = copy.deepcopy(plain)
@@ -145,3 +145,20 @@ def test_agrees_with_the_probe(tmp_path: Path) -> None:
     spread = float(np.hypot(single.std() / 60**0.5, probed.std() / 60**0.5))
     assert spread < 0.1 * float(probed.mean())
     assert abs(float(single.mean() - probed.mean())) < 4 * spread
+
+
+def test_parameters_outside_of_the_model_are_refused() -> None:
+    """Their single gradients cannot be told; nor is there anything to tell where all is frozen."""
+    model, head = nn.Linear(3, 2), nn.Linear(2, 2)
+
+    def draw() -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(4, 3), torch.zeros(4, dtype=torch.long)
+
+    def through_head(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(head(output), targets)
+
+    for parameters in ([*model.parameters(), *head.parameters()], [p.detach() for p in model.parameters()]):
+        with pytest.raises(ValueError, match="parameters of the model, and no others"):
+            sample_noise(model, parameters, draw, through_head, seed=0)
+    traces, _ = sample_noise(model, list(model.parameters()), draw, through_head, seed=0)
+    assert not traces.requires_grad

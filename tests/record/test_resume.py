@@ -60,7 +60,12 @@ TABLE = {
 CASES = {
     "shuffle, momentum": {},
     "replacement, Adam": {"sampling": "replacement", "optimizer": "Adam", "schedule": "cosine", "clip_norm": 1.0},
-    "replacement, momentum": {"sampling": "replacement", "model": "cnn"},
+    "replacement, momentum": {
+        "sampling": "replacement",
+        "model": "cnn",
+        "augmentation": "flip",
+        "recorder": {**TABLE["recorder"], "per_sample_every": 4},
+    },
     "shuffle, Adam": {"optimizer": "Adam", "augmentation": "crop-flip", "accumulate": 2},
     "no momentum": {"momentum": 0.0, "recorder": {**TABLE["recorder"], "moments_window": 7}},
 }
