@@ -49,6 +49,8 @@ def check(runs: Annotated[list[Path], typer.Argument(help="Run folders, such as 
         named += defects
         if defects:
             failures[str(run)] = 1
+        if "failure" in attributes:
+            print(f"  {'state':<10} {attributes['state']}: {attributes['failure']}")
         print(f"  {_certificate(attributes, checks)}", flush=True)
     for line in named:
         print(f"thermodl: {line}", file=sys.stderr)
@@ -129,6 +131,8 @@ def _certificate(attributes: dict[str, Any], checks: list[Check]) -> str:
     count, steps = sum(len(one.defects) for one in checks), attributes["committed"]["step"]
     if count:
         return f"no certificate: {count} {'defect' if count == 1 else 'defects'} in {steps} steps"
+    if not steps:
+        return "no certificate: no step was recorded"
     by_name = {one.name: one for one in checks}
     replay, identities = by_name["replay"], by_name["identity"]
     if replay.done and replay.precision is not None:

@@ -50,7 +50,7 @@ PLURALS = {
 _METADATA = 2**15
 """bytes for the metadata of arrays that appear later"""
 _JUDGED_STEPS = 100
-"""after which the floor is judged, without the first flush and so without the compiling"""
+"""after which the floor is judged"""
 _SURE_EVENTS, _SURE_STEPS = 4, 128
 """from which on their size on disk is taken for that of the next, to space events evenly"""
 
@@ -118,7 +118,7 @@ class Budget:
         self._row_on_disk = float(self._row)
         self._on_disk, self._looked_up = 0, 0
         self._thinned: dict[str, dict[str, Any]] = {}
-        self._floor: tuple[int, float, float] | None = None
+        self._start: tuple[int, float, float] | None = None
         self._said: set[str] = set()
 
     @property
@@ -145,6 +145,7 @@ class Budget:
             look_up: writes all that is held, and gives the bytes on disk by channel.
         """
         channel = self._channels[name]
+        self._note_start(step, wall_time, seconds)
         if step != channel.step:
             reason = self._judge(name, step, wall_time, seconds, look_up)
             channel.asked += 1
@@ -283,18 +284,25 @@ class Budget:
     # ------------------------------------------------------------------------------------------------- the floor
 
     def _slow_floor(self, step: int, wall_time: float, seconds: Mapping[str, float]) -> str:
-        if self._overhead is None or not step:
+        start = self._note_start(step, wall_time, seconds)
+        if self._overhead is None or start is None:
             return ""
-        floor = sum(took for kind, took in seconds.items() if kind not in (*_BOOKED_AS.values(), _WAITING))
-        training = wall_time - sum(seconds.values())
-        first = self._floor = self._floor or (step, floor, training)
-        if step - first[0] < _JUDGED_STEPS or floor - first[1] <= self._overhead * (training - first[2]):
+        floor, training = (
+            now - then for now, then in zip(_floor_and_training(wall_time, seconds), start[1:], strict=True)
+        )
+        if step - start[0] < _JUDGED_STEPS or floor <= self._overhead * training:
             return ""
         return (
             f"recorder.max_overhead = {self._overhead:g} is less than what the inner products of each step take "
-            f"({(floor - first[1]) / max(training - first[2], 1e-9):.2g} of the training); they are never thinned, "
-            "and all else is left out"
+            f"({floor / max(training, 1e-9):.2g} of the training); they are never thinned, and all else is left out"
         )
+
+    def _note_start(self, step: int, wall_time: float, seconds: Mapping[str, float]) -> tuple[int, float, float] | None:
+        """Step, and seconds of the floor and of training, from which on the floor is judged: the first that is asked
+        about after the compiling; None before."""
+        if self._start is None and step:
+            self._start = (step, *_floor_and_training(wall_time, seconds))
+        return self._start
 
     def _large_floor(self, step: int) -> str:
         if self._bytes is None:
@@ -307,6 +315,12 @@ class Budget:
             f"steps may take ({taken:,.0f} bytes before compression, with metadata and the parameters at both ends); "
             "they are never thinned"
         )
+
+
+def _floor_and_training(wall_time: float, seconds: Mapping[str, float]) -> tuple[float, float]:
+    """Seconds that every step took for its inner products, and that the training took without recording."""
+    floor = sum(took for kind, took in seconds.items() if kind not in (*_BOOKED_AS.values(), _WAITING))
+    return floor, wall_time - sum(seconds.values())
 
 
 def share(amount: float, needs: Mapping[str, float]) -> dict[str, float]:

@@ -39,7 +39,7 @@ from .store import ARRAYS, GROWING, read_attributes, run_folder
 Floats = NDArray[np.float64]
 # What a training may have, or not, and that may appear late.
 _OPTIONAL = {"epoch", "epoch_position", "loss", "clip_factor", "skipped"}
-_OPTIONAL |= {"chunk_noise_trace", "chunks", "train_loss", "train_accuracy", "test_loss", "test_accuracy"}
+_OPTIONAL |= {"chunk_noise_trace", "chunk_count", "train_loss", "train_accuracy", "test_loss", "test_accuracy"}
 _BY_MODEL = {"gradient_sketch", "probe_sketch", "parameters", "initial_parameters", "final_parameters"}
 _BY_MODEL |= {"gradient_mean", "gradient_second_moment", "parameters_code"}
 _MAY_BE_MISSING = {"momentum", "dampening", "weight_decay", "update_squared", "probe_loss", "snapshot_quantum"}

@@ -43,7 +43,7 @@ def sample_noise(
         samples: draws a mini-batch of its own, samples along the first dimension of every tensor.
         loss: of the model's output and the targets, each of a batch of one; a scalar.
         seed: of random numbers inside, such as a dropout mask, which each sample has of its own.
-        wide: type in which squares are summed.
+        wide: type in which samples are summed; a gradient is squared in its own.
 
     Returns:
         (len(parameters),), 0 where the loss does not depend on it or it is frozen, and the number of samples.
@@ -84,8 +84,10 @@ def sample_noise(
             each = gradients_of([p.detach() for p in moving], *part)
             for parameter, gradients in zip(moving, each, strict=True):
                 gradients = gradients.detach()
-                squares[parameter] += torch.linalg.vector_norm(gradients, dtype=wide) ** 2
-                sums[parameter] += gradients.sum(0, dtype=wide)
+                # In their own type first: torch sums twenty times slower where it converts as it reads.
+                norms = torch.linalg.vector_norm(gradients.flatten(1), dim=1)
+                squares[parameter] += norms.to(wide).square().sum()
+                sums[parameter] += gradients.sum(0).to(wide)
     nothing = torch.zeros((), dtype=wide, device=parameters[0].device)
     traces = {p: (squares[p] - torch.linalg.vector_norm(sums[p]) ** 2 / count) / (count - 1) for p in moving}
     return torch.stack([traces.get(parameter, nothing) for parameter in parameters]), count

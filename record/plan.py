@@ -103,6 +103,10 @@ def make_plan(settings: RunSettings) -> Plan:
     recording = np.full(steps, (seconds["steps"] + seconds["moments"]) / steps)
     for dim, at in events.items():
         recording[at] += each[dim]
+    # What is due at the first step and was not recorded cannot be for this model or optimizer.
+    for dim in ("curvature", "per_sample"):
+        if count_due(getattr(recorder, f"{dim}_every"), 1) and not tried[dim]:
+            planned[dim] = 0
     channels = [Channel(dim, planned[dim], sizes[dim], each.get(dim, 0.0)) for dim in GROWING]
     layers = run.attrs["layers"]
     parameters = sum(layer["size"] for layer in layers)

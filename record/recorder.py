@@ -47,7 +47,7 @@ from .settings import RecorderSettings
 from .signs import draw_signs
 from .store import GROWING, NAME, RESERVED, RunError, RunWriter, first_line, growing_dimension, remove_recording
 
-_CHUNKS = ("chunk_noise_trace", "chunks")
+_CHUNKS = ("chunk_noise_trace", "chunk_count")
 _PER_SAMPLE = ("per_sample_noise_trace", "per_sample_count")
 _MEASURED = {"skipped", *_CHUNKS, *CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
@@ -170,6 +170,12 @@ class Recorder:
         self._lacking: dict[str, str] = {
             name: "micro_batch() was not called twice in a step" for name in _CHUNKS if name not in self._dropped
         }
+        for name, setting, lacks in (
+            ("velocity_curvature", "curvature_every", probe is None),
+            (_PER_SAMPLE[0], "per_sample_every", not (samples and sample_loss)),
+        ):
+            if getattr(self.settings, setting) and lacks:
+                self._warn_once(f"{setting} is set, but {self._dropped[name]}; all else is recorded")
         committed = resume["writer"]["committed"] if resume else None
         self._writer = SilentWriter() if self._rank else self._create_run(dict(attributes or {}), overwrite, committed)
         if resume:
@@ -795,7 +801,7 @@ class Recorder:
         if not self.settings.per_sample_every:
             reasons |= dict.fromkeys(_PER_SAMPLE, "per_sample_every is 0")
         elif not has_samples:
-            reasons |= dict.fromkeys(_PER_SAMPLE, "the recorder got no samples and sample_loss")
+            reasons |= dict.fromkeys(_PER_SAMPLE, "the recorder needs both samples and sample_loss")
         elif self._ranks > 1:
             reasons |= dict.fromkeys(_PER_SAMPLE, "single samples are measured in one process only")
         if not self._has_velocity:
@@ -898,9 +904,11 @@ class Recorder:
         with contextlib.suppress(Exception):
             if self._pending is not None:
                 self._pending.result()
+        reason = f"{type(error).__name__}: {first_line(error)}"
         with contextlib.suppress(Exception):
+            self._writer.note(failure=reason)
             self._writer.close("failed")
-        why = f"recording to {self.folder} stopped ({type(error).__name__}: {first_line(error)})"
+        why = f"recording to {self.folder} stopped ({reason})"
         safe = f"Safe are {self._writer.committed['step']} steps of {self._step}."
         if self._rank:
             safe = "Rank 0 says what is safe."

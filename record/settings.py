@@ -65,10 +65,13 @@ class RecorderSettings(BaseModel):
 
     probe_every: Due = Field(default=50, description="when to take an independent-batch probe")
     curvature_every: Due = Field(
-        default=0, description="when to take the curvature along the velocity, vᵀHv, on a batch of the probe"
+        default=0,
+        description="when to take the curvature along the velocity, vᵀHv, on a batch of the probe, which it needs",
     )
     per_sample_every: Due = Field(
-        default=0, description="when to take the noise of single samples' gradients, for models without BatchNorm"
+        default=0,
+        description="when to take the noise of single samples' gradients, for models without BatchNorm; dear, see "
+        "--dry-run",
     )
     sketch_size: CountOrOff = Field(
         default=256, description="numbers kept of each group's displacement, gradient and update"
@@ -93,7 +96,7 @@ class RecorderSettings(BaseModel):
     max_bytes: Bytes | None = Field(
         default=None,
         description="size of the recording on disk, a number or 500MB, 2GB; kept by leaving out all that "
-        "is not taken at every step",
+        "is not taken at every step, spread over the training where its length is known",
     )
 
 

@@ -115,7 +115,7 @@ ARRAYS = (
     Array("parameter_sketch", ("group", "sketch", "step"), "f8", "parameter", "P(θ−θ_ref)", "P(θ−θ_ref)"),
     Array("gradient_sketch", ("group", "sketch", "step"), "f4", "loss parameter-1", "Pg", "Pg"),
     _per_layer("chunk_noise_trace", "loss2 parameter-2", "tr C from micro-batches", "由微批次得到的 tr C"),
-    _per_step("chunks", "1", "micro-batches K of the step", "该步的微批次数 K"),
+    _per_step("chunk_count", "1", "micro-batches K of the step", "该步的微批次数 K"),
     Array("probe_step", ("probe",), "i8", "step", "step of the probe", "探针所在步"),
     Array("probe_loss", ("probe",), "f8", "loss", "loss of the probe batch", "探针批次损失"),
     Array("noise_trace", ("layer", "probe"), "f8", "loss2 parameter-2", "½‖g−g′‖²", "½‖g−g′‖²"),

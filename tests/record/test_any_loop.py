@@ -592,7 +592,7 @@ def test_lightning(accumulate: int, tmp_path: Path) -> None:
     if accumulate > 1:
         # Clipped, the gradient of the step is not the sum of its batches.
         assert other["chunk_noise_trace"].isnull().all()
-        other = other.drop_vars(["chunk_noise_trace", "chunks"])
+        other = other.drop_vars(["chunk_noise_trace", "chunk_count"])
     other["layer"] = [name.removeprefix("model.") for name in other["layer"].values]
     compare_runs(one, other.assign_coords(group=one["group"].values, layer_group=one["layer_group"]))
     assert read_attributes(tmp_path / "lightning")["state"] == "finished"

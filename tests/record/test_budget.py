@@ -187,7 +187,7 @@ def test_without_a_probe(limit: dict, tmp_path: Path) -> None:
     """A budget asks nothing of channels that are not there, or have ended."""
     model = nn.Linear(30, 20)
     for name, optimizer, probe, said in (
-        ("none", torch.optim.SGD(model.parameters(), lr=0.1), None, None),
+        ("none", torch.optim.SGD(model.parameters(), lr=0.1), None, "curvature_every is set, but there is no probe"),
         ("adam", torch.optim.Adam(model.parameters(), lr=0.1), lambda: model(torch.randn(2, 30)).mean(), None),
         ("ended", torch.optim.SGD(model.parameters(), lr=0.1), lambda: model(torch.randn(2, 30)).mean(), "curvature"),
     ):

@@ -323,3 +323,23 @@ def test_the_command_checks_all_and_names_the_defects_at_the_end(
     assert f"{run}: replay: step 100: the motion of 0 misses the recursion by" in err
     assert "no such folder" in err
     assert check(tmp_path / "none")[0] == 2
+
+
+def test_a_recording_of_nothing_has_no_certificate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says in which state the recording is and why, and does not call it whole."""
+
+    def fail() -> torch.Tensor:
+        raise ArithmeticError("no data")
+
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = Recorder(model, optimizer, tmp_path / "run", probe=fail)
+    model(torch.ones(1, 2)).sum().backward()
+    with pytest.warns(RuntimeWarning, match="no data"):
+        optimizer.step()
+    recorder.close()
+    with pytest.raises(SystemExit):
+        cli.main(["check", str(tmp_path / "run")])
+    said = capsys.readouterr().out
+    assert "failed: ArithmeticError: no data" in said
+    assert "no certificate: no step was recorded" in said

@@ -40,7 +40,7 @@ def test_unbiased_for_the_covariance_of_the_step(micro_batches: int, tmp_path: P
     # 4 standard errors of the mean; the spread itself is known to a few per cent.
     assert measured.mean() == pytest.approx(exact, rel=4 * deviation / np.sqrt(steps))
     assert measured.std() == pytest.approx(exact * deviation, rel=0.2)
-    np.testing.assert_array_equal(run["chunks"], micro_batches)
+    np.testing.assert_array_equal(run["chunk_count"], micro_batches)
     assert "chunk_noise_trace" not in run.attrs["not_recorded"]
     assert run.attrs["chunk_statistics"] is False
     assert not any(check.defects for check in check_recording(tmp_path / "run")[1])
@@ -74,7 +74,7 @@ def test_against_the_gradients_one_by_one(to_none: bool, tmp_path: Path) -> None
             expected.append([value.var(axis=0, ddof=1).sum() / count if count > 1 else np.nan for value in values])
     run = open_run(tmp_path / "run").compute()
     np.testing.assert_allclose(run["chunk_noise_trace"].values.T, expected, rtol=1e-9, atol=1e-15)
-    np.testing.assert_array_equal(run["chunks"], [np.nan, 2, 3, 5, 3, 5])
+    np.testing.assert_array_equal(run["chunk_count"], [np.nan, 2, 3, 5, 3, 5])
 
 
 def test_missing_where_the_gradient_was_changed(tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_missing_where_the_gradient_was_changed(tmp_path: Path) -> None:
                 nn.utils.clip_grad_norm_(model.parameters(), 1e-3 if step % 2 else 1e3)
                 optimizer.step()
                 with pytest.raises(ValueError, match="the recorder measures it itself"):
-                    recorder.log(chunks=2.0)
+                    recorder.log(chunk_count=2.0)
     plain, clipped = (open_run(tmp_path / name).compute() for name in ("plain", "clipped"))
-    assert "chunks" not in plain
+    assert "chunk_count" not in plain
     assert "micro_batch() was not called" in plain.attrs["not_recorded"]["chunk_noise_trace"]
     np.testing.assert_array_equal(np.isnan(clipped["chunk_noise_trace"].values), [[False, True] * 3] * 2)
     for name in ("plain", "clipped"):
@@ -140,4 +140,4 @@ def test_the_built_in_training(tmp_path: Path) -> None:
     error = np.hypot(*(values.std() / np.sqrt(values.size) for values in (chunks, probes)))
     assert abs(chunks.mean() - probes.mean()) < 4 * error
     assert np.isfinite(run["velocity_curvature"].values).all()
-    assert (run.sizes["curvature"], run["chunks"].values.tolist()) == (3, [4.0] * 30)
+    assert (run.sizes["curvature"], run["chunk_count"].values.tolist()) == (3, [4.0] * 30)

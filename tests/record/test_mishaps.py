@@ -248,6 +248,7 @@ def test_nothing_stops_the_training(
     assert run.sizes["step"] == steps
     assert run.attrs["state"] == ("finished" if steps == STEPS else "failed")
     assert bool(loops[0].recorder.lost) is (steps < STEPS)
+    assert ("failure" in run.attrs) is (steps < STEPS)
     assert np.isfinite(run["gradient_squared"]).all()
     assert np.isfinite(run["noise_trace"]).all()
 
