@@ -181,14 +181,14 @@ class Budget:
 
     def state_dict(self) -> dict[str, Any]:
         """What was used, as plain values."""
-        channels = {name: asdict(channel) for name, channel in self._channels.items()}
-        planned = {"planned": self._planned}
-        disk = {"on_disk": self._on_disk, "looked_up": self._looked_up, "row_on_disk": self._row_on_disk}
-        return (
-            {"channels": channels, "thinned": {key: dict(entry) for key, entry in self._thinned.items()}}
-            | disk
-            | planned
-        )
+        return {
+            "channels": {name: asdict(channel) for name, channel in self._channels.items()},
+            "thinned": {key: dict(entry) for key, entry in self._thinned.items()},
+            "on_disk": self._on_disk,
+            "looked_up": self._looked_up,
+            "row_on_disk": self._row_on_disk,
+            "planned": self._planned,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""

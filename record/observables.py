@@ -39,10 +39,10 @@ PRODUCTS = (
 VELOCITY = ("velocity_squared", "velocity_dot_gradient", "parameter_dot_velocity")
 SKETCHES = ("gradient_sketch", "parameter_sketch")
 PROBE_PRODUCTS = ("noise_trace", "gradient_dot", "probe_dot_displacement")
-LARGE = 2**18
-"""parameters from which a second thread is worth waking at every step"""
 _PARTS, _PART = 8, 2**17
 """at most so many parts, of no fewer parameters each, for two threads to share"""
+LARGE = 2 * _PART
+"""parameters from which there are parts to share"""
 _ROWS, _BLOCK = 4, 2**11
 """rows that are folded into a sketch together, and elements of which products are summed before"""
 # Sums may be reordered, but a NaN must stay a NaN.

@@ -19,7 +19,12 @@ noise do not make it too small. The prediction is that of free motion under whit
 Errors hold the sketch's own relative error √(2/(k d_eff)), with d_eff = (tr C)²/tr C² of the displacements; it is 0
 where a group has no more than k parameters. Two-time errors are those of one Gaussian displacement with as many degrees
 of freedom as its sketch has dimensions, times the independent ones that the average over its few origins holds.
-For confined motion `detrended_…` reads high at the longest lags, by up to a third, since its ends do not drift apart.
+Error bars have been held against Brownian motion (D) and heavy ball with μ = 0.9 over 600 to 1,000 steps (the others).
+Those of D and of two-time displacements cover 95 %, that of the MSD 93–98 % in free motion, but 86–92 % in confined
+motion beyond its relaxation, where origins a lag apart share an end point. `detrended_…` and `local_exponent` are
+biased where motion is not Brownian: below the memory of the velocity `detrended_…` reads low by half an error bar, and
+for confined motion high at the longest lags, by up to a third, since its ends do not drift apart; there their error
+bars do not hold.
 Where layers have different hyper-parameters D per SGD time is taken group by group; NaN where those of a group differ.
 """
 
