@@ -54,13 +54,17 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def open_page(page: Page, address: str) -> None:
-    """Go to an address and wait until the script has run and all charts are drawn."""
+def open_page(page: Page, address: str, charts: int = 0) -> None:
+    """Go to an address and wait until the script has run and all charts are drawn, of which there are at least some.
+
+    An app says that it is not running before it starts, too: a page that must have charts is waited for until it does.
+    """
     page.goto(address)
-    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=30_000)
     page.wait_for_selector("h1", timeout=30_000)
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=30_000)
     page.wait_for_function(
-        "() => [...document.querySelectorAll('[data-testid=stVegaLiteChart]')]"
-        ".every(chart => chart.querySelector('.marks, canvas'))",
+        "least => { const charts = [...document.querySelectorAll('[data-testid=stVegaLiteChart]')];"
+        " return charts.length >= least && charts.every(chart => chart.querySelector('.marks, canvas')); }",
+        arg=charts,
         timeout=30_000,
     )

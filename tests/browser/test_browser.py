@@ -63,9 +63,8 @@ def test_every_page_is_drawn_and_leaves_no_trace(runs, address, browser, lang, t
         "console", lambda message: faults.append(message.text) if "Content Security Policy" in message.text else None
     )
     for name in PAGES:
-        open_page(page, f"{address}/{name}?v=1&run=good&lang={lang}")
+        open_page(page, f"{address}/{name}?v=1&run=good&lang={lang}", charts=2 if name else 0)
         assert page.locator("[data-testid=stException]").count() == 0, name
-        assert page.locator("[data-testid=stVegaLiteChart]").count() >= 2 or name == ""
         assert f"lang={lang}" in page.url
         background = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
         assert (sum(map(int, background[4:-1].split(",")[:3])) < 200) == (theme == "dark")
