@@ -1,6 +1,7 @@
 """The kernels of `series` on labelled arrays: the only place where names of dimensions meet numpy."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,9 @@ Estimate = tuple[xr.DataArray, xr.DataArray, xr.DataArray]
 """value, standard error, effective samples"""
 
 
-def mean_with_error(data: xr.DataArray, dim: str) -> Estimate:
-    """Mean over a time dimension with its error; lazy."""
-    return _apply(series.mean_and_error, [data], dim)
-
-
-def mean_of_squares_with_error(data: xr.DataArray, dim: str) -> Estimate:
-    """Mean of squared displacements over a time dimension with its error; lazy."""
-    return _apply(series.mean_of_squares_and_error, [data], dim)
+def mean_with_error(data: xr.DataArray, dim: str, memory: int = 0) -> Estimate:
+    """Mean over a time dimension with its error; `memory` is in its steps; lazy."""
+    return _apply(partial(series.mean_and_error, memory=memory), [data], dim)
 
 
 def ratio_with_error(numerator: xr.DataArray, denominator: xr.DataArray, dim: str) -> Estimate:
@@ -33,9 +29,9 @@ def telescoping_ratio_with_error(left: xr.DataArray, right: xr.DataArray, dim: s
     return _apply(series.telescoping_ratio_and_error, [*xr.broadcast(left, right)], dim)
 
 
-def window_means(data: xr.DataArray, dim: str, bounds: Sequence[tuple[int, int]]) -> Estimate:
+def window_means(data: xr.DataArray, dim: str, bounds: Sequence[tuple[int, int]], memory: int = 0) -> Estimate:
     """Means over windows [start, stop) of a time dimension, along a new last dimension `window`; lazy."""
-    return _apply_windows(series.mean_and_error, [data], dim, bounds)
+    return _apply_windows(partial(series.mean_and_error, memory=memory), [data], dim, bounds)
 
 
 def window_telescoping_ratios(

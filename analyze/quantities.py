@@ -77,6 +77,22 @@ def group_mobility(run: xr.Dataset) -> xr.DataArray:
     return (eta * (1 - nu) / (1 - mu)).mean("step", skipna=False)
 
 
+def velocity_memory(run: xr.Dataset) -> float:
+    """1/(1−μ), steps by which the autocorrelation of the velocity falls to 1/e; of the largest momentum there is.
+
+    NaN where the optimizer does not say its momentum.
+    """
+    momentum = run["momentum"].values
+    # Rounded, so that 5/(1 − 0.9) is 50 and not 51 steps.
+    return round(float(1 / (1 - np.nanmax(momentum))), 9) if np.isfinite(momentum).any() else float("nan")
+
+
+def correlated_steps(run: xr.Dataset) -> int:
+    """Steps over which the velocity forgets itself to 5 %, which an error bar is not to leave out; 0 if not known."""
+    memory = velocity_memory(run)
+    return 0 if np.isnan(memory) else int(np.ceil(3 * memory))
+
+
 def sgd_time_per_step(run: xr.Dataset) -> float:
     """Mean advance of the run's clock of SGD time, which is that of the first optimizer group."""
     clock = run["sgd_time"].values
@@ -118,17 +134,16 @@ def group_sizes(run: xr.Dataset) -> xr.DataArray:
     return group_sum(run["layer_size"].astype(float), run)
 
 
-def displacement_dimensions(
-    run: xr.Dataset, positions: xr.DataArray, lag: int
-) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+def displacement_dimensions(run: xr.Dataset, positions: xr.DataArray, lag: int) -> xr.Dataset:
     """How many directions displacements at a lag fill, and how well the sketch knows their squared length.
 
     Of at most 256 displacements that do not overlap; groups are taken as independent of each other.
 
     Returns:
-        d_eff = (tr C)²/tr C² of displacements about their mean; that of their sketches, which is less, about
-        1/(1/d_eff + 1/k); and the relative error √(2/(k d_eff)) that the sketch gives the mean squared length of
-        displacements as they are, 0 where it is exact. All (group,), `all` first.
+        `true`, d_eff = (tr C)²/tr C² of displacements about their mean; `of_sketch`, that of their sketches, which is
+        less, about 1/(1/d_eff + 1/k); `error`, the relative error √(2/(k d_eff)) that the sketch gives the mean squared
+        length of displacements as they are, and `error_without_drift`, that about their mean, both 0 where the sketch
+        is exact. All (group,), `all` first.
     """
     increments = positions.isel(step=slice(None, None, lag)).diff("step")
     increments = increments.isel(step=slice(-256, None)).values.transpose(0, 2, 1)
@@ -142,20 +157,21 @@ def displacement_dimensions(
         traces = np.sum(samples**2, axis=2).mean(1)
         return traces, traces**2 / np.array(dimensions)
 
+    def with_sum(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([[np.sum(values)], values])
+
     traces, squares = trace_and_square(increments - increments.mean(1, keepdims=True))
     lengths, of_lengths = trace_and_square(increments)
     sketched = np.where(exact, squares, squares * (1 + 1 / width) + traces**2 / width)
-    variances = np.where(exact, 0.0, 2 * of_lengths / width)
     with np.errstate(invalid="ignore", divide="ignore"):
-        dimensions = [np.sum(traces) ** 2 / np.sum(squares), *(traces**2 / squares)]
-        of_sketches = [np.sum(traces) ** 2 / np.sum(sketched), *(traces**2 / sketched)]
-        relative = [np.sqrt(np.sum(variances)) / np.sum(lengths), *(np.sqrt(variances) / lengths)]
-    coords = {"group": group_names(run)}
-    return (
-        xr.DataArray(np.nan_to_num(dimensions, nan=1.0), dims="group", coords=coords),
-        xr.DataArray(np.nan_to_num(of_sketches, nan=1.0), dims="group", coords=coords),
-        xr.DataArray(np.nan_to_num(relative), dims="group", coords=coords),
-    )
+        found = {
+            "true": np.nan_to_num(with_sum(traces) ** 2 / with_sum(squares), nan=1.0),
+            "of_sketch": np.nan_to_num(with_sum(traces) ** 2 / with_sum(sketched), nan=1.0),
+        } | {
+            name: np.nan_to_num(np.sqrt(with_sum(np.where(exact, 0.0, 2 * of / width))) / with_sum(length))
+            for name, length, of in (("error", lengths, of_lengths), ("error_without_drift", traces, squares))
+        }
+    return xr.Dataset({name: ("group", values) for name, values in found.items()}, {"group": group_names(run)})
 
 
 def at_probes(data: xr.DataArray, run: xr.Dataset) -> xr.DataArray:

@@ -6,6 +6,10 @@ the sample mean. The integrated time is τ_int = ½ + Σ ρ(t) (½ for white noi
 N/(2τ_int) samples are effectively independent. Cut at lag W, that variance is itself known to a relative √(2(2W+1)/N)
 (Wolff's eq. 42), as one of N/(2W+1) degrees of freedom; standard errors are widened to Student's t with as many, so
 that value ± 1.96·stderr covers 95 %: measured 93–97 % for N ≥ 40 τ_int, at least 90 % at ten.
+
+The automatic window misses what is small but long, such as the squares of a slow part beside those of white noise, and
+what comes back. Where physics tells of either it is said: `memory` is a number of lags that are known to be correlated,
+`echo` the correlation of values a lag apart that lies beyond the window.
 """
 
 import numba
@@ -69,12 +73,26 @@ def _cut_sum(covariance: Floats, oscillating: bool = False) -> tuple[Floats, NDA
     return tau.reshape(shape), window.reshape(shape)
 
 
+def _sum_to(covariance: Floats, window: NDArray[np.int64]) -> Floats:
+    """τ_int with the sum cut at a given lag, both of shape (...); NaN for constant series."""
+    n = covariance.shape[-1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cumulative = np.cumsum(covariance, axis=-1) / covariance[..., :1] - 0.5
+    cut = np.take_along_axis(cumulative, window[..., None], axis=-1)[..., 0]
+    return cut * (1 + (2 * window + 1) / n)
+
+
 @np.errstate(invalid="ignore", over="ignore")
-def mean_and_error(series: Floats) -> tuple[Floats, Floats, Floats]:
+def mean_and_error(series: Floats, *, memory: int = 0, echo: Floats | float = 0.0) -> tuple[Floats, Floats, Floats]:
     """Mean of each series (..., N), its standard error (Student-widened) and the number of effective samples.
 
     The error is NaN for fewer than four samples and where a value is not finite; a constant series has error 0.
     Anti-correlated series get the error of independent samples, which is too large for them rather than too small.
+
+    Args:
+        memory: lags that are known to be correlated: if the sum up to there, at most N/16, is the larger, it counts.
+        echo: κ, of shape (...), if what the series squares is correlated once more around some lag beyond the window,
+            by κ: the sum of the autocorrelations of the squares is repeated there on both sides, times κ².
     """
     series = np.asarray(series, dtype=np.float64)
     n = series.shape[-1]
@@ -86,6 +104,11 @@ def mean_and_error(series: Floats) -> tuple[Floats, Floats, Floats]:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, float(n))
     covariance = autocovariance(series)
     tau, window = _cut_sum(covariance)
+    if memory:
+        longer = np.maximum(window, min(memory, n // 16))
+        tau, window = np.fmax(tau, _sum_to(covariance, longer)), longer
+    repeated = 1 + 2 * np.square(echo)
+    tau, window = tau * repeated, window * repeated
     # Where fluctuations cancel, their sum is all estimation error: never count more samples than there are.
     n_eff = n / (2 * np.maximum(tau, 0.5))
     variance = np.maximum(covariance[..., 0], 0.0) * (1 + 1 / n_eff)
@@ -93,17 +116,16 @@ def mean_and_error(series: Floats) -> tuple[Floats, Floats, Floats]:
     return mean, np.sqrt(variance / n_eff) * student, n_eff
 
 
-def mean_of_squares_and_error(series: Floats) -> tuple[Floats, Floats, Floats]:
-    """As `mean_and_error`, for squared displacements and their differences.
+def widen_for_skewness(mean: Floats, error: Floats) -> Floats:
+    """The error of a mean of squares, or of differences of such, from that of a normal one.
 
     Squares are skew, and where their mean comes out low so does its error: the interval then misses the truth too
     often. With r the relative error, the mean is much like χ² with 2/r² degrees of freedom, for which an error
     larger by 1 + 3r² restores 95 % (within 4 % of the exact factor from 40 degrees on).
     """
-    mean, error, n_eff = mean_and_error(series)
     with np.errstate(invalid="ignore", divide="ignore"):
         widening = 1 + 3 * np.minimum((error / mean) ** 2, 1.0)
-    return mean, error * np.where(np.isfinite(widening), widening, 1.0), n_eff
+    return error * np.where(np.isfinite(widening), widening, 1.0)
 
 
 def single_square_error(freedom: Floats) -> Floats:
@@ -225,25 +247,68 @@ def squared_displacements(positions, lags):
     return out
 
 
-def diffusion_increments(positions: Floats, lag: int) -> Floats:
-    """A series whose mean is 2ℓ·ΣD over coordinates: MSD(2ℓ) − MSD(ℓ) of each origin, without drift.
+def straight_anchors(n: int) -> NDArray[np.int64]:
+    """The two lags between which and beyond which the MSD of n steps is taken as straight, n/8 and n/4."""
+    return np.array([n // 8, n // 4])
 
-    The covariance-based estimator of Vestergaard, Blainey & Flyvbjerg (2014) for motion seen every ℓ steps: a constant
-    part of the MSD cancels. The straight line from end to end is subtracted, and each term divided by (1 − τ/T).
+
+def drift_free_terms(lags: NDArray[np.int64], n: int) -> tuple[Floats, Floats]:
+    """What the straight line from end to end takes off the MSD beside the drift, to add it again.
+
+    With y(t) = x(t) − (x(T) − x(0)) t/T of n = T + 1 steps, and M(τ) the MSD of x without its drift, exactly
+
+        M(τ) = MSD_y(τ) + 2τ/(T(n−τ)) [Σ_{s=T−τ+1}^{T} M(s) − Σ_{s=0}^{τ−1} M(s)] − (τ/T)² M(T).
+
+    Beyond the anchors ℓ₁, ℓ₂ of `straight_anchors` M is taken as straight, a + g s, which free motion is beyond its
+    memory and confined motion beyond its relaxation; in the second sum M is MSD_y(s) + g s²/T − a (s/T)². What is left
+    are two linear equations for a and g. (For Brownian motion a = 0 and M = MSD_y/(1 − τ/T): physics.md, V8.)
 
     Args:
-        positions: (coordinate, N); lag: ℓ.
+        lags: of shape (...), at most n/2.
 
     Returns:
-        (N − 2ℓ,)
+        Of M(τ) = MSD_y(τ) + w₁ MSD_y(ℓ₁) + w₂ MSD_y(ℓ₂) − Σ c Σ_{s<·} MSD_y(s): the weights w (..., 2), and the
+        factors c (..., 3) of the sums up to τ, ℓ₁ and ℓ₂.
+    """
+    total, anchors = n - 1, straight_anchors(n)
+
+    def terms(lag: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        tau = lag.astype(float)
+        squares = (tau - 1) * tau * (2 * tau - 1) / 6
+        outer = 2 * tau / (total * (n - tau))
+        constant = outer * (tau + squares / total**2) - (tau / total) ** 2
+        slope = outer * (tau * total - tau * (tau - 1) / 2 - squares / total) - tau**2 / total
+        return np.stack([constant, slope], axis=-1), outer
+
+    of_anchors, outer_anchors = terms(anchors)
+    line = np.linalg.inv(np.stack([np.ones(2), anchors], axis=-1) - of_anchors)
+    added, outer = terms(lags)
+    weights = added @ line
+    return weights, np.concatenate([outer[..., None], weights * outer_anchors], axis=-1)
+
+
+def drift_free_displacements(positions: Floats, lags: NDArray[np.int64]) -> Floats:
+    """Mean squared displacement without its drift, summed over coordinates; see `drift_free_terms`.
+
+    Args:
+        positions: (coordinate, N). lags: of any shape, at most N/2.
+
+    Returns:
+        Of the shape of `lags`.
     """
     n = positions.shape[-1]
-    line = np.linspace(0, 1, n)
-    straight = positions - (positions[:, -1:] - positions[:, :1]) * line
-    short, long = squared_displacements(straight, np.array([lag, 2 * lag]))
-    usable = n - 2 * lag
-    early, late = short[:usable], short[lag : lag + usable]
-    return long[:usable] / (1 - 2 * lag / (n - 1)) - (early + late) / 2 / (1 - lag / (n - 1))
+    anchors = straight_anchors(n)
+    straight = mean_squared_displacement(without_line(positions))
+    weights, factors = drift_free_terms(lags, n)
+    sums = np.concatenate([[0.0], np.cumsum(straight[: n // 2])])
+    of_anchors = weights @ straight[anchors] - factors[..., 1:] @ sums[anchors]
+    return straight[lags] + of_anchors - factors[..., 0] * sums[lags]
+
+
+def without_line(positions: Floats) -> Floats:
+    """Positions (..., N) less the straight line from start to end."""
+    line = np.linspace(0, 1, positions.shape[-1])
+    return positions - (positions[..., -1:] - positions[..., :1]) * line
 
 
 def two_time_displacements(
@@ -283,12 +348,48 @@ def lagged_products(positions, lags):
     return out
 
 
-def lag_means(collective: Floats, lags: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-    """Mean, error and effective samples of each row of (L, N), whose last `lags` entries are missing."""
-    n = collective.shape[-1]
-    rows = [mean_of_squares_and_error(row[: n - lag]) for row, lag in zip(collective, lags, strict=True)]
-    mean, error, n_eff = (np.array(column) for column in zip(*rows, strict=True))
-    return mean, error, n_eff
+def echo_of_ends(mean: Floats, doubled: Floats) -> Floats:
+    """Correlation of a displacement with the next one: MSD(2τ)/(2 MSD(τ)) − 1, between −½ and 0.
+
+    Displacements of origins τ apart share an end point, and where motion is confined nothing else: −½. Where it is free
+    they share nothing, and where it is ballistic the window of the Γ-method holds what they share.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nan_to_num(np.clip(doubled / (2 * mean) - 1, -0.5, 0.0))
+
+
+def displacement_error(squares: Floats, lag: int, echo: float, memory: int) -> tuple[Floats, Floats]:
+    """Error and effective samples of a mean squared displacement.
+
+    Args:
+        squares: (N,) a row of `squared_displacements`, whose last `lag` are missing. echo: from `echo_of_ends`.
+        memory: as in `mean_and_error`.
+    """
+    mean, error, n_eff = mean_and_error(squares[: len(squares) - lag], memory=memory, echo=echo)
+    return widen_for_skewness(mean, error), n_eff
+
+
+def drift_free_error(
+    straight: Floats, factors: Floats, lags: NDArray[np.int64], row: int, echo: float, memory: int
+) -> tuple[Floats, Floats]:
+    """Error and effective samples of a sum of drift-free displacements at several lags.
+
+    What it fluctuates by is taken origin by origin, over those that have all of the lags, so that what the lags share
+    is in it; a sum that has more origins is known better by the root of their number.
+
+    Args:
+        straight: (L, N) from `squared_displacements` of positions without their line.
+        factors: (L,) of the drift-free MSD at each lag in the sum.
+        lags: (L,) of both, the two of `straight_anchors` among them.
+        row: which of the lags tells how many origins the sum has. echo: of that lag, from `echo_of_ends`.
+        memory: as in `mean_and_error`.
+    """
+    n = straight.shape[-1]
+    factors = factors.copy()
+    factors[np.searchsorted(lags, straight_anchors(n))] += factors @ drift_free_terms(lags, n)[0]
+    common = n - int(lags.max())
+    _, error, n_eff = mean_and_error(factors @ straight[:, :common], memory=memory, echo=echo)
+    return error * np.sqrt(common / (n - lags[row])), n_eff
 
 
 def averaged_variance(collective: Floats, lags: NDArray[np.int64], width: int) -> Floats:
@@ -316,23 +417,25 @@ def averaged_variance(collective: Floats, lags: NDArray[np.int64], width: int) -
     return left
 
 
-def local_exponents(collective: Floats, lags: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """d ln⟨·⟩ / d ln τ at each lag, from its neighbours on either side, with its error.
+@np.errstate(invalid="ignore", divide="ignore")
+def local_exponents(means: Floats, relative: Floats, lags: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """d ln M/d ln τ at each lag, from its neighbours on either side; NaN at the ends, and where a mean is not positive.
 
-    The error is that of the difference of the two relative fluctuations, origin by origin, so that the strong
-    correlation between neighbouring lags is in it. NaN at the ends, and where a mean is not positive.
+    Args:
+        means: (L,) M at the lags. relative: (L,) its relative errors r; ln of a mean is low by r²/2, which is added.
+
+    Returns:
+        Exponents (L,) and their derivatives (L, L) by `means`.
     """
-    n = collective.shape[-1]
-    exponent, error = np.full((2, len(lags)), np.nan)
-    for i in range(1, len(lags) - 1):
-        width = n - lags[i + 1]
-        low, high = collective[i - 1, :width], collective[i + 1, :width]
-        if low.mean() <= 0 or high.mean() <= 0:
-            continue
+    count = len(lags)
+    exponent, derivatives = np.full(count, np.nan), np.zeros((count, count))
+    means = np.where(means > 0, means, np.nan)
+    logarithm = np.log(means) + np.minimum(relative, 0.5) ** 2 / 2
+    for i in range(1, count - 1):
         span = np.log(lags[i + 1] / lags[i - 1])
-        exponent[i] = np.log(high.mean() / low.mean()) / span
-        error[i] = mean_and_error(high / high.mean() - low / low.mean())[1] / span
-    return exponent, error
+        exponent[i] = (logarithm[i + 1] - logarithm[i - 1]) / span
+        derivatives[i, i + 1], derivatives[i, i - 1] = 1 / (means[i + 1] * span), -1 / (means[i - 1] * span)
+    return exponent, derivatives
 
 
 @np.errstate(invalid="ignore", divide="ignore")

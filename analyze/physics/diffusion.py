@@ -5,28 +5,34 @@ All displacements are per parameter and seen through the sketch of each group, w
     MSD(τ) = ⟨‖θ(t+τ) − θ(t)‖²⟩/P        time-averaged over the segment (FFT; errors from every origin's displacement)
     Δ(t_w, t_w+τ)                         two-time, for several waiting times over the whole run
 
-`detrended_…` has the straight line from start to end of the segment subtracted and is divided by (1 − τ/T), which is
-unbiased for Brownian motion (physics.md V8). The diffusion coefficient is the slope between lags ℓ and 2ℓ,
+`detrended_…` has the straight line from start to end of the segment subtracted, and what that takes off the
+fluctuations added again, for any motion whose MSD M is straight beyond an eighth of the segment
+(`series.drift_free_terms`; for Brownian motion the factor 1/(1 − τ/T) of physics.md, V8). Confined motion that relaxes
+more slowly than that is told from drift only in part, and reads high at the longest lags. From M come the others,
 
-    D = [MSD(2ℓ) − MSD(ℓ)]/(2ℓ),   ℓ = 5/(1−μ) unless set,
+    D = [M(2ℓ) − M(ℓ)]/(2ℓ),   ℓ = 5/(1−μ) unless set,
+    α = d ln M/d ln τ,
+    V² = ‖θ(T) − θ(0)‖²/(P T²) − M(T)/T²       the squared drift velocity.
 
-the covariance-based estimator of Vestergaard, Blainey & Flyvbjerg (2014) on motion coarse-grained to ℓ: any constant
-part of the MSD, such as the momentum transient, cancels. Its error comes from time, so that parameters which share
-noise do not make it too small. The prediction is that of free motion under white noise,
+D is the covariance-based estimator of Vestergaard, Blainey & Flyvbjerg (2014) on motion coarse-grained to ℓ: any
+constant part of the MSD, such as the momentum transient, cancels. The prediction is that of free motion under white
+noise,
 
     D = η²(1−ν)² tr C/(2(1−μ)² P),   MSD(τ) = η²(1−ν)²C/(1−μ)² [τ − 2μ(1−μ^τ)/(1−μ²)].
 
-Errors hold the sketch's own relative error √(2/(k d_eff)), with d_eff = (tr C)²/tr C² of the displacements; it is 0
-where a group has no more than k parameters. Two-time errors are those of one Gaussian displacement with as many degrees
-of freedom as its sketch has dimensions, times the independent ones that the average over its few origins holds.
-Error bars have been held against Brownian motion (D) and heavy ball with μ = 0.9 over 600 to 1,000 steps (the others).
-Those of D and of two-time displacements cover 95 %, that of the MSD 93–98 % in free motion, but 86–92 % in confined
-motion beyond its relaxation, where origins a lag apart share an end point. `detrended_…` and `local_exponent` are
-biased where motion is not Brownian: below the memory of the velocity `detrended_…` reads low by half an error bar, and
-for confined motion high at the longest lags, by up to a third, since its ends do not drift apart; there their error
-bars do not hold.
+Errors come from time, so that parameters which share noise do not make them too small: from what every origin
+contributes, by the Γ-method over at least the memory of the velocity, 3/(1−μ), and with the echo of confined motion,
+where origins a lag apart share an end point. They hold the sketch's own relative error √(2/(k d_eff)), with
+d_eff = (tr C)²/tr C² of the displacements; it is 0 where a group has no more than k parameters. Two-time errors are
+those of one Gaussian displacement with as many degrees of freedom as its sketch has dimensions, times the independent
+ones that the average over its few origins holds. All have been held against heavy ball with μ = 0.9, free and confined,
+over 600 and 1,000 steps, and against Brownian motion that shares noise (D). Those of α and V² are safe rather than
+tight, up to 2.4 times too large where neighbouring lags fluctuate alike.
 Where layers have different hyper-parameters D per SGD time is taken group by group; NaN where those of a group differ.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -35,6 +41,7 @@ from .. import errorbar, series
 from ..quantities import (
     at_probes,
     choose_segment,
+    correlated_steps,
     displacement_dimensions,
     group_mobility,
     group_sizes,
@@ -46,13 +53,14 @@ from ..quantities import (
     require,
     segment_verdict,
     sgd_time_per_step,
+    velocity_memory,
     verdict,
     with_all,
     within,
 )
 from ..settings import AnalysisError, AnalysisSettings
 
-VERSION = 3
+VERSION = 4
 USES = ("segment", "lags_per_decade", "diffusion_lag", "waiting_times")
 TITLE = "Diffusion"
 TITLE_ZH = "扩散"
@@ -72,11 +80,11 @@ EXPLANATION_ZH = (
 )
 METHOD = (
     "Time average by FFT over the sketch; errors by the Γ-method from the squared displacement of each origin, "
-    "in squares with the sketch's error. D from lags ℓ and 2ℓ after the drift is removed."
+    "in squares with the sketch's error. D and the local exponent from the displacements without drift."
 )
 METHOD_ZH = (
     "对草图用 FFT 作时间平均；误差由每个起点的集体平方位移用 Γ 方法得到，并与草图误差平方相加。"
-    "D 在扣除漂移后取自间隔 ℓ 与 2ℓ。"
+    "D 与局部指数由扣除漂移后的位移得到。"
 )
 _UNKNOWN_MEMORY = 50
 """lag where the optimizer does not say its momentum; that of μ = 0.9"""
@@ -92,7 +100,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     Returns:
         `mean_squared_displacement`, `detrended_mean_squared_displacement`, `local_exponent` (group, lag),
         `two_time_mean_squared_displacement` (group, waiting_time, lag), `diffusion_coefficient` (group,) per step and
-        per SGD time, all with errors; where there are probes the predictions.
+        per SGD time, `drift_velocity_squared` (group,), which may be negative, being unbiased; all with errors. Where
+        there are probes the predictions.
 
     Raises:
         AnalysisError: if the run has no sketches or is too short.
@@ -104,13 +113,20 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     lags = series.log_lags(part.sizes["step"] // 4, settings.lags_per_decade)
     lag = _diffusion_lag(part, settings.diffusion_lag)
     positions = part["parameter_sketch"]
-    _, dimensions, relative = displacement_dimensions(run, positions, lag)
+    seen = displacement_dimensions(run, positions, lag)
+    dimensions, relative, relative_free = seen["of_sketch"], seen["error"], seen["error_without_drift"]
 
+    memory = correlated_steps(part)
     collective = _collective(run, positions, lags)
-    results = _time_averages(run, positions, collective, lags, sizes, relative)
-    coefficient = _coefficient(run, positions, lag, sizes, relative)
+    free = _drift_free(run, positions, np.concatenate([lags, [lag, 2 * lag]]))
+    results = _time_averages(run, positions, collective, free, lags, sizes, relative, relative_free, memory)
+    results |= _drift(run, positions, free, sizes, dimensions, memory)
     results |= errorbar.named(
-        "diffusion_coefficient", coefficient, "parameter2 step-1", "diffusion coefficient D", "扩散系数 D"
+        "diffusion_coefficient",
+        _coefficient(free, lag, sizes, relative_free, memory),
+        "parameter2 step-1",
+        "diffusion coefficient D",
+        "扩散系数 D",
     )
     if is_sgd(run):
         # D ∝ ‖Δθ‖²: positions in units of the root of each group's mobility give D per SGD time.
@@ -118,7 +134,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         scaled = xr.where(rate == 0, 0.0, positions / rate.where(rate != 0) ** 0.5)
         results |= errorbar.named(
             "diffusion_coefficient_sgd_time",
-            _coefficient(run, scaled, lag, sizes, relative),
+            _coefficient(_drift_free(run, scaled, np.array([lag, 2 * lag])), lag, sizes, relative_free, memory),
             "loss",
             "diffusion coefficient per SGD time",
             "按 SGD 时间的扩散系数",
@@ -126,10 +142,6 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     if is_sgd(run) and part.sizes.get("probe"):
         results |= _predictions(part, lags, sizes)
     results |= _two_time(run, settings.waiting_times, collective, lags, sizes, dimensions, relative)
-    drift = (positions.isel(step=-1) - positions.isel(step=0)) / (part.sizes["step"] - 1)
-    results["drift_velocity_squared"] = (with_all((drift**2).sum("sketch"), run) / sizes).assign_attrs(
-        units="parameter2 step-2", long_name="squared drift velocity", long_name_zh="漂移速度平方"
-    )
     results["sketch_relative_error"] = relative.assign_attrs(
         units="1", long_name="relative error of the sketch", long_name_zh="草图的相对误差"
     )
@@ -150,12 +162,9 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
 
 
 def _memory_lag(part: xr.Dataset) -> int | None:
-    """5/(1−μ), by when the velocity has forgotten itself; of the largest momentum there is, None if it is not known."""
-    momentum = part["momentum"].values
-    if not np.isfinite(momentum).any():
-        return None
-    # Rounded first, so that 5/(1 − 0.9) is 50 and not 51.
-    return int(np.ceil(round(5 / (1 - float(np.nanmax(momentum))), 6)))
+    """5/(1−μ), by when the velocity has forgotten itself; None if the momentum is not known."""
+    memory = velocity_memory(part)
+    return None if np.isnan(memory) else int(np.ceil(round(5 * memory, 6)))
 
 
 def _diffusion_lag(part: xr.Dataset, wanted: int | None) -> int:
@@ -169,49 +178,118 @@ def _diffusion_lag(part: xr.Dataset, wanted: int | None) -> int:
     return wanted
 
 
+def _drift_free(run: xr.Dataset, positions: xr.DataArray, lags: np.ndarray) -> xr.Dataset:
+    """Motion without its drift at some lags and at the two of `series.straight_anchors`, summed over parameters; lazy.
+
+    Returns:
+        `displacement` M and `echo` (group, row) with `all` first, and `straight` (group, row, step), the squared
+        displacement of every origin less the line; coordinate `row` the lags in their order.
+    """
+    steps = positions.sizes["step"]
+    rows = np.unique(np.concatenate([lags, series.straight_anchors(steps)]))
+    found = _per_group(
+        lambda x: series.drift_free_displacements(x, np.stack([rows, 2 * rows])),
+        [(positions, ["sketch", "step"])],
+        [["times", "row"]],
+        {"times": 2, "row": len(rows)},
+    )
+    once, twice = (with_all(found.isel(times=i), run) for i in range(2))
+    straight = xr.apply_ufunc(
+        series.without_line,
+        positions,
+        input_core_dims=[["step"]],
+        output_core_dims=[["step"]],
+        dask="parallelized",
+        output_dtypes=[float],
+    )
+    return xr.Dataset(
+        {
+            "displacement": once,
+            "echo": xr.apply_ufunc(series.echo_of_ends, once, twice, dask="parallelized"),
+            "straight": _collective(run, straight, rows).rename(lag="row"),
+        },
+        coords={"row": rows},
+    )
+
+
+def _combine(
+    free: xr.Dataset, factors: xr.DataArray, lag: xr.DataArray | int, memory: int
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Error and effective samples of Σ factors·M over `row`, which has the origins and the echo of a lag; lazy."""
+    rows = free["row"].values
+    return _per_group(
+        lambda x, a, row, echo: series.drift_free_error(x, a, rows, row, echo, memory),
+        [
+            (free["straight"].chunk({"row": -1, "step": -1}), ["row", "step"]),
+            (factors.drop_vars("row", errors="ignore"), ["row"]),
+            (xr.DataArray(np.searchsorted(rows, lag), dims=getattr(lag, "dims", ())), []),
+            (free["echo"].sel(row=lag).drop_vars("row"), []),
+        ],
+        [[], []],
+    )
+
+
+def _unit(free: xr.Dataset, lag: xr.DataArray | int) -> xr.DataArray:
+    """The factors over `row` of M at a lag."""
+    return (free["row"] == lag).astype(float).drop_vars("row")
+
+
 def _time_averages(
     run: xr.Dataset,
     positions: xr.DataArray,
     collective: xr.DataArray,
+    free: xr.Dataset,
     lags: np.ndarray,
     sizes: xr.DataArray,
     relative: xr.DataArray,
+    relative_free: xr.DataArray,
+    memory: int,
 ) -> dict[str, xr.DataArray]:
-    """Time-averaged displacements with their errors, and the local exponents."""
-    total = positions.sizes["step"] - 1
-    detrended = _collective(run, _without_drift(positions), lags)
-    exact = xr.apply_ufunc(
-        lambda x: np.stack([series.mean_squared_displacement(group)[lags] for group in x]),
-        positions,
-        input_core_dims=[["sketch", "step"]],
-        output_core_dims=[["lag"]],
-        dask="parallelized",
-        output_dtypes=[float],
-        dask_gufunc_kwargs={"output_sizes": {"lag": len(lags)}},
+    """Time-averaged displacements as they are and without drift, and the local exponents."""
+    lag = xr.DataArray(lags, dims="lag")
+    value = with_all(
+        _per_group(
+            lambda x: series.mean_squared_displacement(x)[lags],
+            [(positions, ["sketch", "step"])],
+            [["lag"]],
+            {"lag": len(lags)},
+        ),
+        run,
     )
-    value, error, n_eff = _lag_means(collective, lags)
-    straight = _lag_means(detrended, lags)
-    correction = xr.DataArray(1 / (1 - lags / total), dims="lag") / sizes
-    exponent, exponent_error = _apply_lags(series.local_exponents, detrended, lags, 2)
+    error, n_eff = _per_group(
+        lambda x, of, echo: series.displacement_error(x, of, echo, memory),
+        [(collective.chunk({"step": -1}), ["step"]), (lag, []), (free["echo"].sel(row=lag).drop_vars("row"), [])],
+        [[], []],
+    )
     results = errorbar.named(
         "mean_squared_displacement",
-        (with_all(exact, run) / sizes, _with_sketch(value, error, relative) / sizes, n_eff),
+        (value / sizes, _with_sketch(value, error, relative) / sizes, n_eff),
         "parameter2",
         "mean squared displacement",
         "均方位移",
     )
+    value = free["displacement"].sel(row=lag).drop_vars("row")
+    error, n_eff = _combine(free, _unit(free, lag), lag, memory)
+    error = xr.apply_ufunc(series.widen_for_skewness, value, error, dask="parallelized")
     results |= errorbar.named(
         "detrended_mean_squared_displacement",
-        (straight[0] * correction, _with_sketch(straight[0], straight[1], relative) * correction, straight[2]),
+        (value / sizes, _with_sketch(value, error, relative_free) / sizes, n_eff),
         "parameter2",
         "mean squared displacement without drift",
         "扣除漂移的均方位移",
     )
-    # Without drift the factor 1/(1−τ/T) adds its own slope.
-    slope = xr.DataArray((lags / total) / (1 - lags / total), dims="lag")
+    exponent, derivatives = _per_group(
+        lambda means, errors: series.local_exponents(means, errors, lags),
+        [(value.chunk({"lag": -1}), ["lag"]), ((error / value.where(value > 0)).chunk({"lag": -1}), ["lag"])],
+        [["lag"], ["lag", "neighbour"]],
+        {"neighbour": len(lags)},
+    )
+    factors = xr.dot(derivatives, _unit(free, lag).rename(lag="neighbour"), dim="neighbour")
+    longest = xr.DataArray(np.append(lags[1:], lags[-1]), dims="lag")
+    error, n_eff = _combine(free, factors, longest, memory)
     return results | errorbar.named(
         "local_exponent",
-        (exponent + slope, exponent_error, n_eff),
+        (exponent, error.where(exponent.notnull()), n_eff),
         "1",
         "local exponent α",
         "局部指数 α",
@@ -220,21 +298,52 @@ def _time_averages(
 
 
 def _coefficient(
-    run: xr.Dataset, positions: xr.DataArray, lag: int, sizes: xr.DataArray, relative: xr.DataArray
+    free: xr.Dataset, lag: int, sizes: xr.DataArray, relative: xr.DataArray, memory: int
 ) -> errorbar.Estimate:
     """D from lags ℓ and 2ℓ, with the error of the difference origin by origin."""
-    increments = xr.apply_ufunc(
-        lambda x: np.stack([series.diffusion_increments(group, lag) for group in x]),
-        positions,
-        input_core_dims=[["sketch", "step"]],
-        output_core_dims=[["step"]],
-        exclude_dims={"step"},
-        dask="parallelized",
-        output_dtypes=[float],
-        dask_gufunc_kwargs={"output_sizes": {"step": positions.sizes["step"] - 2 * lag}},
+    short, long = (free["displacement"].sel(row=x, drop=True) for x in (lag, 2 * lag))
+    error, n_eff = _combine(free, _unit(free, 2 * lag) - _unit(free, lag), 2 * lag, memory)
+    # In confined motion the difference is small, and no more skew than what it is of.
+    scale = xr.where(long - short > long / 2, long - short, long / 2)
+    error = xr.apply_ufunc(series.widen_for_skewness, scale, error, dask="parallelized")
+    value, over = long - short, 2 * lag * sizes
+    return value / over, _with_sketch(value, error, relative) / over, n_eff
+
+
+def _drift(
+    run: xr.Dataset,
+    positions: xr.DataArray,
+    free: xr.Dataset,
+    sizes: xr.DataArray,
+    dimensions: xr.DataArray,
+    memory: int,
+) -> dict[str, xr.DataArray]:
+    """V² = ‖Δθ‖²/T² − M(T)/T² from end to end, M(T) on the straight line through the two anchors.
+
+    Of Δθ = V T + δ the square fluctuates by 2V·δ/T and by (‖δ‖² − M(T))/T², and M(T) has its own error. A sketch that
+    is not exact knows the one direction of V as one square of k degrees of freedom.
+    """
+    total = positions.sizes["step"] - 1
+    early, late = (int(x) for x in series.straight_anchors(total + 1))
+    reach = (total - late) / (late - early)
+    factors = (1 + reach) * _unit(free, late) - reach * _unit(free, early)
+    error, n_eff = _combine(free, factors, late, memory)
+    whole = xr.dot(free["displacement"].drop_vars("row"), factors, dim="row") / total**2
+    moved = positions.isel(step=-1) - positions.isel(step=0)
+    value = with_all((moved.astype(float) ** 2).sum("sketch"), run) / total**2 - whole
+    drift = value.clip(min=0)
+    variance = (2 * whole**2 + 4 * drift * whole.clip(min=0)) / dimensions + (error / total**2) ** 2
+    width = positions.sizes["sketch"]
+    seen = xr.where(sizes > width, float(series.single_square_error(np.array(width))), 0.0) * drift
+    variance = variance + with_all((seen**2).isel(group=slice(1, None)), run)
+    return errorbar.named(
+        "drift_velocity_squared",
+        (value / sizes, variance**0.5 / sizes, n_eff),
+        "parameter2 step-2",
+        "squared drift velocity",
+        "漂移速度平方",
+        samples=False,
     )
-    value, error, n_eff = errorbar.mean_of_squares_with_error(with_all(increments, run), "step")
-    return value / (2 * lag * sizes), _with_sketch(value, error, relative) / (2 * lag * sizes), n_eff
 
 
 def _predictions(part: xr.Dataset, lags: np.ndarray, sizes: xr.DataArray) -> dict[str, xr.DataArray]:
@@ -271,23 +380,17 @@ def _two_time(
         np.concatenate([[0], np.geomspace(max(1, steps // 32), steps // 2, max(1, count - 1))]).astype(int)
     )
     width = max(1, steps // 64)
-    found = xr.apply_ufunc(
-        lambda x: np.stack([series.two_time_displacements(group, waiting, lags, width) for group in x]),
-        run["parameter_sketch"],
-        input_core_dims=[["sketch", "step"]],
-        output_core_dims=[["waiting_time", "lag"]],
-        dask="parallelized",
-        output_dtypes=[float],
-        dask_gufunc_kwargs={"output_sizes": {"waiting_time": len(waiting), "lag": len(lags)}},
+    found = _per_group(
+        lambda x: series.two_time_displacements(x, waiting, lags, width),
+        [(run["parameter_sketch"], ["sketch", "step"])],
+        [["waiting_time", "lag"]],
+        {"waiting_time": len(waiting), "lag": len(lags)},
     )
     value = (with_all(found, run) / sizes).assign_coords(waiting_time=waiting)
-    averaged = xr.apply_ufunc(
-        lambda x: np.stack([series.averaged_variance(group, lags, width) for group in x]),
-        collective.chunk({"lag": -1, "step": -1}),
-        input_core_dims=[["lag", "step"]],
-        output_core_dims=[["lag"]],
-        dask="parallelized",
-        output_dtypes=[float],
+    averaged = _per_group(
+        lambda x: series.averaged_variance(x, lags, width),
+        [(collective.chunk({"lag": -1, "step": -1}), ["lag", "step"])],
+        [["lag"]],
     )
     single = xr.apply_ufunc(
         series.single_square_error, dimensions / averaged, dask="parallelized", output_dtypes=[float]
@@ -304,47 +407,44 @@ def _two_time(
     }
 
 
-def _without_drift(positions: xr.DataArray) -> xr.DataArray:
-    total = positions.sizes["step"] - 1
-    line = xr.DataArray(np.linspace(0, 1, total + 1), dims="step")
-    return positions - (positions.isel(step=-1, drop=True) - positions.isel(step=0, drop=True)) * line
-
-
 def _collective(run: xr.Dataset, positions: xr.DataArray, lags: np.ndarray) -> xr.DataArray:
     """‖x(t+τ) − x(t)‖² of every origin, (group with all, lag, step), NaN past the end; lazy."""
-    found = xr.apply_ufunc(
-        lambda x: np.stack([series.squared_displacements(group, lags) for group in x]),
-        positions,
-        input_core_dims=[["sketch", "step"]],
-        output_core_dims=[["lag", "step"]],
-        exclude_dims={"step"},
-        dask="parallelized",
-        output_dtypes=[float],
-        dask_gufunc_kwargs={"output_sizes": {"lag": len(lags), "step": positions.sizes["step"]}},
+    found = _per_group(
+        lambda x: series.squared_displacements(x, lags),
+        [(positions, ["sketch", "step"])],
+        [["lag", "step"]],
+        {"lag": len(lags)},
     )
     return with_all(found, run)
 
 
-def _lag_means(collective: xr.DataArray, lags: np.ndarray) -> errorbar.Estimate:
-    return _apply_lags(series.lag_means, collective, lags, 3)  # type: ignore[return-value]
+def _per_group(
+    kernel: Callable[..., Any],
+    arrays: list[tuple[xr.DataArray, list[str]]],
+    outputs: list[list[str]],
+    sizes: dict[str, int] | None = None,
+) -> Any:
+    """A kernel on plain arrays for every group, and every other dimension that it does not take; lazy.
 
-
-def _apply_lags(kernel, collective: xr.DataArray, lags: np.ndarray, outputs: int) -> tuple[xr.DataArray, ...]:
-    def over_groups(values: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(np.stack(column) for column in zip(*(kernel(group, lags) for group in values), strict=True))
-
+    Args:
+        arrays: each with the dimensions that the kernel takes of it.
+        outputs: dimensions of what it returns. sizes: of those that are new.
+    """
     return xr.apply_ufunc(
-        over_groups,
-        collective.chunk({"lag": -1, "step": -1}),
-        input_core_dims=[["lag", "step"]],
-        output_core_dims=[["lag"]] * outputs,
+        kernel,
+        *(array for array, _ in arrays),
+        input_core_dims=[dims for _, dims in arrays],
+        output_core_dims=outputs,
+        vectorize=True,
         dask="parallelized",
-        output_dtypes=[float] * outputs,
+        output_dtypes=[float] * len(outputs),
+        dask_gufunc_kwargs={"output_sizes": sizes or {}},
     )
 
 
 def _with_sketch(value: xr.DataArray, error: xr.DataArray, relative: xr.DataArray) -> xr.DataArray:
-    return (error**2 + (value * relative) ** 2) ** 0.5
+    skew = xr.apply_ufunc(lambda r: series.widen_for_skewness(np.ones_like(r), r), relative)
+    return (error**2 + (value * skew) ** 2) ** 0.5
 
 
 def _verdicts(

@@ -17,6 +17,7 @@ from .. import errorbar
 from ..quantities import (
     at_probes,
     choose_segment,
+    correlated_steps,
     group_sum,
     hyperparameters,
     is_sgd,
@@ -29,7 +30,7 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings, NotDefinedError
 
-VERSION = 2
+VERSION = 3
 USES = ("segment", "windows")
 TITLE = "Dissipation"
 TITLE_ZH = "耗散"
@@ -78,7 +79,9 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     part = within(run, segment)
     verdicts = [segment_verdict(segment, schedule_aware=True)]
     results: dict[str, xr.DataArray] = {}
-    found = {name: errorbar.mean_with_error(data, _time(data)) for name, data in _powers(part).items()}
+    found = {
+        name: errorbar.mean_with_error(data, _time(data), _memory(data, part)) for name, data in _powers(part).items()
+    }
     for name, one in found.items():
         results |= errorbar.named(name, one, "loss step-1", *NAMES[name])
     if "descent_power" in found:
@@ -110,13 +113,18 @@ def _time(data: xr.DataArray) -> str:
     return "step" if "step" in data.dims else "probe"
 
 
+def _memory(data: xr.DataArray, run: xr.Dataset) -> int:
+    """Steps that are known to be correlated; of probes none are."""
+    return correlated_steps(run) if "step" in data.dims else 0
+
+
 def _over_time(run: xr.Dataset, count: int) -> tuple[dict[str, xr.DataArray], dict]:
     powers = _powers(run)
     steps, probes = matching_windows(run, count)
     curves: dict[str, xr.DataArray] = {}
     for name, data in powers.items():
         bounds = steps if _time(data) == "step" else probes
-        one = errorbar.window_means(data, _time(data), bounds)
+        one = errorbar.window_means(data, _time(data), bounds, _memory(data, run))
         curves |= errorbar.named(f"{name}_over_time", one, "loss step-1", *NAMES[name], samples=False)
     return curves, window_coordinates(run, steps)
 

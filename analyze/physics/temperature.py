@@ -20,12 +20,14 @@ factor 1/(1−μ). It is kept under its own name for comparison.
 Nesterov's kinetic temperature depends on frequency, and Adam's temperature on its preconditioner: not defined here.
 """
 
+import numpy as np
 import xarray as xr
 
-from .. import errorbar
+from .. import errorbar, series
 from ..quantities import (
     at_probes,
     choose_segment,
+    correlated_steps,
     displacement_dimensions,
     group_hyperparameters,
     group_sizes,
@@ -37,6 +39,7 @@ from ..quantities import (
     next_velocity_squared,
     probe_verdicts,
     segment_verdict,
+    velocity_memory,
     verdict,
     window_coordinates,
     with_all,
@@ -44,7 +47,7 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings
 
-VERSION = 3
+VERSION = 4
 USES = ("segment", "windows")
 TITLE = "Effective temperature"
 TITLE_ZH = "有效温度"
@@ -137,9 +140,10 @@ def _thermometers(
 
     def average(data: xr.DataArray) -> errorbar.Estimate:
         dim = "step" if "step" in data.dims else "probe"
+        memory = correlated_steps(run) if dim == "step" else 0
         if windows is None:
-            return errorbar.mean_with_error(data, dim)
-        return errorbar.window_means(data, dim, windows[0] if dim == "step" else windows[1])
+            return errorbar.mean_with_error(data, dim, memory)
+        return errorbar.window_means(data, dim, windows[0] if dim == "step" else windows[1], memory)
 
     per_parameter = 1 / group_sizes(run)
     found: dict[str, errorbar.Estimate] = {}
@@ -170,26 +174,26 @@ def _without_drift(run: xr.Dataset, kinetic: errorbar.Estimate, per_parameter: x
 
     The error is that of η(‖v_mid‖² − 2u·v)/(1−ν), in which the beat of drift and noise cancels as it does in the
     value. To this come that of the product of two independent means, ‖n‖⁴/d_eff with n their fluctuation, and that of
-    the sketch where it is not exact, (‖u₁‖²‖u₂‖² + (u₁·u₂)²)/k.
+    the sketch where it is not exact, (‖u₁‖²‖u₂‖² + (u₁·u₂)²)/k, widened for a χ² of k degrees of freedom.
     """
-    eta, mu, nu = (values.mean("step", skipna=False) for values in group_hyperparameters(run))
+    eta, _, nu = (values.mean("step", skipna=False) for values in group_hyperparameters(run))
     steps, width, factor = run.sizes["step"], run.sizes["sketch"], eta / (1 - nu)
     moved = run["parameter_sketch"].drop_vars("step", errors="ignore").diff("step")
     # Without a learning rate nothing moves, and nothing drifts.
     velocity = xr.where(eta == 0, 0.0, -moved / eta.where(eta != 0))
     halves = [velocity.isel(step=part).mean("step") for part in (slice(steps // 2), slice(steps // 2, None))]
     beat = (velocity * velocity.mean("step")).sum("sketch", skipna=False)
-    series = group_sum(_kinetic(run), run).isel(step=slice(None, -1)) - 2 * with_all(factor * beat, run)
-    _, error, n_eff = errorbar.mean_with_error(series * per_parameter, "step")
+    unbeaten = group_sum(_kinetic(run), run).isel(step=slice(None, -1)) - 2 * with_all(factor * beat, run)
+    _, error, n_eff = errorbar.mean_with_error(unbeaten * per_parameter, "step", correlated_steps(run))
 
     product = (halves[0] * halves[1]).sum("sketch", skipna=False)
     norms = (halves[0] ** 2).sum("sketch", skipna=False) * (halves[1] ** 2).sum("sketch", skipna=False)
-    longest = float(mu.max()) if bool(mu.notnull().any()) else 0.0
-    dimensions, _, _ = displacement_dimensions(run, run["parameter_sketch"], max(1, int(1 / (1 - longest))))
+    dimensions = displacement_dimensions(run, run["parameter_sketch"], int(velocity_memory(run)))["true"]
     sizes = group_sizes(run)
     dimensions, sizes = (values.isel(group=slice(1, None)).drop_vars("group") for values in (dimensions, sizes))
     variance = (norms**0.5 - product).clip(min=0) ** 2 / dimensions
-    variance = variance + xr.where(sizes > width, (norms + product**2) / width, 0.0)
+    of_sketch = float(series.single_square_error(np.array(width))) ** 2 / 2
+    variance = variance + xr.where(sizes > width, (norms + product**2) * of_sketch, 0.0)
     drift = with_all(factor * product, run) * per_parameter
     of_drift = with_all(factor**2 * variance, run) ** 0.5 * per_parameter
     return kinetic[0] - drift, (error**2 + of_drift**2) ** 0.5, n_eff
@@ -198,7 +202,7 @@ def _without_drift(run: xr.Dataset, kinetic: errorbar.Estimate, per_parameter: x
 def _variance_over_time(run: xr.Dataset, per_parameter: xr.DataArray) -> errorbar.Estimate:
     """η/2 times the variance of g over time; ‖⟨g⟩‖² through the sketch, which is unbiased for it."""
     eta, _, _ = hyperparameters(run)
-    squared = errorbar.mean_with_error(group_sum(eta / 2 * run["gradient_squared"], run), "step")
+    squared = errorbar.mean_with_error(group_sum(eta / 2 * run["gradient_squared"], run), "step", correlated_steps(run))
     rate, _, _ = group_hyperparameters(run)
     mean = (run["gradient_sketch"].astype(float).mean("step") ** 2).sum("sketch")
     of_mean = with_all(rate.mean("step", skipna=False) / 2 * mean, run)

@@ -338,7 +338,8 @@ def write_world(root: Path) -> Path:
     """A folder of runs in every condition: two good ones, running, silent, not analyzed, and broken in several ways."""
     write_all_results(write_run(root / "good"))
     write_all_results(write_run(root / "other", learning_rate=0.02, sampling="replacement", seed=1), "replacement", 1)
-    write_all_results(write_run(root / "running", steps=1200, state="running"))
+    # Alive until the last of the tests has looked at it.
+    write_all_results(write_run(root / "running", steps=1200, state="running", last_commit=time.time() + 3600))
     write_run(root / "silent", steps=700, state="running", last_commit=time.time() - 3600)
     write_run(root / "no-results")
     write_run(root / "no-steps", steps=0, state="running")
