@@ -4,9 +4,14 @@ There the gradient is unscaled, accumulated, reduced and clipped, the update is 
 skips appear only as a count. Every step fills one row of a buffer on the device; a flush copies the buffer to the
 host once, and a background thread writes it. Recording does not disturb: weights are bit for bit those of the plain
 loop.
+
+Of a step where nothing is due only clocks and hyper-parameters are noted, and no tensor is looked at. A probe needs
+θ and g of its step, whether or not the inner products of that step are due. Where the optimizer keeps no velocity,
+θ is also looked at in the step before a due one, for its velocity, and in the step after, for its update.
 """
 
 import contextlib
+import math
 import platform
 import sys
 import time
@@ -55,7 +60,7 @@ _CURVATURE_STREAM = 2**62
 _SAMPLE_STREAM = 2**61
 """seeds of the random numbers inside a probe, of each rank and step, inside a curvature, and inside single samples"""
 _STRETCH = 256
-_SPENT: tuple[str, ...] = ("steps", "probes", "curvature", "per_sample", "moments", "snapshots", "waiting")
+_SPENT: tuple[str, ...] = ("steps", "products", "probes", "curvature", "per_sample", "moments", "snapshots", "waiting")
 _SNAPSHOTS = 64
 _SNAPSHOT_BYTES = 2**26
 """most snapshots, and most bytes of them, that wait in memory for the writer; one may always wait"""
@@ -115,6 +120,7 @@ class Recorder:
         self._rank, self._ranks = find_rank()
         self._probe = probe if self.settings.probe_every else None
         self._probe_checked = False
+        self._products_due = compile_schedule(self.settings.products_every)
         self._probe_due = compile_schedule(self.settings.probe_every)
         self._curvature_due = compile_schedule(self.settings.curvature_every)
         self._sample_due = compile_schedule(self.settings.per_sample_every)
@@ -389,25 +395,18 @@ class Recorder:
         if self._measuring:
             self._forget_step()
         self._note_clocks()
-        keeps = [keeps_velocity(self._optimizer, group) for group in self._optimizer.param_groups]
-        if self._previous is None and not all(keeps[: self._optimizer_groups]):
-            self._previous = self._flatten_parameters()
-        now = [self._now(layer, kept) for layer, kept in zip(self._layers, self._kept, strict=True)]
-        self._chunk_row = self._take_chunks(now)
-        products, sketches = self._buffer.row()
-        completes = self._buffer.count and self._previous is not None and not self._measuring
-        if completes:
-            # Whatever breaks off the measurement, no wrong number stays.
-            self._buffer.complete_last_row(torch.nan)
-        self._measuring = True
-        observables.measure(
-            now, self._layout, self._reference, self._previous, self._signs, products, sketches, self._helper
-        )
-        if completes:
-            self._buffer.complete_last_row(products[-1])
-        self._kept = [not keeps[layer.optimizer_group] for layer in self._layers]
-        self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        due, chunked = self._products_due(self._step), self._chunks is not None and self._chunks.count
+        looks = due or chunked or probed is not None or self._moments is not None
+        now = [self._now(layer) for layer in self._layers] if looks else []
+        self._chunk_row = self._take_chunks(now) if chunked else {}
         started = self._spend("steps", started)
+        if due:
+            self._measure_products(now)
+            started = self._spend("products", started)
+        else:
+            self._pass_over()
+            started = self._spend("steps", started)
+        self._measuring = True
         if probed is not None:
             self._record_probe(*probed, now)
             started = self._spend("probes", started)
@@ -431,6 +430,53 @@ class Recorder:
             self._hold("snapshot", snapshot_step=self._step, parameters=self._flatten_parameters().cpu().numpy())
             self._spend("snapshots", started)
 
+    def _measure_products(self, now: list[observables.Now]) -> None:
+        """Inner products and sketches of the step, and the squared update of the step before where it waits for it."""
+        keeps = self._keeps_velocity()
+        if self._previous is None and not all(keeps):
+            self._previous = self._flatten_parameters()
+        now = [self._moving(one, layer, kept) for one, layer, kept in zip(now, self._layers, self._kept, strict=True)]
+        completes = self._awaits_update()
+        products, sketches = self._buffer.measure_row()
+        if completes:
+            # Whatever breaks off the measurement, no wrong number stays.
+            self._buffer.complete_last_row(torch.nan)
+        self._measuring = True
+        observables.measure(
+            now, self._layout, self._reference, self._previous, self._signs, products, sketches, self._helper
+        )
+        if completes:
+            self._buffer.complete_last_row(products[-1])
+        self._note_kept(keeps)
+
+    def _pass_over(self) -> None:
+        """What a step without inner products owes to its neighbours with them, where there is no velocity: its θ."""
+        if self._awaits_update():
+            self._complete_last_row()
+        following = self._step + 1
+        if self._products_due(following) or (self._curvature is not None and self._curvature_due(following)):
+            keeps = self._keeps_velocity()
+            if self._previous is not None or not all(keeps):
+                self._previous = self._flatten_parameters()
+            self._note_kept(keeps)
+
+    def _keeps_velocity(self) -> list[bool]:
+        """Of the optimizer's groups, whether they keep a velocity."""
+        groups = self._optimizer.param_groups[: self._optimizer_groups]
+        return [keeps_velocity(self._optimizer, group) for group in groups]
+
+    def _note_kept(self, keeps: list[bool]) -> None:
+        """Of which layers θ_t lies in `_previous`, and the learning rates of the step."""
+        self._kept = [not keeps[layer.optimizer_group] for layer in self._layers]
+        self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+
+    def _awaits_update(self) -> bool:
+        """Whether the last row lacks its squared update, which the parameters tell now.
+
+        A step that was measured, and not made, has told the update before it.
+        """
+        return self._previous is not None and self._buffer.last_is_measured and not self._measuring
+
     def _after_step(self) -> None:
         if self._skips or not self._measuring:
             return
@@ -443,7 +489,7 @@ class Recorder:
             self._events[dim].append(values)
         self._held.clear()
         self._sgd_time += self._passing
-        self._buffer.count += 1
+        self._buffer.end_row()
         if self._skipped:
             self._buffer.put_extra("skipped", self._skipped)
         self._skipped = 0
@@ -490,23 +536,27 @@ class Recorder:
         """Book as `steps` what has passed since then and is in no kind yet, of which `booked` was before."""
         self._seconds["steps"] += time.perf_counter() - since - (sum(self._seconds.values()) - booked)
 
-    def _now(self, layer: Layer, kept: bool) -> observables.Now:
-        """What a layer holds before a step. v_t is the momentum buffer, or without momentum −Δθ/η of the last step.
-
-        Where the momentum has just become 0, θ_{t−1} was not kept, but the buffer is v_t still.
-        """
-        group = self._optimizer.param_groups[layer.optimizer_group]
+    def _now(self, layer: Layer) -> observables.Now:
+        """What a layer holds before a step, but for its velocity."""
         parameter, gradient = self._flat(layer.parameter), layer.parameter.grad
         if parameter.device != self._device or parameter.numel() != layer.size:
             raise RunError(f"{layer.name} has moved to {parameter.device}, or its size has changed")
-        velocity, per_update = self._velocity(layer, kept)
-        if velocity is not None and self._previous is not None and not keeps_velocity(self._optimizer, group):
-            self._previous[layer.part] = parameter
         if gradient is not None:
             gradient = self._flat(gradient)
             if self._scale is not None:
                 gradient = gradient / self._scale.to(self._device)
-        return observables.Now(parameter, gradient, *self._penalty(layer), velocity, per_update)
+        return observables.Now(parameter, gradient, *self._penalty(layer), None)
+
+    def _moving(self, now: observables.Now, layer: Layer, kept: bool) -> observables.Now:
+        """With v_t, which is the momentum buffer, or without momentum −Δθ/η of the last step.
+
+        Where the momentum has just become 0, θ_{t−1} was not kept, but the buffer is v_t still.
+        """
+        group = self._optimizer.param_groups[layer.optimizer_group]
+        velocity, per_update = self._velocity(layer, kept)
+        if velocity is not None and self._previous is not None and not keeps_velocity(self._optimizer, group):
+            self._previous[layer.part] = now.parameter
+        return now._replace(velocity=velocity, velocity_per_update=per_update)
 
     def _velocity(self, layer: Layer, kept: bool) -> tuple[Tensor | None, float]:
         """v_t, or None and what Δθ of the last step is to be multiplied with to give it."""
@@ -525,18 +575,22 @@ class Recorder:
         decays = self._decay == "coupled" and layer.parameter.grad is not None
         return -1.0 if group.get("maximize") else 1.0, float(group.get("weight_decay", 0.0)) if decays else 0.0
 
-    def _complete_last_row(self, previous: Tensor) -> None:
-        """The update of the last step, where no further step will tell it in time; NaN where θ_t was not kept.
+    def _complete_last_row(self) -> None:
+        """The update of the last step, where no further measurement will tell it; NaN where θ_t was not kept.
 
-        It is summed as `_measure_step` would, so that what is recorded does not depend on when a flush comes.
+        It is summed as `_measure_products` would, so that what is recorded does not depend on when a flush comes.
         """
+        if self._previous is None:
+            return
         parameters = [self._flat(layer.parameter) for layer in self._layers]
         now = [
             observables.Now(parameter, None, 1.0, 0.0, None if kept else parameter)
             for parameter, kept in zip(parameters, self._kept, strict=True)
         ]
-        products, sketches = (torch.zeros_like(row) for row in self._buffer.row(last=True))
-        observables.measure(now, self._layout, self._reference, previous.clone(), self._signs, products, sketches)
+        products = torch.zeros(len(observables.PRODUCTS), len(now), dtype=self._wide, device=self._device)
+        sketches = products.new_zeros(len(observables.SKETCHES), len(self._groups), self._width)
+        previous = self._previous.clone()
+        observables.measure(now, self._layout, self._reference, previous, self._signs, products, sketches)
         self._buffer.complete_last_row(products[-1])
 
     def _note_clocks(self) -> None:
@@ -547,10 +601,10 @@ class Recorder:
             [float(g["lr"]), momentum_of(g), float(g.get("dampening", np.nan)), float(g.get("weight_decay", np.nan))]
             for g in groups[: self._optimizer_groups]
         ]
-        self._buffer.put_clocks((self._step, self._sgd_time, time.perf_counter() - self._started), hyperparameters)
-        learning_rate, momentum, dampening, _ = np.nan_to_num(hyperparameters[0])
+        self._buffer.begin_row((self._step, self._sgd_time, time.perf_counter() - self._started), hyperparameters)
+        rate, momentum, dampening = (0.0 if math.isnan(value) else value for value in hyperparameters[0][:3])
         # Without momentum torch leaves the dampening out.
-        self._passing = learning_rate * (1 - dampening) / (1 - momentum) if momentum else learning_rate
+        self._passing = np.float64(rate * (1 - dampening)) / (1 - momentum) if momentum else rate
 
     def _take_probe(self, probe: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor | None]]:
         """Loss and flat gradients of a probe; those of the global batch where there are several processes."""
@@ -670,7 +724,8 @@ class Recorder:
         # Beside the clocks there is room for a dozen of logged numbers.
         clocks = 8 * (len(HYPERPARAMETERS) * self._optimizer_groups + len(CLOCKS) + 12)
         chunks = 0 if _CHUNKS[0] in self._dropped else 8 * layers + 8
-        sizes = {"step": 8 * products * layers + (8 + item) * sketch + clocks + chunks}
+        sketches = 0 if observables.SKETCHES[0] in self._dropped else (8 + item) * sketch
+        sizes = {"step": clocks + chunks, "products": 8 * products * layers + sketches}
         if self._probe is not None:
             sizes["probe"] = 8 * len(observables.PROBE_PRODUCTS) * layers + item * sketch + 16
         if self._curvature is not None:
@@ -807,7 +862,9 @@ class Recorder:
         if not self._has_velocity:
             reason = f"the heavy-ball velocity is not defined for {type(self._optimizer).__name__}"
             reasons = dict.fromkeys((*observables.VELOCITY, "velocity_curvature"), reason) | reasons
-        if self._previous is None:
+        if not self.settings.products_every:
+            reasons |= dict.fromkeys((*observables.PRODUCTS, *observables.SKETCHES), "products_every is 0")
+        elif self._previous is None:
             reasons["update_squared"] = "the velocity tells it: Δθ = −η v_{t+1}, with Nesterov −η(g + μ v_{t+1})"
         if self._moments is None:
             names = ("gradient_mean", "gradient_second_moment")
@@ -852,9 +909,8 @@ class Recorder:
             return
         blocks = []
         if self._buffer.count:
-            # A step that was measured, and not made, has told the update before it.
-            if self._previous is not None and not self._measuring:
-                self._complete_last_row(self._previous)
+            if self._awaits_update():
+                self._complete_last_row()
             blocks.append(("step", self._buffer.take()))
         for dim, events in self._events.items():
             if events:
