@@ -38,15 +38,12 @@ class StepBuffer:
         self.count = 0
         self._measured: list[int] = []
         self._measures = False
-        self._clocks: list[Sequence[float]] = []
-        self._hyperparameters: list[Sequence[Sequence[float]]] = []
-        self._extras: dict[str, Tensor] = {}
+        self._clocks: list[tuple[Sequence[float], Sequence[Sequence[float]]]] = []
+        self._extras: dict[str, dict[int, float | Tensor]] = {}
 
     def begin_row(self, clocks: Sequence[float], hyperparameters: Sequence[Sequence[float]]) -> None:
         """Note the present row's `CLOCKS`, and per optimizer group its `HYPERPARAMETERS`; again where it had begun."""
-        del self._clocks[self.count :], self._hyperparameters[self.count :]
-        self._clocks.append(clocks)
-        self._hyperparameters.append(hyperparameters)
+        self._clocks[self.count :] = [(clocks, hyperparameters)]
         self._measures = False
 
     def measure_row(self) -> tuple[Tensor, Tensor]:
@@ -72,11 +69,10 @@ class StepBuffer:
 
     def put_extra(self, name: str, value: float | Tensor, shape: Sequence[int] = ()) -> None:
         """Attach a scalar, or a tensor of some shape, to the last complete row; rows without it have NaN."""
-        if name not in self._extras:
-            self._extras[name] = torch.full(
-                (self.capacity, *shape), torch.nan, dtype=self._products.dtype, device=self._device
-            )
-        self._extras[name][self.count - 1] = value.detach() if isinstance(value, Tensor) else value
+        if isinstance(value, Tensor):
+            value = value.detach().clone()
+            value = value if value.shape == shape else value.reshape(shape)
+        self._extras.setdefault(name, {})[self.count - 1] = value
 
     def take(self) -> dict[str, np.ndarray]:
         """The complete rows as arrays with the step last, in host memory of their own; then clear.
@@ -84,8 +80,8 @@ class StepBuffer:
         What no row has is left out, what some lack is NaN there.
         """
         n = self.count
-        clocks = np.array(self._clocks[:n], dtype=float).reshape(n, len(CLOCKS)).T
-        hyperparameters = np.array(self._hyperparameters[:n], dtype=float).transpose(2, 1, 0)
+        clocks = np.array([row for row, _ in self._clocks[:n]], dtype=float).reshape(n, len(CLOCKS)).T
+        hyperparameters = np.array([row for _, row in self._clocks[:n]], dtype=float).transpose(2, 1, 0)
         block: dict[str, np.ndarray] = dict(zip(CLOCKS, clocks, strict=True))
         block |= dict(zip(HYPERPARAMETERS, hyperparameters, strict=True))
         for names, rows in ((PRODUCTS, self._products), (SKETCHES, self._sketches)) if self._measured else ():
@@ -94,7 +90,17 @@ class StepBuffer:
                 measured, values = values, np.full((*values.shape[:-1], n), np.nan)
                 values[..., self._measured] = measured
             block |= dict(zip(names, values, strict=True))
-        for name, values in self._extras.items():
-            block[name] = np.moveaxis(values[:n].to("cpu", copy=True).double().numpy(), 0, -1)
+        block |= {name: self._column(values) for name, values in self._extras.items()}
         self.clear()
         return block
+
+    def _column(self, values: dict[int, float | Tensor]) -> np.ndarray:
+        """What was attached to some of the rows, (..., rows)."""
+        dtype = self._products.dtype
+        tensors = {row: value.to(self._device, dtype) for row, value in values.items() if isinstance(value, Tensor)}
+        held = torch.stack([*tensors.values()]).cpu().double().numpy() if tensors else np.empty(0)
+        column = np.full((self.count, *held.shape[1:]), np.nan)
+        column[[*tensors]] = held
+        for row in values.keys() - tensors:
+            column[row] = values[row]
+        return np.moveaxis(column, 0, -1)

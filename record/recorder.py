@@ -43,7 +43,7 @@ from .distributed import (
     mean_over_ranks,
 )
 from .hooks import StepHooks, has_overflow, loss_scale
-from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, momentum_of, unwrap_optimizer
+from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, unwrap_optimizer
 from .moments import MomentWindow
 from .per_sample import Samples, sample_noise
 from .probe import probe_gradient
@@ -153,6 +153,8 @@ class Recorder:
 
         self._step, self._sgd_time, self._passing = 0, 0.0, 0.0
         self._seconds: dict[str, float] = dict.fromkeys(_SPENT, 0.0)
+        # Their sum, without what a resumed recording took before.
+        self._booked = 0.0
         self._rates: list[float] = []
         self._chunks: ChunkNoise | None = None
         self._chunk_row: dict[str, float | Tensor] = {}
@@ -164,6 +166,7 @@ class Recorder:
         self._lost, self._closed = "", False
         self._names: dict[str, str] = {}
         self._logged: set[str] = set()
+        self._checked: set[str] = set()
         # What a GradScaler does: steps that were not made since the last one, whether this one is such, g's factor.
         self._skipped, self._skips = 0, False
         self._scale: Tensor | None = None
@@ -231,19 +234,20 @@ class Recorder:
             ValueError: if the recorder measures the name itself, it means something else in the run format or in
                 this run, or is no plain name.
         """
-        for name in values:
+        for name in values.keys() - self._checked:
             self._check_name(name, "step")
+            self._checked.add(name)
         if self._lost or self._closed or self._rank:
             return
         started = time.perf_counter()
         first = not self._step and not self._skipped
-        if self._logged & set(values) or (first and has_overflow(layer.parameter for layer in self._layers)):
+        if not self._logged.isdisjoint(values) or (first and has_overflow(layer.parameter for layer in self._layers)):
             self._note_skipped()
         if self._buffer.count == 0 and not self._skipped:
             why = "before flush(), which has written the step" if self._step else "after optimizer.step()"
             self._warn_once(f"log() is ignored: it belongs {why}")
             return
-        self._logged |= set(values)
+        self._logged.update(values)
         if not self._skipped:
             for name, value in values.items():
                 self._buffer.put_extra(name, value)
@@ -346,7 +350,7 @@ class Recorder:
     def _before_step(self) -> None:
         if self._lost and self._ranks == 1:
             return
-        started, booked = time.perf_counter(), sum(self._seconds.values())
+        started, booked = time.perf_counter(), self._booked
         try:
             self._scale, self._skips = loss_scale(self._optimizer)
             if self._skips:
@@ -383,29 +387,31 @@ class Recorder:
         curved: Tensor | None,
         sampled: tuple[Tensor, int] | None,
     ) -> None:
-        late = time.perf_counter() - self._flushed > self.settings.flush_seconds
+        started = time.perf_counter()
+        late = started - self._flushed > self.settings.flush_seconds
         waiting = len(self._events["snapshot"])
         many = waiting and waiting >= min(_SNAPSHOTS, _SNAPSHOT_BYTES // self._reference.nbytes)
         if self._buffer.count == self._buffer.capacity or ((late or many) and self._buffer.count):
             self._submit()
+            started = time.perf_counter()
         snapshot = self._snapshot_due(self._step) and self._allows("snapshot")
         if self._lost:
             return
-        started = time.perf_counter()
         if self._measuring:
             self._forget_step()
-        self._note_clocks()
+        self._note_clocks(started)
         due, chunked = self._products_due(self._step), self._chunks is not None and self._chunks.count
         looks = due or chunked or probed is not None or self._moments is not None
         now = [self._now(layer) for layer in self._layers] if looks else []
         self._chunk_row = self._take_chunks(now) if chunked else {}
-        started = self._spend("steps", started)
         if due:
+            started = self._spend("steps", started)
             self._measure_products(now)
             started = self._spend("products", started)
         else:
             self._pass_over()
-            started = self._spend("steps", started)
+            if looks:
+                started = self._spend("steps", started)
         self._measuring = True
         if probed is not None:
             self._record_probe(*probed, now)
@@ -451,7 +457,7 @@ class Recorder:
 
     def _pass_over(self) -> None:
         """What a step without inner products owes to its neighbours with them, where there is no velocity: its θ."""
-        if self._awaits_update():
+        if self._previous is not None and self._awaits_update():
             self._complete_last_row()
         following = self._step + 1
         if self._products_due(following) or (self._curvature is not None and self._curvature_due(following)):
@@ -530,11 +536,14 @@ class Recorder:
         """Book the time since then, and give the present one."""
         now = time.perf_counter()
         self._seconds[what] += now - since
+        self._booked += now - since
         return now
 
     def _book_rest(self, since: float, booked: float) -> None:
         """Book as `steps` what has passed since then and is in no kind yet, of which `booked` was before."""
-        self._seconds["steps"] += time.perf_counter() - since - (sum(self._seconds.values()) - booked)
+        rest = time.perf_counter() - since - (self._booked - booked)
+        self._seconds["steps"] += rest
+        self._booked += rest
 
     def _now(self, layer: Layer) -> observables.Now:
         """What a layer holds before a step, but for its velocity."""
@@ -593,18 +602,22 @@ class Recorder:
         observables.measure(now, self._layout, self._reference, previous, self._signs, products, sketches)
         self._buffer.complete_last_row(products[-1])
 
-    def _note_clocks(self) -> None:
+    def _note_clocks(self, now: float) -> None:
         groups = self._optimizer.param_groups
         if len(groups) > self._optimizer_groups:
             self._warn_once("the optimizer got further parameters since the recording began; they are not recorded")
+        nan = math.nan
         hyperparameters = [
-            [float(g["lr"]), momentum_of(g), float(g.get("dampening", np.nan)), float(g.get("weight_decay", np.nan))]
+            (float(g["lr"]), g.get("momentum", nan), g.get("dampening", nan), g.get("weight_decay", nan))
             for g in groups[: self._optimizer_groups]
         ]
-        self._buffer.begin_row((self._step, self._sgd_time, time.perf_counter() - self._started), hyperparameters)
-        rate, momentum, dampening = (0.0 if math.isnan(value) else value for value in hyperparameters[0][:3])
-        # Without momentum torch leaves the dampening out.
-        self._passing = np.float64(rate * (1 - dampening)) / (1 - momentum) if momentum else rate
+        self._buffer.begin_row((self._step, self._sgd_time, now - self._started), hyperparameters)
+        rate, momentum, dampening, _ = hyperparameters[0]
+        # Without momentum, which may be NaN, torch leaves the dampening out.
+        if momentum > 0:
+            kept = rate if math.isnan(dampening) else rate * (1 - dampening)
+            rate = kept / (1 - momentum) if momentum != 1 else math.inf
+        self._passing = rate
 
     def _take_probe(self, probe: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor | None]]:
         """Loss and flat gradients of a probe; those of the global batch where there are several processes."""
