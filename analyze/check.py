@@ -116,8 +116,8 @@ def _check_identity(path: str | Path) -> Check:
         at = np.nanargmax(np.where(defined, residual, np.nan))
         one.precision = float(residual.flat[at])
         one.found = (
-            f"closes in {len(windows)} windows; the largest residual is {one.precision:.1e} of η(1+μ)/(2(1−ν))⟨‖v‖²⟩, "
-            f"where rounding allows {float(floor.flat[at]):.1e}"
+            f"closes in {defined.any(0).sum()} windows; the largest residual is {one.precision:.1e} of "
+            f"η(1+μ)/(2(1−ν))⟨‖v‖²⟩, where rounding allows {float(floor.flat[at]):.1e}"
         )
     else:
         one.done, one.found = False, "not done: nothing moves"
@@ -141,9 +141,12 @@ def _certificate(attributes: dict[str, Any], checks: list[Check]) -> str:
     by_name = {one.name: one for one in checks}
     replay, identities = by_name["replay"], by_name["identity"]
     if replay.done and replay.precision is not None:
+        parts = measured_stretches(attributes, steps)
+        measured = sum(stop - start for start, stop in parts)
+        which = f"{steps} steps" if measured == steps else f"{measured} of {steps} steps, in {len(parts)} stretches,"
         also = f", its identity to {identities.precision:.1e}" if identities.precision is not None else ""
         return (
-            f"certificate: {steps} steps are the optimizer's trajectory, its updates to {replay.precision:.1e}"
+            f"certificate: {which} are the optimizer's trajectory, its updates to {replay.precision:.1e}"
             f"{also}, all within rounding"
         )
     return f"certificate: {steps} steps are whole; the optimizer's recursion was not replayed"

@@ -17,7 +17,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from thermodl.analyze import AnalysisSettings, analyze, open_results  # noqa: E402
-from thermodl.analyze.check import check_run  # noqa: E402
+from thermodl.analyze.check import _certificate, check_run  # noqa: E402
 from thermodl.analyze.quantities import matching_windows, split_windows, stretches  # noqa: E402
 from thermodl.analyze.settings import AnalysisError  # noqa: E402
 from thermodl.record import Recorder, RecorderSettings, open_run  # noqa: E402
@@ -132,6 +132,8 @@ def test_a_flipped_row_is_found_within_its_burst(tmp_path: Path) -> None:
     assert replay.done
     assert replay.found.startswith(f"{2 * (4 * 8 + 1)} updates of groups obey")
     assert "within 4 stretches of consecutive steps" in replay.found
+    certificate = _certificate(*check_run(tmp_path / "run"))
+    assert certificate.startswith("certificate: 40 of 100 steps, in 4 stretches, are the optimizer's trajectory")
     array = zarr.open_array(tmp_path / "run" / "run.zarr" / "parameter_sketch", mode="r+")
     array[1, 0, 55] += 1e-3
     defects = {one.name: one.defects for one in check_run(tmp_path / "run")[1]}
