@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import observables
+from .absent import CHUNKS, PER_SAMPLE, reasons
 from .budget import Budget
 from .buffer import CLOCKS, HYPERPARAMETERS, StepBuffer
 from .chunks import ChunkNoise
@@ -52,9 +53,7 @@ from .settings import RecorderSettings
 from .signs import draw_signs
 from .store import GROWING, NAME, RESERVED, RunError, RunWriter, first_line, growing_dimension, remove_recording
 
-_CHUNKS = ("chunk_noise_trace", "chunk_count")
-_PER_SAMPLE = ("per_sample_noise_trace", "per_sample_count")
-_MEASURED = {"skipped", *_CHUNKS, *CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
+_MEASURED = {"skipped", *CHUNKS, *CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
 _CURVATURE_STREAM = 2**62
 _SAMPLE_STREAM = 2**61
@@ -174,14 +173,22 @@ class Recorder:
         self._started = self._flushed = time.perf_counter()
         self._events: dict[str, list[dict[str, np.ndarray]]] = {dim: [] for dim in GROWING[1:]}
         self._pending: Future[None] | None = None
-        self._dropped = self._not_recorded(probe is not None, bool(samples and sample_loss))
+        self._dropped = reasons(
+            self.settings,
+            type(optimizer).__name__,
+            self._ranks,
+            has_probe=probe is not None,
+            has_samples=bool(samples and sample_loss),
+            has_velocity=self._has_velocity,
+            keeps_parameters=self._previous is not None,
+        )
         # Of what is not there, or ends before the recording does, as it turns out.
         self._lacking: dict[str, str] = {
-            name: "micro_batch() was not called twice in a step" for name in _CHUNKS if name not in self._dropped
+            name: "micro_batch() was not called twice in a step" for name in CHUNKS if name not in self._dropped
         }
         for name, setting, lacks in (
             ("velocity_curvature", "curvature_every", probe is None),
-            (_PER_SAMPLE[0], "per_sample_every", not (samples and sample_loss)),
+            (PER_SAMPLE[0], "per_sample_every", not (samples and sample_loss)),
         ):
             if getattr(self.settings, setting) and lacks:
                 self._warn_once(f"{setting} is set, but {self._dropped[name]}; all else is recorded")
@@ -312,7 +319,7 @@ class Recorder:
         self._lacking = dict(state.get("lacking", self._lacking))
         if "velocity_curvature" in self._lacking:
             self._curvature = None
-        if _PER_SAMPLE[0] in self._lacking:
+        if PER_SAMPLE[0] in self._lacking:
             self._samples = None
         self._writer.load_state_dict(state["writer"])
         self._reference.copy_(state["reference"])
@@ -516,7 +523,7 @@ class Recorder:
         """What the micro-batches of the step tell; nothing if there were none."""
         count = 0 if self._chunks is None else self._chunks.count
         trace = None if self._chunks is None else self._chunks.take([layer.gradient for layer in now])
-        return {} if trace is None else dict(zip(_CHUNKS, (trace, float(count)), strict=True))
+        return {} if trace is None else dict(zip(CHUNKS, (trace, float(count)), strict=True))
 
     def _note_skipped(self) -> None:
         """A step was tried and not made; what is logged until the next one is made is of no step."""
@@ -685,7 +692,7 @@ class Recorder:
             found = sample_noise(self._model, parameters, samples, loss, _SAMPLE_STREAM + self._step, self._wide)
         except Exception as error:
             self._samples = None
-            self._end_channel("per_sample", "the noise of single samples", _PER_SAMPLE, error)
+            self._end_channel("per_sample", "the noise of single samples", PER_SAMPLE, error)
             return None
         self._spend("per_sample", started)
         return found
@@ -736,7 +743,7 @@ class Recorder:
         products = sum(name not in self._dropped for name in observables.PRODUCTS)
         # Beside the clocks there is room for a dozen of logged numbers.
         clocks = 8 * (len(HYPERPARAMETERS) * self._optimizer_groups + len(CLOCKS) + 12)
-        chunks = 0 if _CHUNKS[0] in self._dropped else 8 * layers + 8
+        chunks = 0 if CHUNKS[0] in self._dropped else 8 * layers + 8
         sketches = 0 if observables.SKETCHES[0] in self._dropped else (8 + item) * sketch
         sizes = {"step": clocks + chunks, "products": 8 * products * layers + sketches}
         if self._probe is not None:
@@ -857,36 +864,6 @@ class Recorder:
         errors = [float(np.sqrt(2 / width)) if size > width else 0.0 for size in sizes] if width else None
         mixes = any(isinstance(part, _BatchNorm) for part in self._model.modules())
         return {"sketch_relative_error": errors, "chunk_statistics": mixes}
-
-    def _not_recorded(self, has_probe: bool, has_samples: bool) -> dict[str, str]:
-        reasons: dict[str, str] = {}
-        if self._ranks > 1:
-            reasons |= dict.fromkeys(_CHUNKS, "gradients are exchanged among processes amid the micro-batches")
-        if not self.settings.curvature_every:
-            reasons["velocity_curvature"] = "curvature_every is 0"
-        elif not has_probe:
-            reasons["velocity_curvature"] = "there is no probe"
-        if not self.settings.per_sample_every:
-            reasons |= dict.fromkeys(_PER_SAMPLE, "per_sample_every is 0")
-        elif not has_samples:
-            reasons |= dict.fromkeys(_PER_SAMPLE, "the recorder needs both samples and sample_loss")
-        elif self._ranks > 1:
-            reasons |= dict.fromkeys(_PER_SAMPLE, "single samples are measured in one process only")
-        if not self._has_velocity:
-            reason = f"the heavy-ball velocity is not defined for {type(self._optimizer).__name__}"
-            reasons = dict.fromkeys((*observables.VELOCITY, "velocity_curvature"), reason) | reasons
-        if not self.settings.products_every:
-            reasons |= dict.fromkeys((*observables.PRODUCTS, *observables.SKETCHES), "products_every is 0")
-        elif self._previous is None:
-            reasons["update_squared"] = "the velocity tells it: Δθ = −η v_{t+1}, with Nesterov −η(g + μ v_{t+1})"
-        if self._moments is None:
-            names = ("gradient_mean", "gradient_second_moment")
-            reasons |= dict.fromkeys(names, "moments_window is 0")
-        if not self.settings.sketch_size:
-            reasons |= dict.fromkeys((*observables.SKETCHES, "probe_sketch"), "sketch_size is 0")
-        if self._probe is None:
-            reasons |= dict.fromkeys(observables.PROBE_PRODUCTS, "there is no probe")
-        return reasons
 
     def _check_name(self, name: str, dim: str) -> None:
         known = growing_dimension(name)
