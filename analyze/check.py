@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from thermodl.record.check import Check, check_recording
-from thermodl.record.store import UserError, open_run
+from thermodl.record.store import UserError, measured_stretches, open_run
 
 from .cli import describe_failure
 from .physics.stationarity import identity
@@ -74,11 +74,14 @@ def check_run(path: str | Path) -> tuple[dict[str, Any], list[Check]]:
 
 
 def _check_identity(path: str | Path) -> Check:
-    """The FDR1 identity in windows of constant hyper-parameters, `_WINDOW` steps at most."""
+    """The FDR1 identity in windows of constant hyper-parameters and consecutive measured steps, `_WINDOW` at most."""
     one, run = Check("identity"), open_run(path)
     if not is_sgd(run) or is_nesterov(run):
         kind = f"{run.attrs['optimizer']['class']}{' with Nesterov momentum' if is_nesterov(run) else ''}"
         return Check("identity", found=f"not done: it is not defined for {kind}", done=False)
+    if "parameter_squared" not in run:
+        found = f"not done, it needs parameter_squared: {run.attrs['not_recorded'].get('parameter_squared', 'missing')}"
+        return Check("identity", found=found, done=False)
     # At the first step torch fills the velocity undamped.
     damped = run.sizes["step"] and bool((run["dampening"].isel(step=0) != 0).any())
     start = int(damped)
@@ -87,8 +90,10 @@ def _check_identity(path: str | Path) -> Check:
         {
             place
             for a, b in constant_stretches(run)
-            for place in (*range(max(a, start), min(b, last), _WINDOW), min(b, last))
-            if place >= start
+            for c, d in measured_stretches(run.attrs, last + 1)
+            for place in (*range(max(a, c, start), min(b, d - 1), _WINDOW), min(b, d - 1))
+            # What lies between two stretches has no numbers, and is not defined.
+            if max(a, c, start) <= place
         }
     )
     if len(edges) < 2:
@@ -111,8 +116,8 @@ def _check_identity(path: str | Path) -> Check:
         at = np.nanargmax(np.where(defined, residual, np.nan))
         one.precision = float(residual.flat[at])
         one.found = (
-            f"closes in {len(windows)} windows; the largest residual is {one.precision:.1e} of η(1+μ)/(2(1−ν))⟨‖v‖²⟩, "
-            f"where rounding allows {float(floor.flat[at]):.1e}"
+            f"closes in {defined.any(0).sum()} windows; the largest residual is {one.precision:.1e} of "
+            f"η(1+μ)/(2(1−ν))⟨‖v‖²⟩, where rounding allows {float(floor.flat[at]):.1e}"
         )
     else:
         one.done, one.found = False, "not done: nothing moves"
@@ -136,9 +141,12 @@ def _certificate(attributes: dict[str, Any], checks: list[Check]) -> str:
     by_name = {one.name: one for one in checks}
     replay, identities = by_name["replay"], by_name["identity"]
     if replay.done and replay.precision is not None:
+        parts = measured_stretches(attributes, steps)
+        measured = sum(stop - start for start, stop in parts)
+        which = f"{steps} steps" if measured == steps else f"{measured} of {steps} steps, in {len(parts)} stretches,"
         also = f", its identity to {identities.precision:.1e}" if identities.precision is not None else ""
         return (
-            f"certificate: {steps} steps are the optimizer's trajectory, its updates to {replay.precision:.1e}"
+            f"certificate: {which} are the optimizer's trajectory, its updates to {replay.precision:.1e}"
             f"{also}, all within rounding"
         )
     return f"certificate: {steps} steps are whole; the optimizer's recursion was not replayed"

@@ -7,10 +7,14 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from thermodl.record.store import measured_stretches
+
 from . import series
 from .settings import AnalysisError
 
 MIN_STEPS = 64
+_WINDOW_STEPS = 16
+"""least steps of a window"""
 _STARTS = (0, 1, 2, 3, 4, 5, 6)
 """candidate starts of the stationary segment, in eighths of the last stretch of constant hyper-parameters"""
 
@@ -201,26 +205,52 @@ def within(run: xr.Dataset, segment: Segment) -> xr.Dataset:
     return part.isel(probe=np.flatnonzero((steps >= segment.start) & (steps < segment.stop)))
 
 
-def split_windows(start: int, stop: int, count: int) -> list[tuple[int, int]]:
-    """At most `count` equal windows of at least 16 steps that cover [start, stop)."""
-    count = int(np.clip((stop - start) // 16, 1, count))
-    edges = np.linspace(start, stop, count + 1).round().astype(int)
-    return list(pairwise(edges.tolist()))
+def stretches(run: xr.Dataset) -> list[tuple[int, int]]:
+    """Stretches [start, stop) of consecutive steps of a whole run that have inner products and sketches."""
+    return measured_stretches(run.attrs, run.sizes["step"])
+
+
+def split_windows(parts: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """At most `count` windows of at least 16 steps within parts [start, stop) of a run, about equal in each.
+
+    Of more parts than that, some are chosen evenly; those that are too short are left out.
+    """
+    parts = _spread([part for part in parts if part[1] - part[0] >= _WINDOW_STEPS] or parts, count)
+    windows = []
+    for start, stop in parts:
+        pieces = int(np.clip((stop - start) // _WINDOW_STEPS, 1, count // len(parts)))
+        windows += pairwise(np.linspace(start, stop, pieces + 1).round().astype(int).tolist())
+    return windows
 
 
 def matching_windows(run: xr.Dataset, count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """The same windows in steps and in probes, so that curves of both can be compared point by point.
 
     At least eight probes fall into each where there are so many; without probes the second list is empty. The first
-    step, with the parameters unmoved and no velocity yet, is left out.
+    step, with the parameters unmoved and no velocity yet, is left out. No window reaches over steps without inner
+    products; of more stretches of consecutive steps than windows some are chosen evenly.
     """
-    steps, probes = run.sizes["step"], run.sizes.get("probe", 0)
-    if not probes:
-        return split_windows(1, steps, count), []
-    edges = np.linspace(0, probes, int(np.clip(probes // 8, 1, count)) + 1).round().astype(int).tolist()
-    at = [*run["probe_step"].values.tolist(), steps]
-    windows = list(pairwise(edges))
-    return [(max(1, at[start]), at[stop]) for start, stop in windows], windows
+    parts = [(max(1, start), stop) for start, stop in stretches(run) if stop - start >= _WINDOW_STEPS]
+    if not run.sizes.get("probe"):
+        return split_windows(parts, count), []
+    parts, probe_step = _spread(parts, count), run["probe_step"].values
+    in_steps, in_probes = [], []
+    for start, stop in parts:
+        # A probe before the first step that counts has that step's window.
+        first, last = np.searchsorted(probe_step, (0 if start == 1 else start, stop)).tolist()
+        pieces = int(np.clip((last - first) // 8, 1, count // len(parts)))
+        edges = np.linspace(first, last, pieces + 1).round().astype(int).tolist()
+        begins = [max(start, int(probe_step[edge])) for edge in edges[:-1]] if first < last else [start]
+        in_steps += pairwise([*begins, stop])
+        in_probes += pairwise(edges)
+    return in_steps, in_probes
+
+
+def _spread(parts: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """All of them, or `count` that are chosen evenly."""
+    if len(parts) <= count:
+        return parts
+    return [parts[index] for index in np.linspace(0, len(parts) - 1, count).round().astype(int)]
 
 
 def window_coordinates(run: xr.Dataset, bounds: list[tuple[int, int]]) -> dict[str, Any]:
@@ -244,12 +274,22 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
     `auto` takes the last stretch of constant hyper-parameters and the earliest start in it from which both halves
     agree in loss and squared displacement within three standard errors (Geweke 1992); if there is none, the last
     half, marked as not stationary. Under a schedule that leaves no such stretch it is the last half of the run, marked
-    as mixed. `start:stop` is taken as it is, and tested likewise.
+    as mixed. `start:stop` is taken as it is, and tested likewise. Where inner products were not taken at every step,
+    the last stretch of consecutive ones, at least half as long as the longest, stands for the run.
 
     Raises:
-        AnalysisError: if the run or the segment is too short, the segment lies outside, or the training diverged in it.
+        AnalysisError: if the run or the segment is too short, the segment lies outside or has steps without inner
+            products, or the training diverged in it.
     """
-    steps = run.sizes["step"]
+    require(run, "displacement_squared")
+    steps, parts = run.sizes["step"], stretches(run)
+    longest, enough = max((stop - start for start, stop in parts), default=0), min(MIN_STEPS, steps)
+    if longest < enough:
+        raise AnalysisError(
+            f"inner products were taken at {longest} consecutive steps at most (products_every is "
+            f"{run.attrs['recorder']['products_every']!r}), at least {MIN_STEPS} are needed; record with a "
+            "products_every of 1, or such as burst:500/5000"
+        )
     names = ("loss", "displacement_squared", "learning_rate", "momentum", "dampening", "weight_decay")
     run = run[[name for name in names if name in run]].compute()
     if request != "auto":
@@ -260,12 +300,23 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
             )
         if stop - start < MIN_STEPS:
             raise AnalysisError(f"segment {request} holds {stop - start} steps; expected at least {MIN_STEPS}")
+        if not any(first <= start and stop <= last for first, last in parts):
+            overlap, first, last = max((min(stop, last) - max(start, first), first, last) for first, last in parts)
+            first, last = (max(start, first), min(stop, last)) if overlap >= MIN_STEPS else (max(1, first), last)
+            if last - first < MIN_STEPS:
+                first, last = max(parts, key=lambda part: part[1] - part[0])
+            raise AnalysisError(
+                f"segment {request} holds steps without inner products (products_every is "
+                f"{run.attrs['recorder']['products_every']!r}); expected consecutive ones that have them, such as "
+                f"{first}:{last}"
+            )
         _refuse_divergence(run, start, stop)
         return judge_segment(run, start, stop)
     _refuse_divergence(run, 0, steps)
-    start, stop = constant_stretches(run)[-1]
+    first, last = [part for part in parts if part[1] - part[0] >= max(enough, longest / 2)][-1]
+    start, stop = (first + edge for edge in constant_stretches(run.isel(step=slice(first, last)))[-1])
     if stop - start < MIN_STEPS:
-        start, stop = 0, steps
+        start, stop = first, last
     # torch leaves out the dampening at the first step; it also carries the unmoved starting point.
     start = max(start, 1)
     candidates = [start + (stop - start) * eighth // 8 for eighth in _STARTS]
@@ -278,12 +329,15 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
 
 
 def _refuse_divergence(run: xr.Dataset, start: int, stop: int) -> None:
-    moved = run["displacement_squared"].isel(step=slice(start, stop)).sum("layer", skipna=False).values
-    lost = np.flatnonzero(~np.isfinite(moved))
+    moved, parts = run["displacement_squared"].sum("layer", skipna=False).values, stretches(run)
+    due = np.concatenate([np.arange(max(start, first), min(stop, last)) for first, last in parts])
+    lost = due[~np.isfinite(moved[due])]
     if lost.size:
-        first = start + int(lost[0])
+        first = int(lost[0])
         # The last step before has no finite end point.
-        rest = f"; --segment 1:{first - 1} takes what was before" if start < first - 1 - MIN_STEPS else ""
+        pieces = [(max(1, begin), min(end, first - 1)) for begin, end in parts]
+        before = [f"{begin}:{end}" for begin, end in pieces if end - begin >= MIN_STEPS]
+        rest = f"; --segment {before[-1]} takes what was before" if before else ""
         raise AnalysisError(f"the training diverged: parameters are not finite from step {first} on{rest}")
 
 

@@ -1,7 +1,7 @@
 """What a recording may cost: max_overhead in time and max_bytes on disk, kept by thinning all but the inner products.
 
-The inner products of each step are never thinned: they are the floor, and it is said, once, if the floor alone passes
-a limit. Whenever a channel is due, `Budget.allows` decides:
+The inner products of each due step are never thinned: they are the floor, and it is said, once, if the floor alone
+passes a limit. Whenever a channel is due, `Budget.allows` decides:
 
 Time. With W the wall time so far and R what recording took of it, recording may take max_overhead·(W − R), and what
 the floor leaves of that,
@@ -90,8 +90,8 @@ class Budget:
 
     Args:
         settings: with max_overhead or max_bytes; without both everything is allowed.
-        sizes: bytes before compression of one entry of `step` and of each channel (`probe`, `curvature`,
-            `per_sample`, `window`, `snapshot`) that there is.
+        sizes: bytes before compression of one entry of `step`, of its `products` at steps that have them, and of each
+            channel (`probe`, `curvature`, `per_sample`, `window`, `snapshot`) that there is.
         planned_steps: length of the training, if it is known.
         fixed: bytes that the end of the recording will still add, such as the final parameters.
     """
@@ -100,7 +100,9 @@ class Budget:
         self, settings: RecorderSettings, sizes: Mapping[str, int], planned_steps: int | None = None, fixed: int = 0
     ):
         self._overhead, self._bytes = settings.max_overhead, settings.max_bytes
-        self._row, self._planned, self._fixed = sizes["step"], planned_steps or 0, fixed + _METADATA
+        self._row, self._products = sizes["step"], sizes.get("products", 0)
+        self._products_every = settings.products_every
+        self._planned, self._fixed = planned_steps or 0, fixed + _METADATA
         self._channels: dict[str, _Channel] = {}
         schedules = {
             "probe": settings.probe_every,
@@ -115,7 +117,7 @@ class Budget:
         if "window" in sizes:
             planned = -(-self._planned // settings.moments_window)
             self._channels["window"] = _Channel(sizes["window"], planned, 1, sizes["window"])
-        self._row_on_disk = float(self._row)
+        self._row_on_disk = float(self._row + self._products)
         self._on_disk, self._looked_up = 0, 0
         self._thinned: dict[str, dict[str, Any]] = {}
         self._start: tuple[int, float, float] | None = None
@@ -239,7 +241,7 @@ class Budget:
         if self._planned and left >= sum(one.to_come * one.size for one in channels) + room:
             return False
         # It is looked up only where that can change much, and some hundred times at most.
-        held = (step - self._looked_up) * self._row + sum(one.held * one.size for one in channels)
+        held = self._floor(self._looked_up, step) + sum(one.held * one.size for one in channels)
         if look_up is not None and held > max(abs(left) / 8, (self._bytes or 0) / 64):
             self.look_up(step, look_up())
             left = self._left(step)
@@ -252,7 +254,8 @@ class Budget:
         likely = left + sum(one.held * (one.size - one.on_disk) for one in channels)
         # Channels of which no event fits any more need no room.
         likely -= sum(one.size for one in channels if left >= 2 * one.size)
-        likely += max(0, self._planned - self._looked_up) * (self._row - self._row_on_disk)
+        to_come = max(0, self._planned - self._looked_up)
+        likely += max(0.0, self._floor(self._looked_up, self._planned) - to_come * self._row_on_disk)
         needs = {one: max(1, other.to_come) * other.on_disk for one, other in self._channels.items()}
         channel.credit += share(likely, needs)[name] / needs[name]
         return not channel.pay()
@@ -266,8 +269,8 @@ class Budget:
 
     def _left(self, step: int) -> float:
         """Bytes for events, when those of the floor are put aside."""
-        rows = max(self._planned, step + 1) - self._looked_up
-        held = rows * self._row + sum(channel.held * channel.size for channel in self._channels.values())
+        held = self._floor(self._looked_up, max(self._planned, step + 1))
+        held += sum(channel.held * channel.size for channel in self._channels.values())
         return (self._bytes or 0) - self._fixed - self._on_disk - held
 
     def _count(self, name: str, step: int) -> None:
@@ -282,6 +285,11 @@ class Budget:
             entry["kept"] += entry["channel"] == name
 
     # ------------------------------------------------------------------------------------------------- the floor
+
+    def _floor(self, start: int, stop: int) -> int:
+        """Bytes of the steps [start, stop) before compression; those without inner products compress to nothing."""
+        measured = count_due(self._products_every, stop) - count_due(self._products_every, start)
+        return max(0, stop - start) * self._row + max(0, measured) * self._products
 
     def _slow_floor(self, step: int, wall_time: float, seconds: Mapping[str, float]) -> str:
         start = self._note_start(step, wall_time, seconds)

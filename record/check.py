@@ -16,6 +16,9 @@ terms, in units of η); V_t brings in the rounding of θ_t, times μη_t/η_{t�
     ‖r_t‖ ≤ s { u [ ‖θ_{t+1}‖ + ρ_t‖θ_t‖ + 8η_t(‖g_t‖ + μ_t‖v_t‖ + λ_t‖θ_t‖) ] + u_s η_t‖g_t‖ + sums },
     ρ_t = μ_t η_t/η_{t−1},
 
+Where inner products and sketches were not due at every step, it is replayed within each stretch of consecutive steps
+that have them; P(θ−θ_ref) and the velocity at its start are taken as given.
+
 u_s being that of the stored gradient sketch, and `sums` the float64 roundoff of the m numbers that are folded into one,
 2√m u₆₄ of the displacements. s = min(√m, 1 + 6/√(2k)) is how much P may stretch a vector: for m ≤ 1 it only turns
 signs. This module knows nothing of torch.
@@ -34,7 +37,7 @@ from zarr.storage import LocalStore
 
 from .signs import draw_signs
 from .snapshots import PERIOD
-from .store import ARRAYS, GROWING, read_attributes, run_folder
+from .store import ARRAYS, GROWING, measured_stretches, read_attributes, run_folder
 
 Floats = NDArray[np.float64]
 # What a training may have, or not, and that may appear late.
@@ -43,6 +46,10 @@ _OPTIONAL |= {"chunk_noise_trace", "chunk_count", "train_loss", "train_accuracy"
 _BY_MODEL = {"gradient_sketch", "probe_sketch", "parameters", "initial_parameters", "final_parameters"}
 _BY_MODEL |= {"gradient_mean", "gradient_second_moment", "parameters_code"}
 _MAY_BE_MISSING = {"momentum", "dampening", "weight_decay", "update_squared", "probe_loss", "snapshot_quantum"}
+# What has a schedule of its own, and is missing at all other steps.
+_SCHEDULED = {
+    spec.name for spec in ARRAYS if spec.dims[-1] == "step" and spec.dims[0] in ("layer", "group")
+} - _OPTIONAL
 # Snapshots are coded; recordings of earlier versions hold them plain.
 _CODED = {"parameters_code", "snapshot_quantum", "snapshot_error"}
 _BLOCK = 1024
@@ -112,6 +119,11 @@ class _Run:
     @property
     def steps(self) -> int:
         return self.attributes["committed"]["step"]
+
+    @property
+    def measured(self) -> NDArray[np.bool_]:
+        """Whether the inner products and sketches of each step were due: (step,)."""
+        return _measured(self.attributes)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Entries [start, stop) of the last dimension, as float64."""
@@ -202,6 +214,14 @@ class _Run:
         return np.maximum(np.ceil(sizes / self.attributes["recorder"]["sketch_size"]), 1.0)
 
 
+def _measured(attributes: dict[str, Any]) -> NDArray[np.bool_]:
+    steps = attributes["committed"]["step"]
+    due = np.zeros(steps, bool)
+    for start, stop in measured_stretches(attributes, steps):
+        due[start:stop] = True
+    return due
+
+
 # ------------------------------------------------------------------------------------------------ schema and chunks
 
 
@@ -259,6 +279,7 @@ def _check_chunks(
     """Every chunk with committed entries is there, decodes and agrees with its checksum; its values are finite."""
     chunks, finite, broken = Check("chunks"), Check("finite"), set()
     count, unsigned, missing_loss, named = 0, [], 0, {spec.name for spec in ARRAYS}
+    measured = _measured(attributes)
     for name, array in arrays.items():
         signed = any("crc32c" in str(codec.to_dict()["name"]) for codec in getattr(array.metadata, "codecs", ()))
         if not signed:
@@ -287,6 +308,8 @@ def _check_chunks(
             if scalar or name in _MAY_BE_MISSING or values.dtype.kind != "f":
                 continue
             bad = ~np.isfinite(values)
+            if name in _SCHEDULED:
+                bad &= measured[part[-1]]
             if bad.any():
                 first = part[-1].start + int(np.flatnonzero(bad.reshape(-1, bad.shape[-1]).any(0))[0])
                 dim = _growing(array) or "parameter"
@@ -296,7 +319,11 @@ def _check_chunks(
     chunks.found = f"{count} chunks present" + (", every checksum agrees" if not unsigned else " and decoded")
     if unsigned:
         chunks.found += f"; no checksums in {len(unsigned)} arrays, recorded by an older version"
-    finite.found = f"all measured values; {missing_loss} steps have no loss" if missing_loss else "all measured values"
+    finite.found = "all measured values"
+    if not measured.all():
+        finite.found += f"; inner products were due at {measured.sum()} of {measured.size} steps"
+    if missing_loss:
+        finite.found += f"; {missing_loss} steps have no loss"
     return chunks, finite, broken
 
 
@@ -359,11 +386,14 @@ def _check_snapshots(run: _Run) -> Check:
     check, reference = Check("snapshots"), run.read("initial_parameters")
     squared, displaced = run.read("parameter_squared"), run.read("displacement_squared")
     sketched = "parameter_sketch" in run.arrays
-    worst, count, steps = 0.0, 0, run.steps
+    worst, count, measured = 0.0, 0, run.measured
+    steps = measured.size
 
     def compare(label: str, step: int, parameters: Floats, lacking: Floats | float = 0.0) -> None:
         """`lacking` is the norm of the error of each layer of a coded snapshot."""
         nonlocal worst, count
+        if not measured[step]:
+            return
         count += 1
         moved, lacking = parameters - reference, np.broadcast_to(lacking, squared.shape[0])
         pairs = [
@@ -411,6 +441,8 @@ def _check_snapshots(run: _Run) -> Check:
     if run.tolerance:
         check.found += f", snapshots to {run.tolerance:g} of the motion between them"
     check.done = count > 0
+    if not check.done:
+        check.found = "not done: at no step of a snapshot are there inner products"
     if check.done and sketched:
         check.precision = worst
         check.found += f", sketches to {worst:.1e}"
@@ -466,6 +498,8 @@ def _check_replay(run: _Run) -> Check:
         if any(np.any(hyper[:, min(owners)] != hyper[:, other]) for other in owners):
             mixed.append(index)
     ends = _Ends(run)
+    # An update has both its ends.
+    whole = ends.measured[:-1] & ends.measured[1:]
     left_out, checked, worst, worst_floor, places = 0, 0, 0.0, 0.0, []
     for start in range(0, ends.updates, _BLOCK):
         stop = min(start + _BLOCK, ends.updates)
@@ -474,7 +508,7 @@ def _check_replay(run: _Run) -> Check:
         residual, floor, moved = (values[:, start - first :] for values in (residual, floor, moved))
         residual[mixed] = np.nan
         defined = np.isfinite(residual)
-        left_out += int((~defined).sum()) - len(mixed) * (stop - start)
+        left_out += int((~defined & whole[start:stop]).sum()) - len(mixed) * int(whole[start:stop].sum())
         checked += int(defined.sum())
         places += [(start + t, g, residual[g, t], floor[g, t]) for g, t in np.argwhere(defined & (residual > floor))]
         relative = np.where(defined & (moved > 0), residual / moved, np.nan)
@@ -497,6 +531,11 @@ def _check_replay(run: _Run) -> Check:
         if checked
         else "not done: no step has what the recursion needs"
     )
+    if checked and not whole.all():
+        check.found += (
+            f"; within {len(measured_stretches(run.attributes, run.steps))} stretches of consecutive steps, "
+            "P(θ−θ_ref) at the start of each taken as given"
+        )
     if mixed:
         check.found += f"; left out: {', '.join(groups[g] for g in mixed)}, of several optimizer groups"
     if left_out:
@@ -517,6 +556,8 @@ class _Ends:
             squares = np.array([np.dot(x, x) for x in run.by_layer(final)])
             self._final = run.sketch(final - run.read("initial_parameters")), squares
         self.updates = max(run.steps - (self._final is None), 0)
+        self.measured = np.append(run.measured, True)[: self.updates + 1]
+        """whether each row has inner products and sketches"""
 
     def read(self, start: int, stop: int) -> tuple[Floats, Floats]:
         """P(θ−θ_ref) (group, sketch, n) and ‖θ‖² (layer, n) of the rows [start, stop)."""
@@ -575,12 +616,13 @@ def _replay(
     norms = np.sqrt(run.sum_by_group(theta_squared))
     g_norm, v_norm = (np.sqrt(run.sum_by_group(values)) for values in (g_layer, v_layer))
     terms = 8 * eta * (g_norm + mu * v_norm + np.nan_to_num(decay) * norms[:, :-1])
-    g_before = np.concatenate([g_norm[:, :1], g_norm[:, :-1]], axis=1) if nesterov else 0.0
+    g_before = np.nan_to_num(np.concatenate([g_norm[:, :1], g_norm[:, :-1]], axis=1)) if nesterov else 0.0
     rounding = u * (norms[:, 1:] + carry * norms[:, :-1] + terms)
     rounding = rounding + (u * 8 + stored) * eta * (g_norm * (2 if nesterov else 1) + mu * g_before)
     folded = run.folded()[:, None]
     moved = np.linalg.norm(theta, axis=1)
-    previous = np.concatenate([moved[:, :1], moved[:, :-2]], axis=1)
+    # Before the first step of a stretch nothing is known, and nothing needed where there is no velocity.
+    previous = np.nan_to_num(np.concatenate([moved[:, :1], moved[:, :-2]], axis=1))
     sums = moved[:, 1:] + (1 + carry) * moved[:, :-1] + carry * previous + 3 * eta * g_norm
     width = theta.shape[1]
     stretch = np.minimum(np.sqrt(folded), 1 + 6 / np.sqrt(2 * width))

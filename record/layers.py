@@ -146,8 +146,3 @@ def has_velocity(optimizer: torch.optim.Optimizer) -> bool:
 def keeps_velocity(optimizer: torch.optim.Optimizer, group: dict) -> bool:
     """Whether the optimizer holds the heavy-ball velocity v_t of a parameter group, as `momentum_buffer`."""
     return has_velocity(optimizer) and bool(group["momentum"])
-
-
-def momentum_of(group: dict) -> float:
-    """The heavy-ball momentum μ of a parameter group; NaN for optimizers that have none of that kind."""
-    return float(group["momentum"]) if "momentum" in group else float("nan")

@@ -1,4 +1,4 @@
-"""What is measured at every step: exact inner products per layer, and sketches per group.
+"""What is measured at every due step: exact inner products per layer, and sketches per group.
 
 Before the step the optimizer holds θ_t, g_t and v_t, and the recorder θ_ref: one pass over them gives row t. Where the
 optimizer keeps no velocity the recorder keeps θ_{t−1} too: the update Δθ_{t−1} = θ_t − θ_{t−1} stands in for v_t, and

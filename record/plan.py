@@ -7,19 +7,21 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from .budget import PLURALS, Budget, foretell
+from .observables import PRODUCTS, SKETCHES
 from .schedule import compile_schedule, count_due
 from .settings import RunSettings
 from .store import GROWING, growing_dimension, open_run
 from .train import train
 
 _TRIED_STEPS = 40
+_OF_PRODUCTS = {*PRODUCTS, *SKETCHES}
 # No training step is shorter, whatever a clock says: what recording adds is told relative to it.
 _SHORTEST_SECONDS = 1e-6
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One growing dimension of a planned run."""
+    """One growing dimension of a planned run, or the inner products and sketches of its steps."""
 
     name: str
     entries: int
@@ -59,6 +61,9 @@ def make_plan(settings: RunSettings) -> Plan:
     steps = max(2, min(_TRIED_STEPS, settings.steps))
     # A first, thrown away: it compiles and warms up.
     recorder = settings.recorder.model_copy(update={"max_overhead": None, "max_bytes": None})
+    if recorder.products_every:
+        # So few steps may hold none of those that are planned.
+        recorder = recorder.model_copy(update={"products_every": 1})
     updates = {"steps": 2, "evaluate_every": 0, "checkpoint_every": 0, "recorder": recorder}
     trial = settings.model_copy(update=updates)
     with TemporaryDirectory(prefix="thermodl-dry-run-") as folder:
@@ -80,10 +85,13 @@ def make_plan(settings: RunSettings) -> Plan:
             )
             for dim in GROWING
         }
+        sizes["products"] = sum(run[name].nbytes // steps for name in _OF_PRODUCTS & set(run.data_vars))
+        sizes["step"] -= sizes["products"]
         tried = {dim: run.sizes.get(dim, 0) for dim in sizes}
     window = recorder.moments_window
     planned = {
         "step": settings.steps,
+        "products": count_due(settings.recorder.products_every, settings.steps),
         "probe": count_due(recorder.probe_every, settings.steps),
         "curvature": count_due(recorder.curvature_every, settings.steps),
         "per_sample": count_due(recorder.per_sample_every, settings.steps),
@@ -93,6 +101,7 @@ def make_plan(settings: RunSettings) -> Plan:
     }
     each = {
         "step": seconds["steps"] / steps,
+        "products": seconds["products"] / steps,
         "probe": seconds["probes"] / max(1, tried["probe"]),
         "curvature": seconds["curvature"] / max(1, tried["curvature"]),
         "per_sample": seconds["per_sample"] / max(1, tried["per_sample"]),
@@ -100,22 +109,24 @@ def make_plan(settings: RunSettings) -> Plan:
         "window": seconds["moments"] / steps * window,
         "snapshot": seconds["snapshots"] / max(1, tried["snapshot"]),
     }
-    recording = np.full(steps, (seconds["steps"] + seconds["moments"]) / steps)
+    recording = np.full(steps, (seconds["steps"] + seconds["products"] + seconds["moments"]) / steps)
     for dim, at in events.items():
         recording[at] += each[dim]
     # What is due at the first step and was not recorded cannot be for this model or optimizer.
     for dim in ("curvature", "per_sample"):
         if count_due(getattr(recorder, f"{dim}_every"), 1) and not tried[dim]:
             planned[dim] = 0
-    channels = [Channel(dim, planned[dim], sizes[dim], each.get(dim, 0.0)) for dim in GROWING]
+    names = ("step", "products", *GROWING[1:])
+    channels = [Channel(name, planned[name], sizes[name], each.get(name, 0.0)) for name in names]
     layers = run.attrs["layers"]
     parameters = sum(layer["size"] for layer in layers)
     plain = plain_step(clock, recording)
     left = {}
     if settings.recorder.max_overhead is not None or settings.recorder.max_bytes is not None:
         # A step of a window takes its time whether the window is kept or not.
-        each |= {"step": each["step"] + seconds["moments"] / steps, "window": 0.0}
-        kinds = {dim: size for dim, size in sizes.items() if dim != "evaluation" and size}
+        of_products = each["products"] * planned["products"] / settings.steps
+        each |= {"step": each["step"] + of_products + seconds["moments"] / steps, "window": 0.0}
+        kinds = {name: size for name, size in sizes.items() if name == "products" or (name != "evaluation" and size)}
         both_ends = run["initial_parameters"].nbytes + run["final_parameters"].nbytes
         budget = Budget(settings.recorder, kinds, settings.steps, both_ends)
         due = {dim: compile_schedule(getattr(recorder, f"{dim}_every")) for dim in events if dim in kinds}

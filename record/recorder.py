@@ -4,9 +4,14 @@ There the gradient is unscaled, accumulated, reduced and clipped, the update is 
 skips appear only as a count. Every step fills one row of a buffer on the device; a flush copies the buffer to the
 host once, and a background thread writes it. Recording does not disturb: weights are bit for bit those of the plain
 loop.
+
+Of a step where nothing is due only clocks and hyper-parameters are noted, and no tensor is looked at. A probe needs
+θ and g of its step, whether or not the inner products of that step are due. Where the optimizer keeps no velocity,
+θ is also looked at in the step before a due one, for its velocity, and in the step after, for its update.
 """
 
 import contextlib
+import math
 import platform
 import sys
 import time
@@ -24,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import observables
+from .absent import CHUNKS, PER_SAMPLE, reasons
 from .budget import Budget
 from .buffer import CLOCKS, HYPERPARAMETERS, StepBuffer
 from .chunks import ChunkNoise
@@ -38,7 +44,7 @@ from .distributed import (
     mean_over_ranks,
 )
 from .hooks import StepHooks, has_overflow, loss_scale
-from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, momentum_of, unwrap_optimizer
+from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, unwrap_optimizer
 from .moments import MomentWindow
 from .per_sample import Samples, sample_noise
 from .probe import probe_gradient
@@ -47,15 +53,13 @@ from .settings import RecorderSettings
 from .signs import draw_signs
 from .store import GROWING, NAME, RESERVED, RunError, RunWriter, first_line, growing_dimension, remove_recording
 
-_CHUNKS = ("chunk_noise_trace", "chunk_count")
-_PER_SAMPLE = ("per_sample_noise_trace", "per_sample_count")
-_MEASURED = {"skipped", *_CHUNKS, *CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
+_MEASURED = {"skipped", *CHUNKS, *CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32
 _CURVATURE_STREAM = 2**62
 _SAMPLE_STREAM = 2**61
 """seeds of the random numbers inside a probe, of each rank and step, inside a curvature, and inside single samples"""
 _STRETCH = 256
-_SPENT: tuple[str, ...] = ("steps", "probes", "curvature", "per_sample", "moments", "snapshots", "waiting")
+_SPENT: tuple[str, ...] = ("steps", "products", "probes", "curvature", "per_sample", "moments", "snapshots", "waiting")
 _SNAPSHOTS = 64
 _SNAPSHOT_BYTES = 2**26
 """most snapshots, and most bytes of them, that wait in memory for the writer; one may always wait"""
@@ -115,6 +119,7 @@ class Recorder:
         self._rank, self._ranks = find_rank()
         self._probe = probe if self.settings.probe_every else None
         self._probe_checked = False
+        self._products_due = compile_schedule(self.settings.products_every)
         self._probe_due = compile_schedule(self.settings.probe_every)
         self._curvature_due = compile_schedule(self.settings.curvature_every)
         self._sample_due = compile_schedule(self.settings.per_sample_every)
@@ -147,6 +152,8 @@ class Recorder:
 
         self._step, self._sgd_time, self._passing = 0, 0.0, 0.0
         self._seconds: dict[str, float] = dict.fromkeys(_SPENT, 0.0)
+        # Their sum, without what a resumed recording took before.
+        self._booked = 0.0
         self._rates: list[float] = []
         self._chunks: ChunkNoise | None = None
         self._chunk_row: dict[str, float | Tensor] = {}
@@ -158,6 +165,7 @@ class Recorder:
         self._lost, self._closed = "", False
         self._names: dict[str, str] = {}
         self._logged: set[str] = set()
+        self._checked: set[str] = set()
         # What a GradScaler does: steps that were not made since the last one, whether this one is such, g's factor.
         self._skipped, self._skips = 0, False
         self._scale: Tensor | None = None
@@ -165,14 +173,22 @@ class Recorder:
         self._started = self._flushed = time.perf_counter()
         self._events: dict[str, list[dict[str, np.ndarray]]] = {dim: [] for dim in GROWING[1:]}
         self._pending: Future[None] | None = None
-        self._dropped = self._not_recorded(probe is not None, bool(samples and sample_loss))
+        self._dropped = reasons(
+            self.settings,
+            type(optimizer).__name__,
+            self._ranks,
+            has_probe=probe is not None,
+            has_samples=bool(samples and sample_loss),
+            has_velocity=self._has_velocity,
+            keeps_parameters=self._previous is not None,
+        )
         # Of what is not there, or ends before the recording does, as it turns out.
         self._lacking: dict[str, str] = {
-            name: "micro_batch() was not called twice in a step" for name in _CHUNKS if name not in self._dropped
+            name: "micro_batch() was not called twice in a step" for name in CHUNKS if name not in self._dropped
         }
         for name, setting, lacks in (
             ("velocity_curvature", "curvature_every", probe is None),
-            (_PER_SAMPLE[0], "per_sample_every", not (samples and sample_loss)),
+            (PER_SAMPLE[0], "per_sample_every", not (samples and sample_loss)),
         ):
             if getattr(self.settings, setting) and lacks:
                 self._warn_once(f"{setting} is set, but {self._dropped[name]}; all else is recorded")
@@ -225,19 +241,20 @@ class Recorder:
             ValueError: if the recorder measures the name itself, it means something else in the run format or in
                 this run, or is no plain name.
         """
-        for name in values:
+        for name in values.keys() - self._checked:
             self._check_name(name, "step")
+            self._checked.add(name)
         if self._lost or self._closed or self._rank:
             return
         started = time.perf_counter()
         first = not self._step and not self._skipped
-        if self._logged & set(values) or (first and has_overflow(layer.parameter for layer in self._layers)):
+        if not self._logged.isdisjoint(values) or (first and has_overflow(layer.parameter for layer in self._layers)):
             self._note_skipped()
         if self._buffer.count == 0 and not self._skipped:
             why = "before flush(), which has written the step" if self._step else "after optimizer.step()"
             self._warn_once(f"log() is ignored: it belongs {why}")
             return
-        self._logged |= set(values)
+        self._logged.update(values)
         if not self._skipped:
             for name, value in values.items():
                 self._buffer.put_extra(name, value)
@@ -302,7 +319,7 @@ class Recorder:
         self._lacking = dict(state.get("lacking", self._lacking))
         if "velocity_curvature" in self._lacking:
             self._curvature = None
-        if _PER_SAMPLE[0] in self._lacking:
+        if PER_SAMPLE[0] in self._lacking:
             self._samples = None
         self._writer.load_state_dict(state["writer"])
         self._reference.copy_(state["reference"])
@@ -340,7 +357,7 @@ class Recorder:
     def _before_step(self) -> None:
         if self._lost and self._ranks == 1:
             return
-        started, booked = time.perf_counter(), sum(self._seconds.values())
+        started, booked = time.perf_counter(), self._booked
         try:
             self._scale, self._skips = loss_scale(self._optimizer)
             if self._skips:
@@ -377,37 +394,32 @@ class Recorder:
         curved: Tensor | None,
         sampled: tuple[Tensor, int] | None,
     ) -> None:
-        late = time.perf_counter() - self._flushed > self.settings.flush_seconds
+        started = time.perf_counter()
+        late = started - self._flushed > self.settings.flush_seconds
         waiting = len(self._events["snapshot"])
         many = waiting and waiting >= min(_SNAPSHOTS, _SNAPSHOT_BYTES // self._reference.nbytes)
         if self._buffer.count == self._buffer.capacity or ((late or many) and self._buffer.count):
             self._submit()
+            started = time.perf_counter()
         snapshot = self._snapshot_due(self._step) and self._allows("snapshot")
         if self._lost:
             return
-        started = time.perf_counter()
         if self._measuring:
             self._forget_step()
-        self._note_clocks()
-        keeps = [keeps_velocity(self._optimizer, group) for group in self._optimizer.param_groups]
-        if self._previous is None and not all(keeps[: self._optimizer_groups]):
-            self._previous = self._flatten_parameters()
-        now = [self._now(layer, kept) for layer, kept in zip(self._layers, self._kept, strict=True)]
-        self._chunk_row = self._take_chunks(now)
-        products, sketches = self._buffer.row()
-        completes = self._buffer.count and self._previous is not None and not self._measuring
-        if completes:
-            # Whatever breaks off the measurement, no wrong number stays.
-            self._buffer.complete_last_row(torch.nan)
+        self._note_clocks(started)
+        due, chunked = self._products_due(self._step), self._chunks is not None and self._chunks.count
+        looks = due or chunked or probed is not None or self._moments is not None
+        now = [self._now(layer) for layer in self._layers] if looks else []
+        self._chunk_row = self._take_chunks(now) if chunked else {}
+        if due:
+            started = self._spend("steps", started)
+            self._measure_products(now)
+            started = self._spend("products", started)
+        else:
+            self._pass_over()
+            if looks:
+                started = self._spend("steps", started)
         self._measuring = True
-        observables.measure(
-            now, self._layout, self._reference, self._previous, self._signs, products, sketches, self._helper
-        )
-        if completes:
-            self._buffer.complete_last_row(products[-1])
-        self._kept = [not keeps[layer.optimizer_group] for layer in self._layers]
-        self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
-        started = self._spend("steps", started)
         if probed is not None:
             self._record_probe(*probed, now)
             started = self._spend("probes", started)
@@ -431,6 +443,53 @@ class Recorder:
             self._hold("snapshot", snapshot_step=self._step, parameters=self._flatten_parameters().cpu().numpy())
             self._spend("snapshots", started)
 
+    def _measure_products(self, now: list[observables.Now]) -> None:
+        """Inner products and sketches of the step, and the squared update of the step before where it waits for it."""
+        keeps = self._keeps_velocity()
+        if self._previous is None and not all(keeps):
+            self._previous = self._flatten_parameters()
+        now = [self._moving(one, layer, kept) for one, layer, kept in zip(now, self._layers, self._kept, strict=True)]
+        completes = self._awaits_update()
+        products, sketches = self._buffer.measure_row()
+        if completes:
+            # Whatever breaks off the measurement, no wrong number stays.
+            self._buffer.complete_last_row(torch.nan)
+        self._measuring = True
+        observables.measure(
+            now, self._layout, self._reference, self._previous, self._signs, products, sketches, self._helper
+        )
+        if completes:
+            self._buffer.complete_last_row(products[-1])
+        self._note_kept(keeps)
+
+    def _pass_over(self) -> None:
+        """What a step without inner products owes to its neighbours with them, where there is no velocity: its θ."""
+        if self._previous is not None and self._awaits_update():
+            self._complete_last_row()
+        following = self._step + 1
+        if self._products_due(following) or (self._curvature is not None and self._curvature_due(following)):
+            keeps = self._keeps_velocity()
+            if self._previous is not None or not all(keeps):
+                self._previous = self._flatten_parameters()
+            self._note_kept(keeps)
+
+    def _keeps_velocity(self) -> list[bool]:
+        """Of the optimizer's groups, whether they keep a velocity."""
+        groups = self._optimizer.param_groups[: self._optimizer_groups]
+        return [keeps_velocity(self._optimizer, group) for group in groups]
+
+    def _note_kept(self, keeps: list[bool]) -> None:
+        """Of which layers θ_t lies in `_previous`, and the learning rates of the step."""
+        self._kept = [not keeps[layer.optimizer_group] for layer in self._layers]
+        self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+
+    def _awaits_update(self) -> bool:
+        """Whether the last row lacks its squared update, which the parameters tell now.
+
+        A step that was measured, and not made, has told the update before it.
+        """
+        return self._previous is not None and self._buffer.last_is_measured and not self._measuring
+
     def _after_step(self) -> None:
         if self._skips or not self._measuring:
             return
@@ -443,7 +502,7 @@ class Recorder:
             self._events[dim].append(values)
         self._held.clear()
         self._sgd_time += self._passing
-        self._buffer.count += 1
+        self._buffer.end_row()
         if self._skipped:
             self._buffer.put_extra("skipped", self._skipped)
         self._skipped = 0
@@ -464,7 +523,7 @@ class Recorder:
         """What the micro-batches of the step tell; nothing if there were none."""
         count = 0 if self._chunks is None else self._chunks.count
         trace = None if self._chunks is None else self._chunks.take([layer.gradient for layer in now])
-        return {} if trace is None else dict(zip(_CHUNKS, (trace, float(count)), strict=True))
+        return {} if trace is None else dict(zip(CHUNKS, (trace, float(count)), strict=True))
 
     def _note_skipped(self) -> None:
         """A step was tried and not made; what is logged until the next one is made is of no step."""
@@ -484,29 +543,36 @@ class Recorder:
         """Book the time since then, and give the present one."""
         now = time.perf_counter()
         self._seconds[what] += now - since
+        self._booked += now - since
         return now
 
     def _book_rest(self, since: float, booked: float) -> None:
         """Book as `steps` what has passed since then and is in no kind yet, of which `booked` was before."""
-        self._seconds["steps"] += time.perf_counter() - since - (sum(self._seconds.values()) - booked)
+        rest = time.perf_counter() - since - (self._booked - booked)
+        self._seconds["steps"] += rest
+        self._booked += rest
 
-    def _now(self, layer: Layer, kept: bool) -> observables.Now:
-        """What a layer holds before a step. v_t is the momentum buffer, or without momentum −Δθ/η of the last step.
-
-        Where the momentum has just become 0, θ_{t−1} was not kept, but the buffer is v_t still.
-        """
-        group = self._optimizer.param_groups[layer.optimizer_group]
+    def _now(self, layer: Layer) -> observables.Now:
+        """What a layer holds before a step, but for its velocity."""
         parameter, gradient = self._flat(layer.parameter), layer.parameter.grad
         if parameter.device != self._device or parameter.numel() != layer.size:
             raise RunError(f"{layer.name} has moved to {parameter.device}, or its size has changed")
-        velocity, per_update = self._velocity(layer, kept)
-        if velocity is not None and self._previous is not None and not keeps_velocity(self._optimizer, group):
-            self._previous[layer.part] = parameter
         if gradient is not None:
             gradient = self._flat(gradient)
             if self._scale is not None:
                 gradient = gradient / self._scale.to(self._device)
-        return observables.Now(parameter, gradient, *self._penalty(layer), velocity, per_update)
+        return observables.Now(parameter, gradient, *self._penalty(layer), None)
+
+    def _moving(self, now: observables.Now, layer: Layer, kept: bool) -> observables.Now:
+        """With v_t, which is the momentum buffer, or without momentum −Δθ/η of the last step.
+
+        Where the momentum has just become 0, θ_{t−1} was not kept, but the buffer is v_t still.
+        """
+        group = self._optimizer.param_groups[layer.optimizer_group]
+        velocity, per_update = self._velocity(layer, kept)
+        if velocity is not None and self._previous is not None and not keeps_velocity(self._optimizer, group):
+            self._previous[layer.part] = now.parameter
+        return now._replace(velocity=velocity, velocity_per_update=per_update)
 
     def _velocity(self, layer: Layer, kept: bool) -> tuple[Tensor | None, float]:
         """v_t, or None and what Δθ of the last step is to be multiplied with to give it."""
@@ -525,32 +591,40 @@ class Recorder:
         decays = self._decay == "coupled" and layer.parameter.grad is not None
         return -1.0 if group.get("maximize") else 1.0, float(group.get("weight_decay", 0.0)) if decays else 0.0
 
-    def _complete_last_row(self, previous: Tensor) -> None:
-        """The update of the last step, where no further step will tell it in time; NaN where θ_t was not kept.
+    def _complete_last_row(self) -> None:
+        """The update of the last step, where no further measurement will tell it; NaN where θ_t was not kept.
 
-        It is summed as `_measure_step` would, so that what is recorded does not depend on when a flush comes.
+        It is summed as `_measure_products` would, so that what is recorded does not depend on when a flush comes.
         """
+        if self._previous is None:
+            return
         parameters = [self._flat(layer.parameter) for layer in self._layers]
         now = [
             observables.Now(parameter, None, 1.0, 0.0, None if kept else parameter)
             for parameter, kept in zip(parameters, self._kept, strict=True)
         ]
-        products, sketches = (torch.zeros_like(row) for row in self._buffer.row(last=True))
-        observables.measure(now, self._layout, self._reference, previous.clone(), self._signs, products, sketches)
+        products = torch.zeros(len(observables.PRODUCTS), len(now), dtype=self._wide, device=self._device)
+        sketches = products.new_zeros(len(observables.SKETCHES), len(self._groups), self._width)
+        previous = self._previous.clone()
+        observables.measure(now, self._layout, self._reference, previous, self._signs, products, sketches)
         self._buffer.complete_last_row(products[-1])
 
-    def _note_clocks(self) -> None:
+    def _note_clocks(self, now: float) -> None:
         groups = self._optimizer.param_groups
         if len(groups) > self._optimizer_groups:
             self._warn_once("the optimizer got further parameters since the recording began; they are not recorded")
+        nan = math.nan
         hyperparameters = [
-            [float(g["lr"]), momentum_of(g), float(g.get("dampening", np.nan)), float(g.get("weight_decay", np.nan))]
+            (float(g["lr"]), g.get("momentum", nan), g.get("dampening", nan), g.get("weight_decay", nan))
             for g in groups[: self._optimizer_groups]
         ]
-        self._buffer.put_clocks((self._step, self._sgd_time, time.perf_counter() - self._started), hyperparameters)
-        learning_rate, momentum, dampening, _ = np.nan_to_num(hyperparameters[0])
-        # Without momentum torch leaves the dampening out.
-        self._passing = learning_rate * (1 - dampening) / (1 - momentum) if momentum else learning_rate
+        self._buffer.begin_row((self._step, self._sgd_time, now - self._started), hyperparameters)
+        rate, momentum, dampening, _ = hyperparameters[0]
+        # Without momentum, which may be NaN, torch leaves the dampening out.
+        if momentum > 0:
+            kept = rate if math.isnan(dampening) else rate * (1 - dampening)
+            rate = kept / (1 - momentum) if momentum != 1 else math.inf
+        self._passing = rate
 
     def _take_probe(self, probe: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor | None]]:
         """Loss and flat gradients of a probe; those of the global batch where there are several processes."""
@@ -618,7 +692,7 @@ class Recorder:
             found = sample_noise(self._model, parameters, samples, loss, _SAMPLE_STREAM + self._step, self._wide)
         except Exception as error:
             self._samples = None
-            self._end_channel("per_sample", "the noise of single samples", _PER_SAMPLE, error)
+            self._end_channel("per_sample", "the noise of single samples", PER_SAMPLE, error)
             return None
         self._spend("per_sample", started)
         return found
@@ -669,8 +743,9 @@ class Recorder:
         products = sum(name not in self._dropped for name in observables.PRODUCTS)
         # Beside the clocks there is room for a dozen of logged numbers.
         clocks = 8 * (len(HYPERPARAMETERS) * self._optimizer_groups + len(CLOCKS) + 12)
-        chunks = 0 if _CHUNKS[0] in self._dropped else 8 * layers + 8
-        sizes = {"step": 8 * products * layers + (8 + item) * sketch + clocks + chunks}
+        chunks = 0 if CHUNKS[0] in self._dropped else 8 * layers + 8
+        sketches = 0 if observables.SKETCHES[0] in self._dropped else (8 + item) * sketch
+        sizes = {"step": clocks + chunks, "products": 8 * products * layers + sketches}
         if self._probe is not None:
             sizes["probe"] = 8 * len(observables.PROBE_PRODUCTS) * layers + item * sketch + 16
         if self._curvature is not None:
@@ -790,34 +865,6 @@ class Recorder:
         mixes = any(isinstance(part, _BatchNorm) for part in self._model.modules())
         return {"sketch_relative_error": errors, "chunk_statistics": mixes}
 
-    def _not_recorded(self, has_probe: bool, has_samples: bool) -> dict[str, str]:
-        reasons: dict[str, str] = {}
-        if self._ranks > 1:
-            reasons |= dict.fromkeys(_CHUNKS, "gradients are exchanged among processes amid the micro-batches")
-        if not self.settings.curvature_every:
-            reasons["velocity_curvature"] = "curvature_every is 0"
-        elif not has_probe:
-            reasons["velocity_curvature"] = "there is no probe"
-        if not self.settings.per_sample_every:
-            reasons |= dict.fromkeys(_PER_SAMPLE, "per_sample_every is 0")
-        elif not has_samples:
-            reasons |= dict.fromkeys(_PER_SAMPLE, "the recorder needs both samples and sample_loss")
-        elif self._ranks > 1:
-            reasons |= dict.fromkeys(_PER_SAMPLE, "single samples are measured in one process only")
-        if not self._has_velocity:
-            reason = f"the heavy-ball velocity is not defined for {type(self._optimizer).__name__}"
-            reasons = dict.fromkeys((*observables.VELOCITY, "velocity_curvature"), reason) | reasons
-        if self._previous is None:
-            reasons["update_squared"] = "the velocity tells it: Δθ = −η v_{t+1}, with Nesterov −η(g + μ v_{t+1})"
-        if self._moments is None:
-            names = ("gradient_mean", "gradient_second_moment")
-            reasons |= dict.fromkeys(names, "moments_window is 0")
-        if not self.settings.sketch_size:
-            reasons |= dict.fromkeys((*observables.SKETCHES, "probe_sketch"), "sketch_size is 0")
-        if self._probe is None:
-            reasons |= dict.fromkeys(observables.PROBE_PRODUCTS, "there is no probe")
-        return reasons
-
     def _check_name(self, name: str, dim: str) -> None:
         known = growing_dimension(name)
         if not NAME.fullmatch(name):
@@ -852,9 +899,8 @@ class Recorder:
             return
         blocks = []
         if self._buffer.count:
-            # A step that was measured, and not made, has told the update before it.
-            if self._previous is not None and not self._measuring:
-                self._complete_last_row(self._previous)
+            if self._awaits_update():
+                self._complete_last_row()
             blocks.append(("step", self._buffer.take()))
         for dim, events in self._events.items():
             if events:

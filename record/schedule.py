@@ -11,7 +11,9 @@ schedule is written as
 
 import re
 from collections.abc import Callable
-from math import log10
+from math import ceil, log10
+
+import numpy as np
 
 Schedule = int | str | list[int]
 _LOG = re.compile(r"log:([1-9]\d*)")
@@ -43,8 +45,29 @@ def compile_schedule(schedule: Schedule) -> Callable[[int], bool]:
 
 
 def count_due(schedule: Schedule, steps: int) -> int:
-    """How many of the first steps are due."""
-    return sum(map(compile_schedule(schedule), range(steps)))
+    """How many of the first steps are due; not by looking at each, since a budget asks of long trainings often."""
+    if isinstance(schedule, list):
+        return sum(step < steps for step in set(schedule))
+    if isinstance(schedule, int):
+        return -(-steps // schedule) if schedule else 0
+    if match := _BURST.fullmatch(schedule):
+        length, period = int(match[1]), int(match[2])
+        return steps // period * length + min(steps % period, length)
+    per_decade = int(schedule.removeprefix("log:"))
+    rungs = range(1 + ceil(per_decade * log10(steps))) if steps > 1 else ()
+    return len({step for step in (0, *(round(10 ** (rung / per_decade)) for rung in rungs)) if step < steps})
+
+
+def due_stretches(schedule: Schedule, steps: int) -> list[tuple[int, int]]:
+    """Stretches [start, stop) of consecutive due steps among the first `steps`."""
+    if schedule == 1:
+        return [(0, steps)] if steps else []
+    if (length := burst_length(schedule)) > 1:
+        period = int(str(schedule).partition("/")[2])
+        return [(start, min(start + length, steps)) for start in range(0, steps, period)]
+    due = np.flatnonzero([*map(compile_schedule(schedule), range(steps))])
+    parts = np.split(due, np.flatnonzero(np.diff(due) > 1) + 1) if due.size else []
+    return [(int(part[0]), int(part[-1]) + 1) for part in parts]
 
 
 def burst_length(schedule: Schedule) -> int:

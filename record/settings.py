@@ -50,7 +50,7 @@ Due = Annotated[Schedule, AfterValidator(_check_schedule)]
 """every n steps (0: never), "log:10", "burst:8/200", or a list of steps; see `schedule`"""
 
 
-_LATER = ("snapshot_tolerance", "curvature_every", "per_sample_every", "max_overhead", "max_bytes")
+_LATER = ("products_every", "snapshot_tolerance", "curvature_every", "per_sample_every", "max_overhead", "max_bytes")
 """settings of the recorder that came after the first run ids"""
 
 
@@ -63,6 +63,11 @@ class RecorderSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    products_every: Due = Field(
+        default=1,
+        description="when to take the exact inner products and the sketches; analyses need consecutive steps, such as "
+        "burst:500/5000. Clocks, hyper-parameters and what is logged are kept of every step",
+    )
     probe_every: Due = Field(default=50, description="when to take an independent-batch probe")
     curvature_every: Due = Field(
         default=0,

@@ -32,6 +32,7 @@ from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
 from . import snapshots
+from .schedule import due_stretches
 
 FORMAT = "thermodl-run"
 FORMAT_VERSION = 1
@@ -176,6 +177,14 @@ _BY_NAME = {array.name: array for array in ARRAYS}
 RESERVED = {dim for array in ARRAYS for dim in array.dims} | {"layer_group", "layer_size", "layer_optimizer_group"}
 RESERVED |= {"initial_parameters", "final_parameters", "zarr.json"}
 """names that cannot be logged: dimensions and coordinates of an opened run, and what lies beside the arrays"""
+
+
+def measured_stretches(attributes: Mapping[str, Any], steps: int) -> list[tuple[int, int]]:
+    """Stretches [start, stop) of consecutive steps whose inner products and sketches were due, of the first `steps`.
+
+    Nothing may be computed across the gaps between them, where these arrays are NaN.
+    """
+    return due_stretches(attributes.get("recorder", {}).get("products_every", 1), steps)
 
 
 def growing_dimension(name: str) -> str | None:

@@ -130,6 +130,7 @@ def test_a_dry_run_says_what_would_be_recorded_and_writes_nothing(
     assert int(printed["snapshot"][2].replace(",", "")) == 4 * run.sizes["parameter"] + 8 + 12 * run.sizes["layer"]
     assert set(run.attrs["recorder_seconds"]) == {
         "steps",
+        "products",
         "probes",
         "curvature",
         "per_sample",

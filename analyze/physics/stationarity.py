@@ -42,6 +42,7 @@ from ..quantities import (
     require,
     segment_verdict,
     split_windows,
+    stretches,
     verdict,
     window_coordinates,
     with_all,
@@ -94,8 +95,9 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     require(run, "velocity_squared", "parameter_sketch")
     segment = choose_segment(run, settings.segment)
     # Everything is read from the rows of the segment and the one after it, which holds its end point.
-    span = run.isel(step=slice(segment.start, min(segment.stop + 1, run.sizes["step"])))
-    windows = split_windows(1, run.sizes["step"] - 1, settings.windows)
+    last = next(stop for start, stop in stretches(run) if start <= segment.start < stop)
+    span = run.isel(step=slice(segment.start, min(segment.stop + 1, last)))
+    windows = split_windows([(max(1, start), stop - 1) for start, stop in stretches(run)], settings.windows)
     results: dict[str, xr.DataArray] = {}
     left, right = _sides(run)
     part = slice(segment.start, segment.start + span.sizes["step"] - 1)
@@ -213,13 +215,15 @@ def identity(span: xr.Dataset, edges: list[int] | None = None) -> tuple[xr.DataA
 
 
 def _segments(run: xr.Dataset, chosen: Segment) -> tuple[dict[str, xr.DataArray], dict]:
-    """The run cut where a hyper-parameter changes and at the ends of the chosen segment; short pieces are left out."""
-    edges = {edge for stretch in constant_stretches(run) for edge in stretch} | {chosen.start, chosen.stop}
+    """The run cut where a hyper-parameter changes, where inner products were not taken, and at the ends of the chosen
+    segment; short pieces are left out."""
+    parts = stretches(run)
+    edges = {edge for stretch in [*constant_stretches(run), *parts] for edge in stretch} | {chosen.start, chosen.stop}
     segments = []
     for start, stop in pairwise(sorted(edges)):
         if (start, stop) == (chosen.start, chosen.stop):
             segments.append(chosen)
-        elif stop - start >= MIN_STEPS:
+        elif stop - start >= MIN_STEPS and any(first <= start < last for first, last in parts):
             segments.append(judge_segment(run, start, stop))
     values = {
         "loss_split_half": ([s.loss_z for s in segments], "split-half z score of the loss", "损失的前后半 z 值"),

@@ -4,7 +4,14 @@
 
 Each pair times the same number of steps of the plain loop and of the recorded loop on the same model and data, one
 after the other; the median ratio and its range are printed, and the tensors that the recorder holds, in units of the
-parameters. A time alone means nothing on a shared machine. BackPACK and Cockpit are measured in the same way where
+parameters. A time alone means nothing on a shared machine.
+
+A step where nothing is due costs less than such ratios can tell, which vary by some per cent. What it takes is timed
+itself: between hooks of the benchmark's own, registered before and after the recorder's, and around `log`; in a
+training, whose work has emptied the caches by then, and in 10,000 steps of the optimizer alone. The mean holds the
+handing over of rows to the writer, and what the machine did else; the median does not.
+
+BackPACK and Cockpit are measured in the same way where
 they can be imported; a folder of their own keeps their requirements apart:
 
     pip install --no-deps --target peers backpack-for-pytorch cockpit-for-pytorch unfoldNd einops json-tricks \
@@ -52,6 +59,8 @@ CASES = {
 }
 _OFF = {"probe_every": 0, "sketch_size": 0, "snapshot_every": 0}
 CHANNELS = {
+    "nothing": RecorderSettings(**_OFF | {"products_every": 0}),
+    "gaps of bursts": RecorderSettings(**_OFF | {"sketch_size": 256, "products_every": "burst:1/1000000"}),
     "inner products": RecorderSettings(**_OFF),
     "+ sketches": RecorderSettings(**_OFF | {"sketch_size": 256}),
     "+ snapshots": RecorderSettings(**_OFF | {"snapshot_every": 200}),
@@ -60,6 +69,8 @@ CHANNELS = {
     "default": RecorderSettings(),
     "everything": RecorderSettings(probe_every=10, moments_window=200),
 }
+
+_QUIET = ("nothing", "gaps of bursts")
 
 
 def make_model_and_data(case: Case) -> tuple[nn.Module, torch.optim.Optimizer, torch.Tensor, torch.Tensor]:
@@ -164,6 +175,61 @@ def ratios(plain: Loop, other: Loop, case: Case, pairs: int) -> tuple[list[float
     return found, statistics.median(times)
 
 
+def own_seconds(
+    case: Case, settings: RecorderSettings, folder: Path
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]], float]:
+    """What the recorder's hooks and `log` take of each step, in a training and where the optimizer alone is called;
+    and what all else takes of a step of that training."""
+    model, optimizer, x, y = make_model_and_data(case)
+    marks: list[float] = []
+
+    def mark(*_: object) -> None:
+        marks.append(time.perf_counter())
+
+    registers = optimizer.register_step_pre_hook, optimizer.register_step_post_hook
+    for register in registers:
+        register(mark)
+    recorder = Recorder(model, optimizer, folder, settings=settings)
+    for register in registers:
+        register(mark)
+
+    def step(loss: torch.Tensor) -> tuple[float, float]:
+        marks.clear()
+        optimizer.step()
+        mark()
+        recorder.log(loss=loss)
+        mark()
+        before, measured, after, noted, begun, logged = marks
+        return measured - before + noted - after, logged - begun
+
+    training, rest = [], []
+    for _ in range(2 * case.steps):
+        started = time.perf_counter()
+        loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        training.append(step(loss))
+        rest.append(time.perf_counter() - started - sum(training[-1]))
+    alone = [step(loss) for _ in range(10_000)]
+    recorder.close()
+    return training[1:], alone, statistics.median(rest)
+
+
+def quiet_cost(case: Case, settings: RecorderSettings) -> str:
+    """In words."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        training, alone, rest = own_seconds(case, settings, Path(folder))
+
+    def both(average: Callable[..., float], seconds: list[tuple[float, float]]) -> str:
+        return " + ".join(f"{1e6 * average(column):.0f}" for column in zip(*seconds, strict=True))
+
+    hooks = statistics.median(hooks for hooks, _ in training)
+    return (
+        f"hooks + log: {both(statistics.median, training)} µs in a training, mean {both(statistics.fmean, training)}, "
+        f"{both(statistics.median, alone)} alone; hooks {100 * hooks / rest:.3f} % of a step of {1000 * rest:.1f} ms"
+    )
+
+
 def tensor_bytes() -> int:
     """Bytes of all tensors that are alive."""
     gc.collect()
@@ -215,6 +281,8 @@ def main() -> None:
         for channel in options.channels.split(","):
             found, milliseconds, memory = measure(case, CHANNELS[channel], options.pairs)
             print(_row(name, channel, found, milliseconds, f"{memory:.2f} P"), flush=True)
+            if channel in _QUIET:
+                print(f"{'':<9} {quiet_cost(case, CHANNELS[channel])}", flush=True)
         for peer, make in PEERS.items():
             try:
                 found, milliseconds = ratios(recorded(case, None, Path()), make(case), case, options.pairs)

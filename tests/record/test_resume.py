@@ -68,6 +68,10 @@ CASES = {
     },
     "shuffle, Adam": {"optimizer": "Adam", "augmentation": "crop-flip", "accumulate": 2},
     "no momentum": {"momentum": 0.0, "recorder": {**TABLE["recorder"], "moments_window": 7}},
+    # Resumed from 40 and 63: within a gap or a burst, after its last step, before its first.
+    "bursts, momentum": {"recorder": {**TABLE["recorder"], "products_every": "burst:7/15"}},
+    "bursts, Adam": {"optimizer": "Adam", "recorder": {**TABLE["recorder"], "products_every": "burst:9/31"}},
+    "bursts, no momentum": {"momentum": 0.0, "recorder": {**TABLE["recorder"], "products_every": "burst:9/40"}},
 }
 
 

@@ -19,10 +19,17 @@ def test_the_id_is_that_of_the_content(tmp_path: Path) -> None:
     assert one.run_id() != make_settings({"recorder": {"sketch_size": 64}}).run_id()
     # They came after the first recordings, whose ids must stay.
     older = one.model_dump()
-    for later in ("snapshot_tolerance", "curvature_every", "per_sample_every", "max_overhead", "max_bytes"):
+    for later in (
+        "products_every",
+        "snapshot_tolerance",
+        "curvature_every",
+        "per_sample_every",
+        "max_overhead",
+        "max_bytes",
+    ):
         del older["recorder"][later]
     assert one.run_id() == hashlib.sha256(json.dumps(older, sort_keys=True).encode()).hexdigest()[:16]
-    for later in ({"snapshot_tolerance": 0.1}, {"max_overhead": 0.1}, {"max_bytes": "2GB"}):
+    for later in ({"products_every": 2}, {"snapshot_tolerance": 0.1}, {"max_overhead": 0.1}, {"max_bytes": "2GB"}):
         assert one.run_id() != make_settings(older | {"recorder": older["recorder"] | later}).run_id()
 
 
