@@ -59,6 +59,8 @@ _CURVATURE_STREAM = 2**62
 _SAMPLE_STREAM = 2**61
 """seeds of the random numbers inside a probe, of each rank and step, inside a curvature, and inside single samples"""
 _STRETCH = 256
+_LASTING = ("products_every", "sketch_size", "sketch_seed")
+"""settings that say what a row of the recording means, and stay when it is resumed"""
 _SPENT: tuple[str, ...] = ("steps", "products", "probes", "curvature", "per_sample", "moments", "snapshots", "waiting")
 _SNAPSHOTS = 64
 _SNAPSHOT_BYTES = 2**26
@@ -96,7 +98,8 @@ class Recorder:
 
     Raises:
         RunError: if the folder holds a recording and `overwrite` is false or cannot be written, there is nothing to
-            record, or the parameters are of a kind that cannot be recorded.
+            record, the parameters are of a kind that cannot be recorded, or what is resumed had other settings for
+            what every step holds.
     """
 
     def __init__(
@@ -192,6 +195,10 @@ class Recorder:
         ):
             if getattr(self.settings, setting) and lacks:
                 self._warn_once(f"{setting} is set, but {self._dropped[name]}; all else is recorded")
+        if resume and (before := resume.get("lasting", self._lasting())) != self._lasting():
+            raise RunError(
+                f"{self.folder} was recorded with {_spell(before)}, and cannot go on with {_spell(self._lasting())}"
+            )
         committed = resume["writer"]["committed"] if resume else None
         self._writer = SilentWriter() if self._rank else self._create_run(dict(attributes or {}), overwrite, committed)
         if resume:
@@ -290,6 +297,7 @@ class Recorder:
             writer["snapshots"] = {name: torch.as_tensor(vector) for name, vector in vectors}
         return {
             "writer": writer,
+            "lasting": self._lasting(),
             "step": self._step,
             "sgd_time": float(self._sgd_time),
             "wall_time": time.perf_counter() - self._started,
@@ -305,6 +313,9 @@ class Recorder:
             "moments": self._moments and self._moments.state_dict(),
             "budget": self._budget and self._budget.state_dict(),
         }
+
+    def _lasting(self) -> dict[str, Any]:
+        return {name: getattr(self.settings, name) for name in _LASTING}
 
     def _load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._step, self._sgd_time, self._kept = state["step"], state["sgd_time"], list(state["kept"])
@@ -974,6 +985,10 @@ def _stack(events: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         name: np.moveaxis(np.stack([event.get(name, np.full(shape, np.nan)) for event in events]), 0, -1)
         for name, shape in shapes.items()
     }
+
+
+def _spell(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items())
 
 
 def _provenance() -> dict[str, Any]:

@@ -26,6 +26,7 @@ from thermodl.record.observables import PRODUCTS, SKETCHES  # noqa: E402
 from thermodl.record.plan import make_plan  # noqa: E402
 from thermodl.record.schedule import Schedule, compile_schedule  # noqa: E402
 from thermodl.record.settings import make_settings  # noqa: E402
+from thermodl.record.store import RunError  # noqa: E402
 
 STEPS = 60
 OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
@@ -254,3 +255,22 @@ def test_a_budget_and_a_dry_run_know_the_gaps() -> None:
     assert channels[1]["products"].bytes_per_entry == channels["burst:10/1000"]["products"].bytes_per_entry > 9_000
     assert channels[0]["step"].bytes_per_entry == channels[1]["step"].bytes_per_entry < 200
     assert channels["burst:10/1000"]["products"].seconds_per_entry > 0
+
+
+def test_a_recording_goes_on_only_with_its_own_schedule(tmp_path: Path) -> None:
+    """Rows of two schedules in one array could not be told apart."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def settings(schedule: Schedule) -> RecorderSettings:
+        return RecorderSettings(products_every=schedule, probe_every=0)
+
+    with Recorder(model, optimizer, tmp_path, settings=settings("burst:2/4")) as recorder:
+        for _ in range(6):
+            model(torch.ones(1, 3)).sum().backward()
+            optimizer.step()
+        state = recorder.state_dict()
+    with pytest.raises(RunError, match=r"products_every='burst:2/4'.*cannot go on with products_every=1"):
+        Recorder(model, optimizer, tmp_path, settings=settings(1), resume=state)
+    Recorder(model, optimizer, tmp_path, settings=settings("burst:2/4"), resume=state).close()
