@@ -500,7 +500,8 @@ def inverse_dimension(samples: Floats, sizes: Floats) -> tuple[Floats, Floats, F
 
     The error is that of the samples, which may be correlated in size, and that of the sketch's coordinates, each from
     the first-order influence of every coordinate in every sample, and in squares; what single cells scatter by is in
-    both, and counts once (Owen 2007). Of the samples' scatter the part that belongs to single pairs would count twice.
+    both, and counts once (Owen 2007). What belongs to single pairs counts twice, which the few samples and the skewness
+    of such products make up for: without it 40 samples cover 91 % instead of 94 %.
 
     Args:
         samples: (group, coordinate, N). sizes: (group,) parameters P of each.
@@ -557,8 +558,7 @@ def _inverse_dimension(x: Floats, own: Floats) -> tuple[float, float, float]:
     rows, of_bottom = cells.sum((1, 3))
     _, error, n_eff = mean_and_error(rows)
     shared = np.mean(rows * (of_bottom - of_bottom.mean())) / n
-    alone = np.sum(((top - inverse * bottom) / mean) ** 2) / (n * (n - 1)) - np.var(rows) / 2
-    variance = error**2 - np.clip(2 * alone / (n * (n - 1)), 0.0, error**2 / 2)
+    variance = error**2
     sketched = cells[0, own > 0]
     columns = cells[:, own > 0].mean(2)
     columns -= columns.mean(2, keepdims=True)

@@ -25,7 +25,8 @@ in a group of P parameters and k sketch coordinates, and w = 0 where the sketch 
 is spread evenly over the parameters, of which sums of few parameters do not tell; if it is not, 1/d_eff is wrong by
 the difference, at most 1/P_active. Over all groups the sketches are put side by side: they share the batch, and so the
 noise. The error has two parts, of the probes and of the signs of the sketch, found from the influence of every
-coordinate at every probe; it is up to half too large where the noise is equally strong in all its directions. Where 1/d_eff is not known to differ from 0, d_eff is only known from below.
+coordinate at every probe; it is too large, at most twice in tests, where the noise is equally strong in all of its
+directions. Where 1/d_eff is not known to differ from 0, d_eff is only known from below.
 
 Left out for want of data are two things. A tail index is one of single parameters over draws (physics.md 1.11: over
 pooled parameters it measures how unlike their scales are); the recording keeps none, and sketch coordinates are sums of
@@ -157,19 +158,23 @@ def _strengths(
             found["noise_trace"] = errorbar.window_means(noise, "probe", windows[1])
             found["gradient_norm_squared"] = errorbar.window_means(signal, "probe", windows[1])
             found["signal_to_noise"] = errorbar.window_ratios(signal, noise, "probe", windows[1])
+        value, error, n_eff = found["signal_to_noise"]
+        # Without any noise there is no ratio.
+        value = value.where(abs(value) < np.inf)
+        found["signal_to_noise"] = (value, error, n_eff)
         examples = _examples(run)
         if np.isfinite(examples):
-            value, error, n_eff = found["signal_to_noise"]
             bottom = value.where(value != 0)
             found["simple_noise_scale"] = (examples / bottom, examples * error / bottom**2, n_eff)
     batch, size = run.attrs.get("batch_size"), run.attrs.get("train_size")
+    # The part of all examples that a batch takes away from those left to draw.
     drawn = batch / size if batch and size and run.attrs.get("sampling") == "shuffle" else 0.0
     if "chunk_noise_trace" in run:
         trace = group_sum(run["chunk_noise_trace"] * (1 - drawn), run)
         found["noise_trace_chunks"] = _finite_means(trace, "step", None if windows is None else windows[0])
     if run.sizes.get("per_sample") and batch:
         # Independent draws know Σ‖g_i − ∇L‖²/N, and 1 − B/N is that of Σ‖g_i − ∇L‖²/(N−1).
-        factor = (size - batch) / (size - 1) / batch if drawn and size > 1 else 1 / batch
+        factor = (size - batch) / (size - 1) / batch if drawn and size and size > 1 else 1 / batch
         trace = group_sum(run["per_sample_noise_trace"] * factor, run)
         if windows is None:
             found["noise_trace_samples"] = errorbar.mean_with_error(trace, "per_sample")
@@ -180,7 +185,7 @@ def _strengths(
 
 
 def _finite_means(data: xr.DataArray, dim: str, windows: list[tuple[int, int]] | None) -> errorbar.Estimate:
-    """Means over the steps that are there: a step with a single micro-batch has no value, and says nothing of others."""
+    """Means over the steps that have a value, which one with a single micro-batch has not."""
     there = np.flatnonzero(data.isel(group=0).notnull().values)
     data = data.isel({dim: there})
     if windows is None:
@@ -241,7 +246,7 @@ def _dimensions(part: xr.Dataset) -> dict[str, xr.DataArray]:
     value = xr.where(inverse * most > 1, 1 / inverse, most).where(inverse.notnull())
     low, high = _interval((inverse, error, n_eff))
     found = errorbar.named("effective_dimension", (value, error * value**2, n_eff), *NAMES["effective_dimension"])
-    return found | _ends("effective_dimension", np.maximum(1 / high, 1.0), 1 / low)
+    return found | _ends("effective_dimension", (1 / high).clip(min=1.0), 1 / low)
 
 
 def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset) -> list[dict[str, str]]:
@@ -261,7 +266,7 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset) -> list[di
             )
         found += _unresolved_signal(results)
         found += _batch_size(run)
-        found += _dimension(run, results)
+        found += _dimension(results)
     for name, (en, zh) in _SOURCES.items():
         if f"{name}_ratio" in results and not spoilt:
             found.append(_compare(name, en, zh, results))
@@ -330,7 +335,7 @@ def _batch_size(run: xr.Dataset) -> list[dict[str, str]]:
     return [verdict("simple_noise_scale", *found)]
 
 
-def _dimension(run: xr.Dataset, results: xr.Dataset) -> list[dict[str, str]]:
+def _dimension(results: xr.Dataset) -> list[dict[str, str]]:
     if "effective_dimension" not in results:
         return [
             verdict(

@@ -140,7 +140,7 @@ def test_dimensions_cover(directions: int, probes: int, parameters: int | None, 
     )
     fractions = covered(inverse, "inverse", 1 / exact, 0.1), in_interval(results, "effective_dimension", exact)
     # Of a sketch both probes and signs are known by first order only, which is safe.
-    assert all(0.925 <= fraction <= (0.985 if sketch else 0.97) for fraction in fractions), fractions
+    assert all(0.93 <= fraction <= (0.985 if sketch else 0.97) for fraction in fractions), fractions
     assert abs(float(results["effective_dimension"].median()) / exact - 1) < 0.05
 
 
@@ -189,8 +189,10 @@ def test_micro_batches_and_single_examples_agree() -> None:
     ).assign_coords(per_sample_step=("per_sample", np.arange(0, 60, 3)))
     results = measured(run)
     codes = {one["quantity"]: one["code"] for one in results.attrs["verdicts"]}
-    for name in ("noise_trace_chunks", "noise_trace_samples"):
-        assert float(results[name].sel(group="all")) == pytest.approx(8, rel=0.05)
+    per_sample = run["per_sample_noise_trace"].values.mean()
+    exact = {"noise_trace_chunks": np.nanmean(chunks) / 2, "noise_trace_samples": per_sample * (32 / 63) / EXAMPLES}
+    for name, value in exact.items():
+        assert float(results[name].sel(group="all")) == pytest.approx(value)
         assert codes[f"{name}_ratio"] == "agree"
     # B_simple is of one example: C of batches that share none of theirs holds a half already.
     scale = float((results["simple_noise_scale"] * results["signal_to_noise"]).sel(group="all"))
@@ -219,7 +221,6 @@ def test_what_is_not_there() -> None:
     results = measured(broken)
     assert ("noise_trace", "unresolved") in codes(results)
     assert results["effective_dimension"].isnull().values.tolist() == [True, True, False]
-    assert np.isfinite(results["noise_trace"].values[2])
     frozen = run.copy(deep=True)
     for name in ("noise_trace", "gradient_dot", "gradient_sketch", "probe_sketch"):
         frozen[name][0] = 0.0
