@@ -14,7 +14,8 @@ from .observables import PRODUCTS, SKETCHES
 HYPERPARAMETERS = ("learning_rate", "momentum", "dampening", "weight_decay")
 CLOCKS = ("step", "sgd_time", "wall_time")
 _BYTES = 2**26
-_MAX_ROWS = 128
+_MAX_ROWS = 64
+"""a kill costs at most twice as many steps: those that fill the buffer, and those that are being written"""
 
 
 class StepBuffer:

@@ -21,6 +21,7 @@ they can be imported; a folder of their own keeps their requirements apart:
 
 import argparse
 import gc
+import itertools
 import statistics
 import tempfile
 import time
@@ -66,11 +67,14 @@ CHANNELS = {
     "+ snapshots": RecorderSettings(**_OFF | {"snapshot_every": 200}),
     "+ moments": RecorderSettings(**_OFF | {"moments_window": 200}),
     "+ probe every 10": RecorderSettings(**_OFF | {"probe_every": 10}),
+    "+ micro-batches": RecorderSettings(**_OFF),
     "default": RecorderSettings(),
     "everything": RecorderSettings(probe_every=10, moments_window=200),
 }
 
 _QUIET = ("nothing", "gaps of bursts")
+_ACCUMULATED = {"+ micro-batches": 2}
+"""micro-batches of a step, in the plain loop as well"""
 
 
 def make_model_and_data(case: Case) -> tuple[nn.Module, torch.optim.Optimizer, torch.Tensor, torch.Tensor]:
@@ -81,20 +85,26 @@ def make_model_and_data(case: Case) -> tuple[nn.Module, torch.optim.Optimizer, t
     return model, optimizer, torch.randn(case.batch, *case.shape), torch.randint(10, (case.batch,))
 
 
-def recorded(case: Case, settings: RecorderSettings | None, folder: Path) -> Loop:
-    """A training loop; recorded if there are settings."""
+def recorded(case: Case, settings: RecorderSettings | None, folder: Path, accumulate: int = 1) -> Loop:
+    """A training loop; recorded if there are settings. The noise of accumulated micro-batches is recorded as well."""
     model, optimizer, x, y = make_model_and_data(case)
+    others = itertools.cycle((x.flip(0), x.flip(-1)))
 
     def probe() -> torch.Tensor:
-        return F.cross_entropy(model(x.flip(0)), y.flip(0))
+        return F.cross_entropy(model(next(others)), y)
 
     recorder = Recorder(model, optimizer, folder, probe=probe, settings=settings) if settings else None
 
+    parts = list(zip(x.chunk(accumulate), y.chunk(accumulate), strict=True))
+
     def run(steps: int) -> None:
         for _ in range(steps):
-            loss = F.cross_entropy(model(x), y)
             optimizer.zero_grad()
-            loss.backward()
+            for inputs, targets in parts:
+                loss = F.cross_entropy(model(inputs), targets) / accumulate
+                loss.backward()
+                if recorder and accumulate > 1:
+                    recorder.micro_batch()
             optimizer.step()
             if recorder:
                 recorder.log(loss=loss)
@@ -240,12 +250,13 @@ def tensor_bytes() -> int:
     return sum(storages.values())
 
 
-def measure(case: Case, settings: RecorderSettings, pairs: int) -> tuple[list[float], float, float]:
+def measure(case: Case, channel: str, pairs: int) -> tuple[list[float], float, float]:
     """As `ratios`, and the memory that recording takes, in units of the parameters."""
+    accumulate = _ACCUMULATED.get(channel, 1)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        plain = recorded(case, None, Path(folder))
+        plain = recorded(case, None, Path(folder), accumulate)
         before = tensor_bytes()
-        loop = recorded(case, settings, Path(folder) / "run")
+        loop = recorded(case, CHANNELS[channel], Path(folder) / "run", accumulate)
         after = tensor_bytes()
         found, milliseconds = ratios(plain, loop, case, pairs)
         parameters = sum(4 * parameter.numel() for parameter in make_model_and_data(case)[0].parameters())
@@ -279,7 +290,7 @@ def main() -> None:
     for name in options.only.split(","):
         case = CASES[name]
         for channel in options.channels.split(","):
-            found, milliseconds, memory = measure(case, CHANNELS[channel], options.pairs)
+            found, milliseconds, memory = measure(case, channel, options.pairs)
             print(_row(name, channel, found, milliseconds, f"{memory:.2f} P"), flush=True)
             if channel in _QUIET:
                 print(f"{'':<9} {quiet_cost(case, CHANNELS[channel])}", flush=True)

@@ -20,8 +20,11 @@ from torch.nn import functional as F
 
 from thermodl.record import Recorder, RecorderSettings
 from thermodl.record.distributed import find_rank, mean_over_ranks
+from thermodl.record.schedule import Schedule
 
 STEPS, SIZE = 8, 8
+GAPS = "burst:2/3"
+"""a schedule under which two steps have no inner products"""
 
 
 def make_model() -> nn.Sequential:
@@ -52,7 +55,7 @@ def local_batch(seed: int) -> tuple[Tensor, Tensor]:
     return x[part], y[part]
 
 
-def train(model: nn.Module, folder: Path | None, breaks: str = "") -> None:
+def train(model: nn.Module, folder: Path | None, breaks: str = "", products_every: Schedule = 1) -> None:
     """SGD with momentum; a probe at every second step. The store breaks in rank 0 or the probe in rank 1, halfway."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     probes = iter(range(1000, 2000))
@@ -67,7 +70,14 @@ def train(model: nn.Module, folder: Path | None, breaks: str = "") -> None:
         return F.cross_entropy(model(x), y)
 
     # A budget of which nothing is left out: the processes must agree on each probe all the same.
-    settings = RecorderSettings(probe_every=2, curvature_every=2, snapshot_every=1, sketch_size=8, max_overhead=1e9)
+    settings = RecorderSettings(
+        products_every=products_every,
+        probe_every=2,
+        curvature_every=2,
+        snapshot_every=1,
+        sketch_size=8,
+        max_overhead=1e9,
+    )
     recorder = folder and Recorder(model, optimizer, folder, probe=probe, settings=settings)
     with recorder or contextlib.nullcontext():
         for step in range(STEPS):
@@ -82,13 +92,15 @@ def train(model: nn.Module, folder: Path | None, breaks: str = "") -> None:
                     recorder.flush()
 
 
-def say_whether_disturbed(make: Callable[[], nn.Module], folder: Path, breaks: str = "", **options: bool) -> None:
+def say_whether_disturbed(
+    make: Callable[[], nn.Module], folder: Path, breaks: str = "", products_every: Schedule = 1, **options: bool
+) -> None:
     """Train with and without a recorder."""
     states = []
     for target in (folder, None):
         model = nn.parallel.DistributedDataParallel(make(), **options)
         torch.manual_seed(find_rank()[0])
-        train(model, target, breaks)
+        train(model, target, breaks, products_every)
         states.append(model.state_dict())
     same = all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     # To a file of its own: the processes' lines may run into each other.
@@ -100,6 +112,7 @@ if __name__ == "__main__":
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
     say_whether_disturbed(make_model, Path(sys.argv[1]) / "two")
+    say_whether_disturbed(make_model, Path(sys.argv[1]) / "two_gaps", products_every=GAPS)
     say_whether_disturbed(NormalizedModel, Path(sys.argv[1]) / "normalized", find_unused_parameters=True)
     for breaks in ("store", "probe"):
         say_whether_disturbed(make_model, Path(sys.argv[1]) / breaks, breaks)

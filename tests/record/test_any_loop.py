@@ -737,20 +737,23 @@ def test_two_processes_record_the_global_batch(tmp_path: Path) -> None:
     The script also finds that both processes train bit for bit as without a recorder, and that none of them waits for
     the other where the store breaks for the one that writes, or the probe for the one that does not.
     """
-    from record.data_parallel import STEPS, make_model, train
+    from record.data_parallel import GAPS, STEPS, make_model, train
 
     train(make_model(), tmp_path / "one")
+    train(make_model(), tmp_path / "one_gaps", products_every=GAPS)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = [Path(__file__).with_name("data_parallel.py"), tmp_path]
     done = subprocess.run([sys.executable, *launch, *script], timeout=300, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert [file.read_text("utf-8") for file in tmp_path.glob("*.said")] == ["undisturbed"] * 8
+    assert [file.read_text("utf-8") for file in tmp_path.glob("*.said")] == ["undisturbed"] * 10
     lost = re.findall(r"stopped \((\w+: .*?)\); the training goes on", done.stderr)
     assert "run.zarr has disappeared" in lost.pop(0), done.stderr
     assert sorted(lost) == ["ArithmeticError: no batch", "RunError: the probe failed in another process"]
     assert read_attributes(tmp_path / "probe")["committed"]["step"] == STEPS // 2
-    one, two = (open_run(tmp_path / name).compute() for name in ("one", "two"))
-    assert (two.sizes["step"], two.sizes["probe"]) == (STEPS, STEPS // 2)
-    assert two.attrs["state"] == "finished"
-    compare_runs(one, two, rtol=1e-5)
-    assert not defects(tmp_path / "two")
+    for end in ("", "_gaps"):
+        one, two = (open_run(tmp_path / f"{name}{end}").compute() for name in ("one", "two"))
+        assert (two.sizes["step"], two.sizes["probe"]) == (STEPS, STEPS // 2)
+        assert two.attrs["state"] == "finished"
+        assert np.isnan(two["gradient_squared"]).any(dim="layer").sum() == (2 if end else 0)
+        compare_runs(one, two, rtol=1e-5)
+        assert not defects(tmp_path / f"two{end}")

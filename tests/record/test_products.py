@@ -46,9 +46,14 @@ def train(
     steps: int = STEPS,
     change: Callable[[int, torch.optim.Optimizer], None] | None = None,
     failing: tuple[int, ...] = (),
+    overflowing: tuple[int, ...] | None = None,
     **settings: object,
 ) -> nn.Module:
-    """A small network on random data, with all channels; the tries of some steps fail once, and are made again."""
+    """A small network on random data, with all channels.
+
+    The tries of `failing` steps fail once, and are made again. With `overflowing` a GradScaler makes the steps, and
+    skips those tries.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
     optimizer, data, others = make(model), torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
@@ -69,11 +74,19 @@ def train(
 
     # Registered after the recorder, it breaks off steps that were measured.
     optimizer.register_step_pre_hook(fail)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=10**6) if overflowing else None
     for step in range(steps):
         if change:
             change(step, optimizer)
         value = loss(data)
         optimizer.zero_grad()
+        if scaler:
+            (scaler.scale(value) * (torch.inf if step in (overflowing or ()) else 1)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            if recorder:
+                recorder.log(loss=value)
+            continue
         value.backward()
         try:
             optimizer.step()
@@ -123,6 +136,19 @@ def test_also_where_momentum_comes_and_goes_and_steps_fail(tmp_path: Path) -> No
         for name, every in (("every", 1), ("some", schedule)):
             train(tmp_path / f"{name}{len(failing)}", OPTIMIZERS["plain"], every, change=change, failing=failing)
         assert_rows_of(tmp_path / f"every{len(failing)}", tmp_path / f"some{len(failing)}", schedule)
+
+
+@pytest.mark.parametrize("name", ["momentum", "plain"])
+def test_also_where_a_scaler_skips_steps(name: str, tmp_path: Path) -> None:
+    """Skipped tries lie before, within and behind bursts, and are counted at the step that is made."""
+    skipped = (0, 3, 12, 13, 20, 28)
+    for folder, every in (("every", 1), ("some", "burst:4/11")):
+        train(tmp_path / folder, OPTIMIZERS[name], every, overflowing=skipped, curvature_every=0)
+        run = open_run(tmp_path / folder)
+        assert run.sizes["step"] == STEPS - len(skipped)
+        assert float(run["skipped"].sum()) == len(skipped)
+        assert not any(one.defects for one in check_run(tmp_path / folder)[1])
+    assert_rows_of(tmp_path / "every", tmp_path / "some", "burst:4/11")
 
 
 def test_a_flipped_row_is_found_within_its_burst(tmp_path: Path) -> None:

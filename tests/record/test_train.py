@@ -119,10 +119,10 @@ def test_a_lost_recording_is_no_success(
         code = record(*run, "--steps", "300", *(f"--set={setting}" for setting in cadence))
     said = capsys.readouterr()
     assert code == 1
-    assert "No space left on device). Safe are 128 steps of " in said.err
+    assert "No space left on device). Safe are 64 steps of " in said.err
     assert "recorded 300 steps" not in said.out
     assert read_attributes(tmp_path / "one")["state"] == "failed"
-    assert open_run(tmp_path / "one").sizes["step"] == 128
+    assert open_run(tmp_path / "one").sizes["step"] == 64
     assert (tmp_path / "one" / "model.safetensors").is_file()
 
 
