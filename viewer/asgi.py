@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import streamlit as st
 import uvicorn
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.web import bootstrap
@@ -103,6 +104,8 @@ def serve(listener: socket.socket, host: str, announce: Callable[[], None]) -> N
     guards = [
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
         Middleware(Guard, hosts=hosts),
+        # A first visit loads 5 MB of scripts.
+        Middleware(GZipMiddleware, minimum_size=1024, compresslevel=6),
     ]
     app = st.App(Path(__file__).parent / "pages" / "start.py", middleware=guards, on_script_error=_say_so)
     # Open pages hold a WebSocket; without the limit, Ctrl-C would wait for the last tab to close.
