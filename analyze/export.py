@@ -105,7 +105,8 @@ def results_table(results: Mapping[str, xr.Dataset]) -> Table:
     """One row for each value of each analysis, as columns.
 
     `analysis`, `quantity`, the coordinates of all dimensions (None where a quantity has no such dimension), `value`,
-    `stderr`, `low`, `high`, `n_eff` (None where there is none), `units`, `verdict` (the worst status on it) and `codes`.
+    `stderr`, `low`, `high`, `n_eff` (None where there is none), `units`, `verdict` (the worst status on it) and
+    `codes` of all verdicts on it.
 
     >>> table = results_table(open_results("runs/mine"))
     >>> sorted(set(table["analysis"]))
@@ -221,7 +222,7 @@ def _write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
 
 
 def _write_csv(path: Path, columns: Mapping[str, Any]) -> None:
-    # A spreadsheet takes Chinese for UTF-8 only by its mark; names here are ASCII, and other readers trip over the mark.
+    # Without the mark by which spreadsheets know UTF-8: names here are ASCII, and other readers trip over it.
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

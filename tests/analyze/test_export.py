@@ -3,6 +3,7 @@
 import csv
 import doctest
 import importlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,12 +19,20 @@ from thermodl.analyze.settings import AnalysisError
 from .test_pipeline import STEPS, write_walk
 
 
+@pytest.fixture(scope="module")
+def analyzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An analyzed run, to be copied."""
+    run = tmp_path_factory.mktemp("analyzed") / "run"
+    write_walk(run)
+    analyze(run)
+    return run
+
+
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def mine(analyzed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with an analyzed run in `runs/mine`."""
     monkeypatch.chdir(tmp_path)
-    write_walk(Path("runs/mine"))
-    analyze("runs/mine")
+    shutil.copytree(analyzed, "runs/mine")
     return tmp_path
 
 
