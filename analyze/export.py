@@ -64,8 +64,8 @@ def export(
         ResultsError: if the results cannot be read.
         RunError: if the recorded series cannot be read.
 
-    >>> export("runs/mine", "csv", only=["temperature"])
-    PosixPath('mine.csv')
+    >>> print(export("runs/mine", "csv", only=["temperature"]))
+    mine.csv
     >>> export("runs/mine", "csv", only=["temperature"])
     Traceback (most recent call last):
         ...

@@ -56,6 +56,7 @@ def test_netcdf_keeps_everything(mine: Path) -> None:
 @pytest.mark.parametrize("to", ["parquet", "csv"])
 def test_a_table_holds_every_value_once(mine: Path, to: str) -> None:
     """Each value with its error bar finds its coordinates; CSV loses no digit."""
+    pytest.importorskip({"netcdf": "h5netcdf", "parquet": "pyarrow"}.get(to, "csv"))
     path = export("runs/mine", to, mine / "deep" / "table", only=["diffusion", "temperature"])
     if to == "parquet":
         rows = pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
@@ -79,10 +80,10 @@ def test_a_table_holds_every_value_once(mine: Path, to: str) -> None:
 @pytest.mark.parametrize("to", ["netcdf", "parquet", "csv"])
 def test_recorded_series(mine: Path, to: str) -> None:  # noqa: ARG001
     """A row for each step; a layer is a column of its own, or stays a dimension."""
+    pytest.importorskip({"netcdf": "h5netcdf", "parquet": "pyarrow"}.get(to, "csv"))
     path, run = export("runs/mine", to, series=True), open_run("runs/mine")
     assert path.stem == "mine-series"
     if to == "netcdf":
-        pytest.importorskip("h5netcdf")
         back = xr.open_dataset(path, group="series", engine="h5netcdf").load()
         assert back.drop_attrs().identical(recorded_series("runs/mine").load().drop_attrs())
         back.close()
