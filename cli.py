@@ -11,6 +11,7 @@ from importlib.metadata import version
 VERBS = {
     "record": ("thermodl.record.cli", "record", "train a model and record its trajectory"),
     "analyze": ("thermodl.analyze.cli", None, "turn recorded runs into temperatures, diffusion coefficients, …"),
+    "export": ("thermodl.analyze.cli", None, "write results as NetCDF, Parquet or CSV"),
     "check": ("thermodl.analyze.check", None, "hold recordings against themselves: a certificate, or every defect"),
     "ls": ("thermodl.analyze.cli", None, "list runs, their state and what was analyzed"),
     "demo": ("thermodl.demo", "record", "all of it once, on embedded data, in a few minutes"),

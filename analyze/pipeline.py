@@ -28,7 +28,7 @@ _COORDINATES = {
     "segment_stop": ("step", "end step", "结束步"),
 }
 
-__all__ = ["AnalysisSettings", "analyze", "cache_key", "find_changes", "make_settings"]
+__all__ = ["AnalysisSettings", "analyze", "cache_key", "estimate", "find_changes", "make_settings"]
 
 
 def analyze(
@@ -57,6 +57,9 @@ def analyze(
     Raises:
         RunError: if the run cannot be read.
         AnalysisError: if an analysis has an unknown name, or the run is too short for any.
+
+    >>> analyze("runs/mine", ["temperature", "diffusion"])
+    {}
     """
     settings = settings or AnalysisSettings()
     wanted = _check_names(only)
@@ -79,7 +82,8 @@ def analyze(
         run = open_whole_run(path) if run is None else run
         try:
             results = module.estimate(run, settings).compute()
-            write_results(path, name, analysis, _label(results, module, analysis, attributes, settings, key))
+            labelled = _label(results, module, analysis, attributes, settings).assign_attrs(cache_key=key)
+            write_results(path, name, analysis, labelled)
         except NotDefinedError as error:
             forget_results(path, name, analysis)
             errors[analysis] = error
@@ -92,6 +96,34 @@ def analyze(
         else:
             report(analysis, "computed")
     return errors
+
+
+def estimate(run: xr.Dataset, analysis: str, **settings: Any) -> xr.Dataset:
+    """One analysis of an opened run, in memory, with nothing kept; `thermodl.analyze.<analysis>` is the same.
+
+    Args:
+        run: from `open_run`. analysis: its name. settings: those of AnalysisSettings that are not the defaults.
+
+    Returns:
+        A plain dataset, as docs/results.md describes, without `cache_key` and `digest`.
+
+    Raises:
+        AnalysisError: if the run or the settings forbid it; NotDefinedError if this kind of training has no such
+            quantity.
+
+    >>> from thermodl.analyze import diffusion
+    >>> results = diffusion(open_run("runs/mine"), segment="100:500")
+    >>> results["diffusion_coefficient"].dims, results["diffusion_coefficient_stderr"].dims
+    (('group',), ('group',))
+    >>> results.attrs["segment"]
+    [100, 500]
+    """
+    (analysis,) = _check_names([analysis])
+    if run.sizes["step"] < MIN_STEPS:
+        raise AnalysisError(f"the run has {run.sizes['step']} committed steps; at least {MIN_STEPS} are needed")
+    module, made_with = physics.load(analysis), make_settings(**settings)
+    results = module.estimate(run, made_with).compute()
+    return _label(results, module, analysis, run.attrs, made_with)
 
 
 def cache_key(
@@ -168,7 +200,7 @@ def _used(settings: AnalysisSettings, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _label(
-    results: xr.Dataset, module: Any, analysis: str, attributes: dict[str, Any], settings: AnalysisSettings, key: str
+    results: xr.Dataset, module: Any, analysis: str, attributes: Mapping[str, Any], settings: AnalysisSettings
 ) -> xr.Dataset:
     text = {
         "title": module.TITLE,
@@ -188,7 +220,6 @@ def _label(
         analysis=analysis,
         analysis_version=module.VERSION,
         kernels_version=KERNELS_VERSION,
-        cache_key=key,
         run_id=attributes.get("run_id", ""),
         started=attributes.get("started"),
         committed_steps=attributes["committed"]["step"],

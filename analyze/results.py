@@ -116,6 +116,10 @@ def open_results(run: str | Path, name: str = "default") -> dict[str, xr.Dataset
 
     Raises:
         ResultsError: if a stored result cannot be read, or its format is newer than this version.
+
+    >>> temperature = open_results("runs/mine")["temperature"]
+    >>> temperature["noise_trace"].dims
+    ('group',)
     """
     return {analysis: open_result(run, name, analysis) for analysis in read_result_attributes(run, name)}
 

@@ -1,0 +1,241 @@
+"""Results leave as plain files: NetCDF with everything, or one long table as Parquet or CSV.
+
+NetCDF has a group for each analysis, as `results.zarr` has, with all attributes; what NetCDF has no type for, a truth
+value or a nested list, becomes a number or JSON. A table has a row for each value, with the coordinates that it
+belongs to, its error bar and the worst verdict on it. The recorded series are one row for each step instead.
+
+A file is written beside its place and renamed into it, so that what is there is whole.
+"""
+
+import csv
+import importlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from thermodl.record.store import open_run, run_folder
+
+from .results import STATUSES, ResultsError, list_settings_names, open_results, read_verdicts
+
+Format = Literal["netcdf", "parquet", "csv"]
+Table = dict[str, list[Any]]
+
+SUFFIXES: dict[str, str] = {"netcdf": ".nc", "parquet": ".parquet", "csv": ".csv"}
+_NEEDS = {"netcdf": "h5netcdf", "parquet": "pyarrow"}
+_ACCOMPANY = ("stderr", "low", "high", "n_eff")
+_ENDS = tuple(f"_{suffix}" for suffix in _ACCOMPANY)
+
+
+class ExportError(ResultsError):
+    """A file that cannot be written, with the reason."""
+
+
+def export(
+    run: str | Path,
+    to: Format,
+    out: str | Path | None = None,
+    *,
+    name: str = "default",
+    only: Sequence[str] | None = None,
+    series: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write the results of one run to one file.
+
+    Args:
+        run: the run folder.
+        to: `netcdf`, `parquet` or `csv`.
+        out: the file; by default named after the run, in the working directory.
+        name: under which name the results are kept.
+        only: names of analyses; all that there are by default.
+        series: the recorded series of every step instead of results; sketches are left out.
+        overwrite: replace a file that is there.
+
+    Returns:
+        The file.
+
+    Raises:
+        ExportError: if there are no such results, the file exists or cannot be written, or a package is missing.
+        ResultsError: if the results cannot be read.
+        RunError: if the recorded series cannot be read.
+
+    >>> print(export("runs/mine", "csv", only=["temperature"]))
+    mine.csv
+    >>> export("runs/mine", "csv", only=["temperature"])
+    Traceback (most recent call last):
+        ...
+    thermodl.analyze.export.ExportError: mine.csv exists; --overwrite replaces it, --out names another file
+    """
+    if to not in SUFFIXES:
+        raise ExportError(f"{to!r} is no format; expected one of {', '.join(SUFFIXES)}")
+    folder = run_folder(run)
+    kind = "-series" if series else "" if name == "default" else f"-{name}"
+    path = Path(out) if out is not None else Path(f"{folder.resolve().name}{kind}{SUFFIXES[to]}")
+    if path.is_dir():
+        raise ExportError(f"{path} is a folder; expected the name of a file")
+    if path.exists() and not overwrite:
+        raise ExportError(f"{path} exists; --overwrite replaces it, --out names another file")
+    if to in _NEEDS:
+        _require(_NEEDS[to])
+    if series:
+        recorded = recorded_series(folder)
+        write = _netcdf({"series": recorded}) if to == "netcdf" else _table(to, series_table(recorded))
+    else:
+        results = _choose(folder, name, only)
+        write = _netcdf(results) if to == "netcdf" else _table(to, results_table(results))
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(beside)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written ({error.strerror or error})") from error
+    return path
+
+
+def results_table(results: Mapping[str, xr.Dataset]) -> Table:
+    """One row for each value of each analysis, as columns.
+
+    `analysis`, `quantity`, the coordinates of all dimensions (None where a quantity has no such dimension), `value`,
+    `stderr`, `low`, `high`, `n_eff` (None where there is none), `units`, `verdict` (the worst status on it) and
+    `codes` of all verdicts on it.
+
+    >>> table = results_table(open_results("runs/mine"))
+    >>> sorted(set(table["analysis"]))
+    ['correlation', 'diffusion', 'dissipation', 'stationarity', 'temperature']
+    """
+    rows: list[dict[str, Any]] = []
+    coordinates: dict[str, None] = {}
+    for analysis, dataset in results.items():
+        for quantity in map(str, dataset.data_vars):
+            if any(quantity.endswith(end) and quantity.removesuffix(end) in dataset for end in _ENDS):
+                continue
+            variable = dataset[quantity]
+            beside = {
+                suffix: dataset[f"{quantity}_{suffix}"].broadcast_like(variable).transpose(*variable.dims).values
+                for suffix in _ACCOMPANY
+                if f"{quantity}_{suffix}" in dataset
+            }
+            labels = {
+                str(key): coordinate.broadcast_like(variable).transpose(*variable.dims).values
+                for key, coordinate in variable.coords.items()
+            }
+            coordinates.update(dict.fromkeys(labels))
+            fixed = {"analysis": analysis, "quantity": quantity, "units": variable.attrs.get("units", "")}
+            fixed |= _judge(dataset, quantity)
+            for index in np.ndindex(variable.shape):
+                row = {key: _plain(values[index]) for key, values in (labels | beside).items()}
+                rows.append({**fixed, **row, "value": _plain(variable.values[index])})
+    columns = ["analysis", "quantity", *coordinates, "value", *_ACCOMPANY, "units", "verdict", "codes"]
+    return {column: [row.get(column) for row in rows] for column in columns}
+
+
+def recorded_series(run: str | Path) -> xr.Dataset:
+    """What was recorded at every step, lazily: clocks, scalars, hyper-parameters, inner products; no sketches.
+
+    >>> recorded_series("runs/mine")["gradient_squared"].dims
+    ('layer', 'step')
+    """
+    whole = open_run(run)
+    small = {"step", "layer", "optimizer_group"}
+    names = [name for name, values in whole.data_vars.items() if "step" in values.dims and set(values.dims) <= small]
+    attributes = {key: whole.attrs[key] for key in ("run_id", "started", "sampling") if key in whole.attrs}
+    return whole[names].drop_dims("group", errors="ignore").assign_attrs(attributes)
+
+
+def series_table(recorded: xr.Dataset) -> dict[str, Any]:
+    """One row for each step; an array of layers is a column `array.layer` for each."""
+    columns: dict[str, Any] = {"step": recorded["step"].values}
+    for name, values in recorded.data_vars.items():
+        dim = next((dim for dim in values.dims if dim != "step"), None)
+        if dim is None:
+            columns[str(name)] = values.values
+            continue
+        labels = values[dim].values.tolist()
+        block = values.transpose(dim, "step").values
+        columns |= {f"{name}.{label}": row for label, row in zip(labels, block, strict=True)}
+    return columns
+
+
+def _choose(folder: Path, name: str, only: Sequence[str] | None) -> dict[str, xr.Dataset]:
+    results = open_results(folder, name)
+    if not results:
+        names = ", ".join(list_settings_names(folder))
+        there = f"; there are {names}" if names else f"; thermodl analyze {folder} makes them"
+        raise ExportError(f"{folder} has no results of the name {name!r}{there}")
+    missing = [analysis for analysis in only or () if analysis not in results]
+    if missing:
+        raise ExportError(f"{folder} has no results of {', '.join(missing)}; it has {', '.join(results)}")
+    return {analysis: results[analysis] for analysis in only or results}
+
+
+def _judge(dataset: xr.Dataset, quantity: str) -> dict[str, str]:
+    found = [verdict for verdict in read_verdicts(dataset) if verdict["quantity"] in ("", quantity)]
+    worst = max((verdict["status"] for verdict in found), key=STATUSES.index, default="ok")
+    return {"verdict": worst, "codes": " ".join(verdict["code"] for verdict in found)}
+
+
+def _netcdf(groups: Mapping[str, xr.Dataset]) -> Callable[[Path], None]:
+    tree = xr.DataTree.from_dict({name: _for_netcdf(dataset) for name, dataset in groups.items()})
+    return lambda path: tree.to_netcdf(path, engine="h5netcdf")
+
+
+def _for_netcdf(dataset: xr.Dataset) -> xr.Dataset:
+    """Attributes that NetCDF can hold; names along a dimension are a coordinate already."""
+    kept = {key: value for key, value in dataset.attrs.items() if not key.startswith("names_")}
+    dataset = dataset.drop_encoding()
+    dataset.attrs = _attributes(kept)
+    for variable in dataset.variables.values():
+        variable.attrs = _attributes(variable.attrs)
+    return dataset
+
+
+def _attributes(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    def convert(value: Any) -> Any:
+        if isinstance(value, bool):
+            return int(value)
+        numbers = isinstance(value, list) and value and all(type(entry) in (int, float) for entry in value)
+        if isinstance(value, str | int | float | np.number | np.ndarray) or numbers:
+            return value
+        return json.dumps(value, ensure_ascii=False)
+
+    return {str(key): convert(value) for key, value in attributes.items() if value is not None}
+
+
+def _table(to: str, columns: Mapping[str, Any]) -> Callable[[Path], None]:
+    return lambda path: (_write_parquet if to == "parquet" else _write_csv)(path, columns)
+
+
+def _write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), path)
+
+
+def _write_csv(path: Path, columns: Mapping[str, Any]) -> None:
+    # Without the mark by which spreadsheets know UTF-8: names here are ASCII, and other readers trip over it.
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        # repr of a float is the shortest text that reads back as the same number.
+        writer.writerows(zip(*(np.asarray(column, dtype=object).tolist() for column in columns.values()), strict=True))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _require(package: str) -> None:
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise ExportError(f'this format needs the package {error.name}: pip install "thermodl[export]"') from error
