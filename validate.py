@@ -13,7 +13,7 @@ import numpy as np
 import typer
 import xarray as xr
 
-from thermodl.analyze import AnalysisSettings, physics, truth
+from thermodl.analyze import AnalysisSettings, physics, series, truth
 from thermodl.analyze import analyze as analyze_run
 from thermodl.analyze.results import open_results
 from thermodl.analyze.settings import AnalysisError
@@ -137,13 +137,19 @@ def systems() -> dict[str, System]:
     return full | {"nesterov": _nesterov(), "free": _free(), "epoch": _epoch(), "free-epoch": _free_epoch()}
 
 
+def _lag(near: int, analysis: str = "diffusion") -> int:
+    """The lag of a run of `STEPS` steps that an analysis takes nearest to this one."""
+    lags = series.log_lags(STEPS // (10 if analysis == "correlation" else 4), AnalysisSettings().lags_per_decade)
+    return int(lags[np.argmin(np.abs(np.log(lags / near)))])
+
+
 def heavy_ball_checks(process: Process, dimensions: int = DIMENSIONS) -> list[Check]:
     """What is known of stationary heavy ball (physics of `analyze/truth.py`)."""
     ball, eta = process.ball, process.learning_rate
     square = ball.lam**2 * ball.variance
     moved, rho = ball.mean_squared_displacement(1000), ball.correlation(20)
     return [
-        Check("diffusion", "mean_squared_displacement", ball.variance, 1000, 0.5, name=("variance Σ", "方差 Σ")),
+        Check("diffusion", "mean_squared_displacement", ball.variance, _lag(1000), 0.5, name=("variance Σ", "方差 Σ")),
         Check("temperature", "temperature_noise", ball.temperature),
         Check("temperature", "temperature_kinetic", ball.temperature),
         Check("temperature", "kinetic_over_noise", 1.0),
@@ -153,8 +159,14 @@ def heavy_ball_checks(process: Process, dimensions: int = DIMENSIONS) -> list[Ch
         Check("dissipation", "gradient_dissipation", eta * dimensions * (square + ball.noise)),
         Check("dissipation", "descent_power", eta * dimensions * square),
         Check("dissipation", "noise_power", eta * dimensions * ball.noise),
-        *(Check("diffusion", "mean_squared_displacement", float(moved[lag]), lag) for lag in (1, 2, 10, 100)),
-        *(Check("correlation", "parameter_autocorrelation", float(rho[lag]), lag) for lag in (1, 2, 10)),
+        *(
+            Check("diffusion", "mean_squared_displacement", float(moved[lag]), lag)
+            for lag in map(_lag, (1, 2, 10, 100))
+        ),
+        *(
+            Check("correlation", "parameter_autocorrelation", float(rho[lag]), lag)
+            for lag in (_lag(near, "correlation") for near in (1, 2, 10))
+        ),
         Check("correlation", "parameter_integrated_time", ball.noise / (2 * ball.lam**2 * ball.variance)),
         Check("stationarity", "fdr1_centred", 1.0),
         Check("stationarity", "identity_residual", 0.0, tolerance=1e-10),
@@ -168,7 +180,7 @@ def _nesterov() -> System:
         ("Nesterov, ηλ = 0.2, μ = 0.9", "Nesterov 动量，ηλ = 0.2，μ = 0.9"),
         process,
         [
-            Check("diffusion", "mean_squared_displacement", variance, 1000, 0.5, name=("variance Σ", "方差 Σ")),
+            Check("diffusion", "mean_squared_displacement", variance, _lag(1000), 0.5, name=("variance Σ", "方差 Σ")),
             Check("temperature", "temperature_noise", process.ball.temperature),
             Check("temperature", "gradient_norm_squared", DIMENSIONS * variance),
             Check("dissipation", "descent_power", 0.2 * DIMENSIONS * variance),
@@ -190,7 +202,7 @@ def _free() -> System:
             Check("diffusion", "drift_velocity_squared", (eta * slope / (1 - mu)) ** 2),
             *(
                 Check("diffusion", "detrended_mean_squared_displacement", truth.free_displacement(lag, eta, mu), lag)
-                for lag in (1, 10, 100)
+                for lag in map(_lag, (1, 10, 100))
             ),
             Check("temperature", "temperature_kinetic", ball.temperature + eta * slope**2 / (1 - mu) ** 2),
             Check("temperature", "temperature_kinetic_drift_free", ball.temperature),
@@ -204,7 +216,7 @@ def _epoch() -> System:
         ("epochs of 32 steps, ηλ = 0.05, μ = 0", "每轮 32 步，ηλ = 0.05，μ = 0"),
         Process(0.05, epoch=32),
         [
-            Check("diffusion", "mean_squared_displacement", variance, 1000, 0.5, name=("variance Σ", "方差 Σ")),
+            Check("diffusion", "mean_squared_displacement", variance, _lag(1000), 0.5, name=("variance Σ", "方差 Σ")),
             Check("stationarity", "fdr1_centred", 1.0),
             Check("stationarity", "identity_residual", 0.0, tolerance=1e-10),
         ],
@@ -213,7 +225,7 @@ def _epoch() -> System:
 
 def _free_epoch() -> System:
     plateau = truth.epoch_plateau(0.1, 32)
-    lags = (100, 1000)
+    lags = map(_lag, (100, 1000))
     return System(
         ("epochs of 32 steps without curvature, η = 0.1", "每轮 32 步，无曲率，η = 0.1"),
         Process(0.1, curvature=0.0, epoch=32),
@@ -262,8 +274,8 @@ def _recorded() -> dict[str, Callable[[int], list[Row]]]:
         title = (f"recorded training, ηλ = {eta}, μ = {mu}", f"记录的训练，ηλ = {eta}，μ = {mu}")
         with TemporaryDirectory() as folder:
             run = Path(folder) / "run"
-            record_quadratic(run, learning_rate=eta, momentum=mu, dimensions=DIMENSIONS, steps=STEPS, seed=2 * seed)
-            errors = analyze_run(run, settings=AnalysisSettings(segment=f"1:{STEPS}", windows=2))
+            record_quadratic(run, learning_rate=eta, momentum=mu, dimensions=DIMENSIONS, steps=STEPS + 1, seed=2 * seed)
+            errors = analyze_run(run, settings=AnalysisSettings(segment=f"1:{STEPS + 1}", windows=2))
             for error in errors.values():
                 raise error
             return list(compare(System(title, process, heavy_ball_checks(process)), open_results(run)))
