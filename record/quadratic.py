@@ -1,6 +1,7 @@
 """A quadratic loss with known gradient noise, trained by torch and recorded by the real recorder."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,7 @@ def record_pair(folder: Path, settings: dict[str, tuple[float, float]], *, dimen
     optimizer = torch.optim.SGD(groups)
 
     def loss(blocks: nn.ModuleDict) -> Tensor:
-        return torch.stack([block.loss() for block in blocks.values()]).sum()
+        return torch.stack([cast(Quadratic, block).loss() for block in blocks.values()]).sum()
 
     def step() -> Tensor:
         value = loss(model)

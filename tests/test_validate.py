@@ -58,7 +58,8 @@ def test_04_identity_with_cauchy_gradients() -> None:
         v[step + 1] = mu * v[step] + g[step]
         x[step + 1] = x[step] - eta * v[step + 1]
     products = {"parameter_squared": x * x, "gradient_squared": g * g, "velocity_squared": v * v,
-                "parameter_dot_gradient": x * g, "parameter_dot_velocity": x * v, "velocity_dot_gradient": v * g}  # fmt: skip
+                "parameter_dot_gradient": x * g, "parameter_dot_velocity": x * v,
+                "velocity_dot_gradient": v * g}  # fmt: skip
     run = run.assign({name: (("layer", "step"), values[None]) for name, values in products.items()})
     assert float(stationarity.identity(run)[0].max()) < 1e-12
 
