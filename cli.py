@@ -14,6 +14,7 @@ VERBS = {
     "export": ("thermodl.analyze.cli", None, "write results as NetCDF, Parquet or CSV"),
     "check": ("thermodl.analyze.check", None, "hold recordings against themselves: a certificate, or every defect"),
     "ls": ("thermodl.analyze.cli", None, "list runs, their state and what was analyzed"),
+    "validate": ("thermodl.validate", None, "hold the analyses against processes with exact answers"),
     "demo": ("thermodl.demo", "record", "all of it once, on embedded data, in a few minutes"),
     "view": ("thermodl.viewer.cli", "view", "look at runs in the browser (read-only)"),
     "report": ("thermodl.viewer.cli", "view", "write one self-contained HTML file about a run"),

@@ -11,7 +11,6 @@ import truth
 torch = pytest.importorskip("torch")
 
 from record.quadratic import record_pair, record_quadratic  # noqa: E402
-
 from thermodl.analyze import AnalysisSettings, analyze, open_results, open_run  # noqa: E402
 from thermodl.record import RecorderSettings  # noqa: E402
 

@@ -12,10 +12,10 @@ import truth
 
 torch = pytest.importorskip("torch")
 
-from record.quadratic import record_quadratic  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from record.quadratic import record_quadratic  # noqa: E402
 from thermodl.analyze import AnalysisSettings, analyze, open_results  # noqa: E402
 from thermodl.analyze.check import _certificate, check_run  # noqa: E402
 from thermodl.analyze.quantities import matching_windows, split_windows, stretches  # noqa: E402

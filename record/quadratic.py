@@ -1,0 +1,94 @@
+"""A quadratic loss with known gradient noise, trained by torch and recorded by the real recorder."""
+
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from .recorder import Recorder
+from .settings import RecorderSettings
+
+
+class Quadratic(nn.Module):
+    """½ Σ λ_i θ_i² + (G + ξ)·θ in float64: the gradient is λθ + G + ξ with ξ ~ N(0, C) drawn anew for every loss."""
+
+    def __init__(self, dimensions: int, curvature: float | Tensor, noise: float, seed: int, slope: float = 0.0):
+        super().__init__()
+        self.theta = nn.Parameter(torch.zeros(dimensions, dtype=torch.float64))
+        self.curvature = torch.as_tensor(curvature, dtype=torch.float64)
+        self.scale, self.slope = noise**0.5, slope
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def loss(self) -> Tensor:
+        """A mini-batch loss."""
+        noise = self.scale * torch.randn(self.theta.shape, generator=self.generator, dtype=torch.float64)
+        return 0.5 * (self.curvature * self.theta**2).sum() + ((noise + self.slope) * self.theta).sum()
+
+
+def record_quadratic(
+    folder: Path,
+    *,
+    learning_rate: float,
+    momentum: float,
+    curvature: float | Tensor = 1.0,
+    noise: float = 1.0,
+    slope: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    dimensions: int = 64,
+    steps: int = 4000,
+    burn_in: int = 500,
+    settings: RecorderSettings | None = None,
+    seed: int = 0,
+) -> None:
+    """Train until stationary, then record `steps` steps; probes come from a generator of their own."""
+    model = Quadratic(dimensions, curvature, noise, seed, slope)
+    other = Quadratic(dimensions, curvature, noise, seed + 1, slope)
+    other.theta = model.theta
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=learning_rate, momentum=momentum, dampening=dampening, weight_decay=weight_decay
+    )
+
+    def step() -> Tensor:
+        loss = model.loss()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for _ in range(burn_in):
+        step()
+    attributes = {"sampling": "replacement", "batch_size": 1, "train_size": None}
+    settings = settings or RecorderSettings(probe_every=5, snapshot_every=0, sketch_size=dimensions)
+    with Recorder(model, optimizer, folder, probe=other.loss, settings=settings, attributes=attributes) as recorder:
+        for _ in range(steps):
+            recorder.log(loss=step())
+
+
+def record_pair(folder: Path, settings: dict[str, tuple[float, float]], *, dimensions: int, steps: int) -> None:
+    """Blocks with λ = C = 1, each in an optimizer group of its own (η, μ), recorded together once stationary."""
+    model = nn.ModuleDict({name: Quadratic(dimensions, 1.0, 1.0, seed) for seed, name in enumerate(settings)})
+    other = nn.ModuleDict({name: Quadratic(dimensions, 1.0, 1.0, 100 + seed) for seed, name in enumerate(settings)})
+    for name, block in model.items():
+        other[name].theta = block.theta
+    groups = [{"params": model[name].parameters(), "lr": eta, "momentum": mu} for name, (eta, mu) in settings.items()]
+    optimizer = torch.optim.SGD(groups)
+
+    def loss(blocks: nn.ModuleDict) -> Tensor:
+        return torch.stack([cast(Quadratic, block).loss() for block in blocks.values()]).sum()
+
+    def step() -> Tensor:
+        value = loss(model)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        return value
+
+    for _ in range(500):
+        step()
+    cadence = RecorderSettings(probe_every=5, snapshot_every=0, sketch_size=dimensions)
+    attributes = {"sampling": "replacement"}
+    with Recorder(model, optimizer, folder, probe=lambda: loss(other), settings=cadence, attributes=attributes) as run:
+        for _ in range(steps):
+            run.log(loss=step())

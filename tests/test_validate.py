@@ -1,0 +1,107 @@
+"""`thermodl validate` and its closed forms; must-pass 4, 5, 6 and 9 of the list in docs/validation.md."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thermodl import cli, validate
+from thermodl.analyze import AnalysisSettings, truth
+from thermodl.analyze.physics import stationarity, temperature
+from thermodl.analyze.settings import NotDefinedError
+
+DOCS = Path(__file__).parents[1] / "docs" / "validation.md"
+
+
+def response(process: truth.Process, length: int = 4000) -> np.ndarray:
+    """θ at τ = 1…length after a unit kick −1 to the gradient of step 0: the recursion written out."""
+    x, v, out = 0.0, 0.0, []
+    for step in range(length):
+        g = process.curvature * x - (step == 0)
+        v = process.momentum * v + g
+        x -= process.learning_rate * (g + process.momentum * v if process.nesterov else v)
+        out.append(x)
+    return np.array(out)
+
+
+def test_05_fdr1_is_not_defined_for_decoupled_decay_nor_nesterov() -> None:
+    """Heavy-ball FDR1 is off for SGDW by more than its error: it is refused, with the reason."""
+    run = truth.simulate(np.random.default_rng(0), truth.Process(0.1, 0.9), dimensions=4, steps=200)
+    settings = AnalysisSettings(segment="0:200", windows=2)
+    for optimizer in ({"class": "SGDW", "nesterov": False}, {"class": "SGD", "nesterov": True}):
+        with pytest.raises(NotDefinedError, match="FDR1 in this form is not defined"):
+            stationarity.estimate(run.assign_attrs(optimizer=optimizer), settings)
+
+
+def test_06_nesterov_variance_and_temperature() -> None:
+    """Σ = η²CΣψ², and T(ω) = −sin ω S(ω)/(2 Im R(ω)), both from the response; no kinetic temperature is given."""
+    process = truth.Process(0.2, 0.9, nesterov=True)
+    psi = response(process)
+    assert np.sum(psi**2) == pytest.approx(truth.nesterov_variance(0.2, 0.9), rel=1e-10)
+    frequency = np.array([0.01, 0.3, 1.0, 2.5])
+    transform = np.exp(-1j * np.outer(frequency, np.arange(1, len(psi) + 1))) @ psi
+    measured = -np.sin(frequency) * np.abs(transform) ** 2 / (2 * transform.imag)
+    np.testing.assert_allclose(measured, truth.nesterov_temperature(frequency, 0.2, 0.9), rtol=1e-8)
+    run = truth.simulate(np.random.default_rng(0), process, dimensions=4, steps=200)
+    results = temperature.estimate(run, AnalysisSettings(segment="0:200", windows=2))
+    assert "temperature_kinetic" not in results
+    assert "not-defined" in {verdict["code"] for verdict in results.attrs["verdicts"]}
+
+
+def test_04_identity_with_cauchy_gradients() -> None:
+    """The telescoping identity closes for any gradients, at 1e-12 of O_R."""
+    rng, steps, eta, mu = np.random.default_rng(0), 500, 0.1, 0.9
+    run = truth.simulate(rng, truth.Process(eta, mu), dimensions=1, steps=steps)
+    x, v, g = np.zeros(steps), np.zeros(steps), rng.standard_cauchy(steps)
+    for step in range(steps - 1):
+        v[step + 1] = mu * v[step] + g[step]
+        x[step + 1] = x[step] - eta * v[step + 1]
+    products = {"parameter_squared": x * x, "gradient_squared": g * g, "velocity_squared": v * v,
+                "parameter_dot_gradient": x * g, "parameter_dot_velocity": x * v,
+                "velocity_dot_gradient": v * g}  # fmt: skip
+    run = run.assign({name: (("layer", "step"), values[None]) for name, values in products.items()})
+    assert float(stationarity.identity(run)[0].max()) < 1e-12
+
+
+def test_09_epochs_agree() -> None:
+    """Variance and plateau of the displacement under epoch noise, through the analyses."""
+    rows = [row for name in ("epoch", "free-epoch") for row in validate.measure(validate.systems()[name], 1)]
+    assert all(row.agrees for row in rows), [row for row in rows if not row.agrees]
+
+
+def test_a_wrong_answer_fails_and_names_are_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1 and the row marked, in both languages."""
+    system = validate.System(
+        ("<b>", "<b>"), truth.Process(0.2, 0.9), [validate.Check("temperature", "temperature_noise", 2.0)]
+    )
+    monkeypatch.setattr(validate, "systems", lambda: {"wrong": system})
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["validate", "--html", str(tmp_path / "t.html"), "--language", "zh"])
+    assert stop.value.code == 1
+    assert "不一致" in capsys.readouterr().out
+    page = (tmp_path / "t.html").read_text("utf-8")
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["validate", "--only", "nothing"])
+    assert stop.value.code == 2
+
+
+@pytest.mark.slow
+def test_the_page_has_the_rows_of_the_command() -> None:
+    """All agree, and docs/validation.md shows each of them."""
+    rows = [row for system in validate.systems().values() for row in validate.measure(system, 0)]
+    assert all(row.agrees for row in rows), [row for row in rows if not row.agrees]
+    shown = [re.split(r" \| ", line)[:2] for line in DOCS.read_text("utf-8").splitlines() if line.endswith("agrees |")]
+    assert [[part.removeprefix("| ") for part in line] for line in shown] == [validate.cells(r, "en")[:2] for r in rows]
+
+
+def test_must_pass_tests_exist() -> None:
+    """Every number of the list names a test that is there."""
+    listed = re.findall(r"^\| (\d+) \| .* \| `([\w./]+)::(\w+)` \|$", DOCS.read_text("utf-8"), re.MULTILINE)
+    assert {int(number) for number, _, _ in listed} >= {1, 2, 4, 5, 6, 9, 20}
+    for _, file, name in listed:
+        assert f"def {name}(" in (DOCS.parents[1] / file).read_text("utf-8"), name
