@@ -30,6 +30,17 @@ NUMBERS = {
         "gradient_norm_squared",
     ),
     "dissipation": ("gradient_dissipation", "descent_power", "noise_power", "descent_fraction"),
+    "noise": (
+        "noise_trace",
+        "noise_trace_chunks",
+        "noise_trace_samples",
+        "noise_trace_chunks_ratio",
+        "noise_trace_samples_ratio",
+        "gradient_norm_squared",
+        "signal_to_noise",
+        "simple_noise_scale",
+        "effective_dimension",
+    ),
     "diffusion": (
         "diffusion_coefficient",
         "diffusion_coefficient_predicted",
@@ -63,6 +74,7 @@ STATUS_SIGNS = {"ok": "✓", "caution": "⚠", "untrusted": "✗"}
 ANALYSIS_NAMES = {
     "temperature": Text("temperature", "有效温度"),
     "dissipation": Text("dissipation", "耗散率"),
+    "noise": Text("noise", "梯度噪声"),
     "diffusion": Text("diffusion", "扩散"),
     "correlation": Text("correlation", "自相关"),
     "stationarity": Text("stationarity", "平稳性"),
