@@ -490,6 +490,27 @@ def effective_dimension(increments: Floats, widths: list[int], exact: list[bool]
     return float(max(trace**2 / max(squares - own, smallest), 1.0))
 
 
+def products_with_past(
+    differences: Floats, gradients: Floats, places: NDArray[np.int64], weights: Floats
+) -> tuple[Floats, Floats]:
+    """Weighted sums over lags of x(s)·g(s−h), and ½‖x(s)‖², each at its own place s in a series g.
+
+    Args:
+        differences: x of shape (coordinate, n). gradients: (coordinate, N).
+        places: (n,) of each x in the series, at least H. weights: (F, H) at the lags h = 1 … H.
+
+    Returns:
+        (F, n) and (n,).
+    """
+    reach = weights.shape[1]
+    # Lags grow as time goes back.
+    weights = np.ascontiguousarray(weights[:, ::-1].T, dtype=np.float64)
+    sums = np.empty((weights.shape[1], len(places)))
+    for column, (place, x) in enumerate(zip(places, np.asarray(differences.T, dtype=np.float64), strict=True)):
+        sums[:, column] = (x @ gradients[:, place - reach : place]) @ weights
+    return sums, np.sum(np.asarray(differences, dtype=np.float64) ** 2, axis=0) / 2
+
+
 @np.errstate(invalid="ignore", divide="ignore", over="ignore")
 def inverse_dimension(samples: Floats, sizes: Floats) -> tuple[Floats, Floats, Floats]:
     """1/d_eff = tr C²/(tr C)² of independent samples with mean 0, seen through sketches, of all groups and of each.
