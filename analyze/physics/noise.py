@@ -1,4 +1,4 @@
-"""Gradient noise: its strength tr C three ways, the signal beside it, B_simple, and the directions it fills.
+"""Gradient noise: its strength tr C three ways, the signal beside it, its directions, its colour and its tails.
 
 C = Cov(g | θ) is that of the mini-batch actually used, of B examples out of N. With the gradient g of the step and g′
 of an independent mini-batch at the same θ (the probe),
@@ -25,19 +25,37 @@ in a group of P parameters and k sketch coordinates, and w = 0 where the sketch 
 is spread evenly over the parameters, of which sums of few parameters do not tell; if it is not, 1/d_eff is wrong by
 the difference, at most 1/P_active. Over all groups the sketches are put side by side: they share the batch, and so the
 noise. The error has two parts, of the probes and of the signs of the sketch, found from the influence of every
-coordinate at every probe; it is too large, at most twice in tests, where the noise is equally strong in all of its
-directions. Where 1/d_eff is not known to differ from 0, d_eff is only known from below.
+coordinate at every probe; it is too large where the noise is equally strong in all of its directions (up to three times
+was measured). Where 1/d_eff is not known to differ from 0, d_eff is only known from below.
 
-Left out for want of data are two things. A tail index is one of single parameters over draws (physics.md 1.11: over
-pooled parameters it measures how unlike their scales are); the recording keeps none, and sketch coordinates are sums of
-many, which look Gaussian. The colour of the noise: differences g−g′ of successive probes are independent by
-construction, and the time series of g holds the motion of ∇L and the response to the noise.
+The colour is that of g−g′ against the gradients of the steps before, through the sketch. Nothing before step s knows of
+noise that is drawn anew there, so that with T = tr C
+
+    A(h) = ⟨(g_s − g′_s)·g_{s−h}⟩/T = 0 of white noise                              at every lag, of any loss and optimizer
+    A(h) = −(M−h)/(M(N/B−1)) for h < M,   0 beyond                                  of epochs of M shuffled batches
+    S(ω)/T = 1 + 2 Σ_{h<M} A(h) cos ωh                                              1 if white; S(0) ≈ 0 if shuffled
+
+(physics.md 1.6, where N/B = M; of the probes at hand the part that has s−h in the epoch of s stands for (M−h)/M where
+epochs were recorded, or probes that always fall on the same place in an epoch would be read wrongly). Later gradients
+hold the response to the noise, and are left alone. The second line is that of flat directions: where the motion relaxes
+within an epoch, λ above 3(1−μ)/(η(M+1)), ∇L follows the noise of the epoch and cancels in g what S lacks at ω → 0, so
+that S(0)/T comes out between 0 and 1. A value that differs from 1 is evidence against white noise; a value near 1 under
+shuffled epochs is no evidence for it. A mean gradient far above the noise widens the error.
+
+The tails are those of x, coordinate by coordinate over the probes: kurtosis, Hill's estimate and the tail index α̂, beside
+those of a normal twin with the same variances (`tails`). Since g−g′ has a symmetric law, nothing is to be centred; its
+excess kurtosis is half that of g. Coordinates are those of the sketch, sums of P/k parameters with random signs, which
+look more normal than single parameters do: what is found is there, what is not found may have been averaged away. No
+channel of the recording keeps the draws of single parameters, but that sketches of groups of at most k are exact.
+
+Where images are augmented the noise has a second part that no order of batches cancels: f of C and A(h) of shuffled
+epochs hold for the part of the examples only. B_simple lies between B/SNR and the value given, and S(0)/T between 0 and 1.
 """
 
 import numpy as np
 import xarray as xr
 
-from .. import errorbar, series
+from .. import errorbar, series, tails
 from ..quantities import (
     at_probes,
     choose_segment,
@@ -47,8 +65,10 @@ from ..quantities import (
     matching_windows,
     probe_verdicts,
     segment_verdict,
+    sgd_time_per_step,
     verdict,
     window_coordinates,
+    with_all,
     within,
 )
 from ..settings import AnalysisSettings
@@ -64,26 +84,29 @@ FORMULA = (
 )
 EXPLANATION = (
     "How strong the noise of the mini-batch gradient is beside its mean, at which batch size the two would be equal "
-    "(B_simple), and how many directions the noise fills. "
-    "Do not read B_simple where the gradient's mean is not resolved, nor d_eff above its lower bound: the verdicts say "
-    "so; under shuffled batches the noise of successive steps cancels in part, which none of these numbers shows."
+    "(B_simple), how many directions the noise fills, whether successive steps share it (colour), and whether its tails "
+    "are heavier than those of normal noise. "
+    "Do not read B_simple where the gradient's mean is not resolved, nor d_eff above its lower bound, nor a tail index "
+    "but beside that of its normal twin: the verdicts say so."
 )
 EXPLANATION_ZH = (
-    "小批量梯度的噪声相对其平均值有多强，批量多大时两者相等（B_simple），以及噪声占据多少个方向。"
-    "平均梯度未分辨时不要采信 B_simple，也不要把下限当作 d_eff 的值：判定会指出；"
-    "打乱采样时相邻步的噪声部分抵消，这些数值都不反映这一点。"
+    "小批量梯度的噪声相对其平均值有多强，批量多大时两者相等（B_simple），噪声占据多少个方向，各步的噪声是否相关（颜色），尾部是否比高斯噪声更重。"
+    "平均梯度未分辨时不要采信 B_simple，不要把下限当作 d_eff 的值，尾指数也只能与高斯对照并读：判定会指出。"
 )
 METHOD = (
     "Means over the segment with Γ-method errors; ratios of means with the error of the joint fluctuation; interval of "
-    "B_simple after Fieller. d_eff from pairs of probes, debiased for the sketch, with errors of probes and of sketch."
+    "B_simple after Fieller. d_eff from pairs of probes, debiased for the sketch, with errors of probes and of sketch. "
+    "Colour: g−g′ against earlier gradients. Tails: per sketch coordinate over probes, beside normal draws."
 )
 METHOD_ZH = (
     "区间平均，误差用 Γ 方法；比值为平均值之比，误差取自联合涨落；B_simple 的区间用 Fieller 方法。"
     "d_eff 由成对的探针得到，扣除草图的偏差，误差包含探针与草图两部分。"
+    "颜色：g−g′ 与此前各步梯度的内积。尾部：逐个草图坐标、对探针统计，并列同方差的高斯对照。"
 )
 REFERENCE = (
     "McCandlish et al. 2018, arXiv 1812.06162; Fieller 1954, J. R. Stat. Soc. B 16, 175; "
-    "Owen 2007, Ann. Appl. Stat. 1, 386; Wolff 2004, hep-lat/0306017."
+    "Owen 2007, Ann. Appl. Stat. 1, 386; Wolff 2004, hep-lat/0306017; Kühn & Rosenow 2023, arXiv 2306.05300; "
+    "Şimşekli et al. 2019, arXiv 1901.06053; Hill 1975, Ann. Stat. 3, 1163."
 )
 _UNITS = "loss2 parameter-2"
 NAMES = {
@@ -96,10 +119,24 @@ NAMES = {
     "effective_dimension": ("1", "directions of the noise d_eff", "噪声的有效维数 d_eff"),
     "noise_trace_chunks_ratio": ("1", "tr C of micro-batches over that of probes", "微批量与探针的 tr C 之比"),
     "noise_trace_samples_ratio": ("1", "tr C of single examples over that of probes", "单个样本与探针的 tr C 之比"),
+    "noise_autocovariance": ("1", "autocovariance of the noise over tr C", "噪声自协方差与 tr C 之比"),
+    "noise_spectrum": ("1", "spectrum of the noise over tr C", "噪声谱与 tr C 之比"),
+    "low_frequency_weight": ("1", "weight of the noise at low frequency S(0)/tr C", "噪声的低频权重 S(0)/tr C"),
+    "tail_kurtosis": ("1", "kurtosis of the noise", "噪声的峰度"),
+    "tail_hill": ("1", "tail exponent α after Hill", "Hill 尾指数 α"),
+    "tail_index": ("1", "tail index α̂", "尾指数 α̂"),
+    "tail_index_short": ("1", "tail index α̂ of shorter sums", "较短分块的尾指数 α̂"),
 }
 _SOURCES = {"noise_trace_chunks": ("micro-batches", "微批量"), "noise_trace_samples": ("single examples", "单个样本")}
 _PROBES = 1024
 """most probes, evenly chosen, whose pairs d_eff is taken from"""
+_COLOUR_PROBES = 4096
+"""most probes, evenly chosen, that are held against the past"""
+_LONGEST_PAST = 1000
+"""steps of the past where the length of an epoch is not known"""
+_FREQUENCIES = 12
+_TWIN = 4096
+"""least coordinates of a normal twin, which is drawn as often as it takes"""
 _NORMAL = 1.959964
 
 
@@ -114,6 +151,9 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         also `_over_time` (group, window); `noise_trace_chunks` and `noise_trace_samples` likewise where recorded, and
         the `_ratio` of each to that of the probes; `effective_dimension`. `simple_noise_scale` and
         `effective_dimension` have the ends `_low` and `_high` of their 95 % intervals, NaN where there is none.
+        `noise_autocovariance` (group, lag), means over about equal factors of lags, `noise_spectrum` (group, frequency),
+        in cycles per step, and `low_frequency_weight` (group,), each with what shuffled epochs would make of it in
+        `_shuffled`; `tail_kurtosis`, `tail_hill`, `tail_index` and `tail_index_short` (group,), each with `_normal`.
 
     Raises:
         AnalysisError: if the run is too short.
@@ -133,6 +173,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         results |= _ends("simple_noise_scale", scale / high, scale / low)
     if part.sizes.get("probe") and "gradient_sketch" in part and "probe_sketch" in part:
         results |= _dimensions(part)
+        results |= _colour(part)
+        results |= _tails(part)
     windows = matching_windows(run, settings.windows)
     for name, values in _strengths(run, windows).items():
         results |= errorbar.named(f"{name}_over_time", values, *NAMES[name], samples=False)
@@ -249,12 +291,157 @@ def _dimensions(part: xr.Dataset) -> dict[str, xr.DataArray]:
     return found | _ends("effective_dimension", (1 / high).clip(min=1.0), 1 / low)
 
 
+def _colour(part: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Autocovariance, spectrum and low-frequency weight of the noise, and what shuffled epochs make of them."""
+    epoch, enough = _epoch(part), part.sizes["step"] // 4
+    reach = min(int(epoch) - 1 if epoch else _LONGEST_PAST, enough)
+    places = part["probe_step"].values - int(part["step"].values[0])
+    late = np.flatnonzero(places >= reach)
+    if reach < 1 or len(late) < 4:
+        return {}
+    late = late[np.unique(np.linspace(0, len(late) - 1, min(len(late), _COLOUR_PROBES)).round().astype(int))]
+    past, places = np.arange(1, reach + 1), places[late]
+    edges = np.append(series.log_lags(reach, 8), reach + 1)
+    bins = np.stack([(past >= low) & (past < high) for low, high in zip(edges[:-1], edges[1:], strict=True)])
+    frequency = np.geomspace(1 / (2 * reach), 0.5, _FREQUENCIES) if reach > 1 else np.array([0.5])
+    weights = np.concatenate(
+        [
+            bins / bins.sum(1, keepdims=True),
+            2 * np.cos(2 * np.pi * frequency[:, None] * past),
+            np.full((1, reach), 2.0),
+        ]
+    )
+
+    def of_groups(x: np.ndarray, gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = [series.products_with_past(*pair, places, weights) for pair in zip(x, gradients, strict=True)]
+        sums, traces = zip(*found, strict=True)
+        return np.stack(sums), np.stack(traces)
+
+    chosen = part.isel(probe=late)
+    difference = at_probes(chosen["gradient_sketch"], part.isel(probe=late)) - chosen["probe_sketch"]
+    sums, traces = xr.apply_ufunc(
+        of_groups,
+        difference.drop_vars(["group", "probe_step"], errors="ignore").chunk({"group": 1, "sketch": -1, "probe": -1}),
+        part["gradient_sketch"].drop_vars(["group", "step"], errors="ignore").chunk({"group": 1, "sketch": -1}),
+        input_core_dims=[["sketch", "probe"], ["sketch", "step"]],
+        output_core_dims=[["weight", "probe"], ["probe"]],
+        dask="parallelized",
+        output_dtypes=[float] * 2,
+        dask_gufunc_kwargs={"output_sizes": {"weight": len(weights)}},
+    )
+    value, error, n_eff = errorbar.ratio_with_error(with_all(sums, part), with_all(traces, part), "probe")
+    shuffled = weights @ _shuffled(part, places, past, epoch)
+    lag = xr.DataArray(edges[:-1] + (np.diff(edges) - 1) / 2, dims="lag")
+    spans = {
+        "noise_autocovariance": (slice(len(bins)), {"lag": lag, "lag_sgd_time": lag * sgd_time_per_step(part)}, 0.0),
+        "noise_spectrum": (slice(len(bins), -1), {"frequency": ("frequency", frequency)}, 1.0),
+        "low_frequency_weight": (-1, {}, 1.0),
+    }
+    found: dict[str, xr.DataArray] = {}
+    for name, (where, coordinates, white) in spans.items():
+        dim = {"weight": next(iter(coordinates), None)}
+        one = [values.isel(weight=where) for values in (value + white, error, n_eff)]
+        one = [values.rename(dim).assign_coords(coordinates) if coordinates else values for values in one]
+        found |= errorbar.named(name, (one[0], one[1], one[2]), *NAMES[name], samples=not coordinates)
+        units, en, zh = NAMES[name]
+        found[f"{name}_shuffled"] = xr.DataArray(
+            shuffled[where] + white,
+            dims=[dim["weight"]] if coordinates else [],
+            attrs={
+                "units": units,
+                "long_name": f"{en}, of shuffled epochs",
+                "long_name_zh": f"打乱采样时的{zh}",
+            },
+        )
+    found["steps_per_epoch"] = xr.DataArray(
+        float(epoch or np.nan) if part.attrs.get("sampling") == "shuffle" else np.nan,
+        attrs={"units": "step", "long_name": "steps per epoch", "long_name_zh": "每轮步数"},
+    )
+    return found
+
+
+def _epoch(run: xr.Dataset) -> float | None:
+    """Steps M of an epoch, or how many it would have; None if not known."""
+    batch, size = run.attrs.get("batch_size"), run.attrs.get("train_size")
+    found = run.attrs.get("steps_per_epoch") or (size // batch if batch and size else None)
+    return float(found) if found and found > 1 else None
+
+
+def _shuffled(part: xr.Dataset, places: np.ndarray, past: np.ndarray, epoch: float | None) -> np.ndarray:
+    """A(h) of the probes at hand if batches are shuffled anew in every epoch; NaN if its length is not known."""
+    if not epoch:
+        return np.full(len(past), np.nan)
+    batch, size = part.attrs.get("batch_size"), part.attrs.get("train_size")
+    batches = size / batch if batch and size else epoch
+    number = part["epoch"].values if "epoch" in part else np.array([-1])
+    if np.all(number >= 0):
+        together = np.array([np.mean(number[places] == number[places - lag]) for lag in past])
+    else:
+        together = np.maximum(1 - past / epoch, 0.0)
+    return -together / (batches - 1)
+
+
+def _tails(part: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Kurtosis and tail indices of each group's coordinates, and of those of a normal twin."""
+    count = part.sizes["probe"]
+    if count < tails.LEAST:
+        return {}
+    chosen = part.isel(probe=np.unique(np.linspace(0, count - 1, min(count, _PROBES)).round().astype(int)))
+    difference = at_probes(chosen["gradient_sketch"], chosen) - chosen["probe_sketch"]
+    value, error, normal = xr.apply_ufunc(
+        _of_groups,
+        difference.drop_vars(["group", "probe_step"], errors="ignore").chunk({"group": -1, "sketch": -1, "probe": -1}),
+        input_core_dims=[["group", "sketch", "probe"]],
+        output_core_dims=[["all_groups", "statistic"]] * 3,
+        dask="parallelized",
+        output_dtypes=[float] * 3,
+        dask_gufunc_kwargs={
+            "output_sizes": {"all_groups": 1 + part.sizes["group"], "statistic": len(tails.STATISTICS)}
+        },
+    )
+    value, error, normal = (
+        values.rename(all_groups="group").assign_coords(group=group_names(part)) for values in (value, error, normal)
+    )
+    found: dict[str, xr.DataArray] = {}
+    for index, statistic in enumerate(tails.STATISTICS):
+        name = f"tail_{statistic}"
+        one, deviation, twin = (values.isel(statistic=index) for values in (value, error, normal))
+        if statistic != "kurtosis":
+            one, deviation, twin = 1 / one, deviation / one**2, 1 / twin
+        found |= errorbar.named(name, (one, deviation, one), *NAMES[name], samples=False)
+        units, en, zh = NAMES[name]
+        found[f"{name}_normal"] = twin.assign_attrs(
+            units=units, long_name=f"{en}, of normal noise", long_name_zh=f"高斯对照：{zh}"
+        )
+    return found
+
+
+def _of_groups(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Statistics, errors and those of the twin, (1 + group, statistic) each, all groups' coordinates first.
+
+    For all of them together the statistics of single coordinates are averaged, not the coordinates pooled.
+    """
+    rng = np.random.default_rng(0)
+    samples = samples.astype(np.float64)
+    twins = []
+    for group in samples:
+        times = -(-_TWIN // len(group))
+        parts = [tails.tail_statistics(tails.gaussian_twin(group, rng))[0] for _ in range(times)]
+        twins.append(np.mean(parts, axis=0))
+    live = np.array([np.sum(np.all(group != 0, axis=1)) for group in samples])
+    together = np.average(np.nan_to_num(twins), axis=0, weights=live) if live.any() else np.full(4, np.nan)
+    found = [tails.tail_statistics(group) for group in (np.concatenate(list(samples)), *samples)]
+    values, errors = (np.array(column) for column in zip(*found, strict=True))
+    return values, errors, np.stack([np.where(np.isnan(values[0]), np.nan, together), *twins])
+
+
 def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset) -> list[dict[str, str]]:
-    derived = ("gradient_norm_squared", "signal_to_noise", "simple_noise_scale", "effective_dimension")
+    derived = ("gradient_norm_squared", "signal_to_noise", "simple_noise_scale", "effective_dimension",
+               "low_frequency_weight", "tail_kurtosis", "tail_index")  # fmt: skip
     found = probe_verdicts(run, part, "noise_trace", *(name for name in derived if name in results))
     spoilt = bool(found)
     if "noise_trace" in results:
-        if not float(results["noise_trace_n_eff"].min()) >= 10:
+        if not float(results["noise_trace_n_eff"].min(skipna=False)) >= 10:
             found.append(
                 verdict(
                     "noise_trace",
@@ -267,6 +454,9 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset) -> list[di
         found += _unresolved_signal(results)
         found += _batch_size(run)
         found += _dimension(results)
+        if not spoilt:
+            found += _colour_verdict(run, results)
+            found += _tail_verdict(part, results)
     for name, (en, zh) in _SOURCES.items():
         if f"{name}_ratio" in results and not spoilt:
             found.append(_compare(name, en, zh, results))
@@ -330,6 +520,14 @@ def _batch_size(run: xr.Dataset) -> list[dict[str, str]]:
             "1/(1−B/N).",
             "未记录采样方式或样本总数；若为不放回采样，B_simple 应再乘以 1/(1−B/N)。",
         )
+    elif run.attrs["sampling"] == "shuffle" and run.attrs.get("augmentation", "none") != "none":
+        found = (
+            "caution",
+            "augmented",
+            "1−B/N holds for the noise of the examples, not for that of their augmentation: B_simple is smaller, by 1−B/N "
+            "at most.",
+            "1−B/N 只适用于样本的噪声，不适用于数据增强的噪声：B_simple 偏大，至多差因子 1−B/N。",
+        )
     else:
         return []
     return [verdict("simple_noise_scale", *found)]
@@ -364,6 +562,95 @@ def _dimension(results: xr.Dataset) -> list[dict[str, str]]:
             )
         )
     return found
+
+
+def _colour_verdict(run: xr.Dataset, results: xr.Dataset) -> list[dict[str, str]]:
+    """White, coloured by epochs, coloured otherwise, or not known, over all groups."""
+    name, sampling = "low_frequency_weight", run.attrs.get("sampling")
+    if name not in results:
+        return []
+    value, error = (float(results[f"{name}{end}"].sel(group="all")) for end in ("", "_stderr"))
+    expected = float(results[f"{name}_shuffled"])
+    told = f"S(0)/tr C = {value:.2f} ± {error:.2f}"
+    if not error < abs(1 - np.nan_to_num(expected)) / 3 and not abs(value - 1) > 3 * error:
+        found = (
+            "untrusted",
+            "unresolved",
+            f"Unresolved: {told} does not tell white noise (1) from that of shuffled epochs (0); more probes are needed.",
+            f"未分辨：{told}，无法区分白噪声（1）与打乱采样的噪声（0）；需要更多探针。",
+        )
+    elif abs(value - 1) <= 3 * error and sampling == "shuffle":
+        found = (
+            "caution",
+            "white",
+            f"White as far as gradients tell: {told}. Batches are shuffled, and where the motion relaxes within an epoch "
+            "the gradient hides the colour; augmentation adds noise that has none.",
+            f"就梯度所见为白噪声：{told}。批次是打乱采样的，若运动在一轮内弛豫，梯度会掩盖颜色；数据增强带来的噪声本来无色。",
+        )
+    elif abs(value - 1) <= 3 * error:
+        found = ("ok", "white", f"White: {told} agrees with 1.", f"白噪声：{told}，与 1 一致。")
+    elif value < 1 and sampling != "replacement":
+        whole = np.isnan(expected) or value <= expected + 3 * error
+        found = (
+            "ok" if sampling == "shuffle" else "caution",
+            "coloured-epoch",
+            f"Coloured by epochs: {told}, where shuffled batches give {np.nan_to_num(expected):.2f}"
+            + ("." if whole else " in flat directions; the rest relaxes within an epoch, or is not of examples."),
+            f"轮次着色：{told}，打乱采样的预言为 {np.nan_to_num(expected):.2f}"
+            + ("。" if whole else "（平坦方向）；其余部分在一轮内弛豫，或不来自样本。"),
+        )
+    else:
+        found = (
+            "caution",
+            "coloured",
+            f"Coloured: {told}, which neither independent nor shuffled batches explain.",
+            f"有色：{told}，独立采样与打乱采样都不能解释。",
+        )
+    return [verdict(name, *found)]
+
+
+def _tail_verdict(part: xr.Dataset, results: xr.Dataset) -> list[dict[str, str]]:
+    """Whether the coordinates of all groups have heavier tails than normal ones."""
+    if "tail_kurtosis" not in results:
+        if "gradient_sketch" not in part:
+            return []
+        return [
+            verdict(
+                "tail_index",
+                "untrusted",
+                "unresolved",
+                f"Not measured: tails take at least {tails.LEAST} probes in the segment.",
+                f"未测量：尾部至少需要区间内有 {tails.LEAST} 个探针。",
+            )
+        ]
+    everything = results.sel(group="all")
+    value, error, normal = (float(everything[f"tail_kurtosis{end}"]) for end in ("", "_stderr", "_normal"))
+    index, spread, twin = (float(everything[f"tail_index_short{end}"]) for end in ("", "_stderr", "_normal"))
+    if np.isnan(value):
+        found = (
+            "untrusted",
+            "unresolved",
+            "Not measured: a value is not finite, or no coordinate of the noise is ever other than 0.",
+            "未测量：有非有限值，或噪声坐标全为 0。",
+        )
+    elif value - normal > 3 * error or twin - index > 3 * spread:
+        found = (
+            "caution",
+            "heavier-than-normal",
+            f"Heavier tails than normal noise: kurtosis {value:.2f} ± {error:.2f} beside {normal:.2f}. The tail indices "
+            "are exponents only if they agree with each other.",
+            f"尾部比高斯噪声重：峰度 {value:.2f} ± {error:.2f}，高斯对照为 {normal:.2f}。各尾指数彼此一致时才是指数。",
+        )
+    else:
+        found = (
+            "ok",
+            "normal",
+            f"Not told from normal noise: kurtosis {value:.2f} ± {error:.2f} beside {normal:.2f}; sketch coordinates are "
+            "sums of parameters, and look more normal than these.",
+            f"与高斯噪声无法区分：峰度 {value:.2f} ± {error:.2f}，高斯对照为 {normal:.2f}；"
+            "草图坐标是多个参数之和，比单个参数更接近高斯。",
+        )
+    return [verdict("tail_index", *found)]
 
 
 def _compare(name: str, en: str, zh: str, results: xr.Dataset) -> dict[str, str]:
