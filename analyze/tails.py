@@ -6,10 +6,10 @@ Of n independent draws x of one coordinate, whose mean is 0 by symmetry,
     Hill          1/α = mean of ln(|x|/u) over the tenth beyond u   (Hill 1975)
     tail index    1/α̂ = (⟨ln|Y|⟩ − ⟨ln|x|⟩)/ln K₁,  Y sums of K₁    (Mohammadi, Mohammadpour & Ogata 2015)
 
-Each is taken coordinate by coordinate and then averaged over these, kurtosis as it is and α as 1/α. No coordinate's scale
+Each is taken coordinate by coordinate and then averaged over these, kurtosis as it is and α as 1/α. No scale of one
 has a part in it: over pooled coordinates α̂ measures how unlike the scales are, and how they lie in memory (physics.md
 1.11: 1.10 of normal noise with log-normal scales, 2.01 of the same sorted by scale). Hill's and α̂ are indices only of
-tails that are power laws: α̂ of light but not normal ones is below 2 and rises with K₁, and Hill's of normal ones is some
+tails that are power laws: α̂ of light but not normal ones is below 2 and rises with K₁, and Hill's of normal ones is a
 number that rises with n. Both mean nothing but beside what `gaussian_twin` gives. Errors come from the draws, which
 coordinates share, and never from the number of coordinates.
 """

@@ -93,6 +93,16 @@ def noise(sources: Sequence[Source], state: ViewState) -> list[Figure]:
                   Text("Batch size at which noise equals signal", "噪声与信号相等的批量大小"), log_y=True),
         _by_group(sources, ["effective_dimension"], state, "noise-dimension",
                   Text("Directions of the noise by group", "各层组噪声的有效维数"), log_y=True),
+        _over_lag(sources, ["noise_autocovariance", "noise_autocovariance_shuffled"], state, "noise-colour",
+                  Text("Colour: autocovariance of the noise", "颜色：噪声的自协方差"), level=(0.0, "0")),
+        _by_group(sources, ["low_frequency_weight"], state, "noise-low-frequency",
+                  Text("Low-frequency weight: 1 if white, 0 if shuffled", "低频权重：白噪声为 1，打乱采样为 0"),
+                  level=(1.0, "1")),
+        _by_group(sources, ["tail_kurtosis", "tail_kurtosis_normal"], state, "noise-kurtosis",
+                  Text("Kurtosis beside normal noise", "峰度与高斯对照")),
+        _by_group(sources, ["tail_index", "tail_index_normal", "tail_index_short", "tail_index_short_normal"], state,
+                  "noise-tails", Text("Tail index beside normal noise", "尾指数与高斯对照"),
+                  Text("tail index", "尾指数")),
     )  # fmt: skip
 
 

@@ -40,6 +40,13 @@ NUMBERS = {
         "signal_to_noise",
         "simple_noise_scale",
         "effective_dimension",
+        "low_frequency_weight",
+        "tail_kurtosis",
+        "tail_kurtosis_normal",
+        "tail_hill",
+        "tail_hill_normal",
+        "tail_index",
+        "tail_index_normal",
     ),
     "diffusion": (
         "diffusion_coefficient",

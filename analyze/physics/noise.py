@@ -25,32 +25,34 @@ in a group of P parameters and k sketch coordinates, and w = 0 where the sketch 
 is spread evenly over the parameters, of which sums of few parameters do not tell; if it is not, 1/d_eff is wrong by
 the difference, at most 1/P_active. Over all groups the sketches are put side by side: they share the batch, and so the
 noise. The error has two parts, of the probes and of the signs of the sketch, found from the influence of every
-coordinate at every probe; it is too large where the noise is equally strong in all of its directions (up to three times
-was measured). Where 1/d_eff is not known to differ from 0, d_eff is only known from below.
+coordinate at every probe; it is too large, up to three times in tests, where the noise is equally strong in all
+directions. Where 1/d_eff is not known to differ from 0, d_eff is only known from below.
 
 The colour is that of g−g′ against the gradients of the steps before, through the sketch. Nothing before step s knows of
 noise that is drawn anew there, so that with T = tr C
 
-    A(h) = ⟨(g_s − g′_s)·g_{s−h}⟩/T = 0 of white noise                              at every lag, of any loss and optimizer
+    A(h) = ⟨(g_s − g′_s)·g_{s−h}⟩/T = 0 of white noise                           at every lag, of any loss and optimizer
     A(h) = −(M−h)/(M(N/B−1)) for h < M,   0 beyond                                  of epochs of M shuffled batches
     S(ω)/T = 1 + 2 Σ_{h<M} A(h) cos ωh                                              1 if white; S(0) ≈ 0 if shuffled
 
 (physics.md 1.6, where N/B = M; of the probes at hand the part that has s−h in the epoch of s stands for (M−h)/M where
 epochs were recorded, or probes that always fall on the same place in an epoch would be read wrongly). Later gradients
 hold the response to the noise, and are left alone. The second line is that of flat directions: where the motion relaxes
-within an epoch, λ above 3(1−μ)/(η(M+1)), ∇L follows the noise of the epoch and cancels in g what S lacks at ω → 0, so
+within an epoch, λ above 3(1−μ)/(η(M+1)), ∇L follows the noise of the epoch and hides in g what S lacks at ω → 0, so
 that S(0)/T comes out between 0 and 1. A value that differs from 1 is evidence against white noise; a value near 1 under
 shuffled epochs is no evidence for it. A mean gradient far above the noise widens the error.
 
-The tails are those of x, coordinate by coordinate over the probes: kurtosis, Hill's estimate and the tail index α̂, beside
+The tails are those of x, coordinate by coordinate over the probes: kurtosis, Hill's estimate and tail index α̂, beside
 those of a normal twin with the same variances (`tails`). Since g−g′ has a symmetric law, nothing is to be centred; its
 excess kurtosis is half that of g. Coordinates are those of the sketch, sums of P/k parameters with random signs, which
 look more normal than single parameters do: what is found is there, what is not found may have been averaged away. No
 channel of the recording keeps the draws of single parameters, but that sketches of groups of at most k are exact.
 
 Where images are augmented the noise has a second part that no order of batches cancels: f of C and A(h) of shuffled
-epochs hold for the part of the examples only. B_simple lies between B/SNR and the value given, and S(0)/T between 0 and 1.
+epochs hold for the part of the examples only. B_simple lies between B/SNR and the value given, S(0)/T between 0 and 1.
 """
+
+from itertools import pairwise
 
 import numpy as np
 import xarray as xr
@@ -84,8 +86,8 @@ FORMULA = (
 )
 EXPLANATION = (
     "How strong the noise of the mini-batch gradient is beside its mean, at which batch size the two would be equal "
-    "(B_simple), how many directions the noise fills, whether successive steps share it (colour), and whether its tails "
-    "are heavier than those of normal noise. "
+    "(B_simple), how many directions the noise fills, whether successive steps share it (colour), and whether its "
+    "tails are heavier than those of normal noise. "
     "Do not read B_simple where the gradient's mean is not resolved, nor d_eff above its lower bound, nor a tail index "
     "but beside that of its normal twin: the verdicts say so."
 )
@@ -151,7 +153,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         also `_over_time` (group, window); `noise_trace_chunks` and `noise_trace_samples` likewise where recorded, and
         the `_ratio` of each to that of the probes; `effective_dimension`. `simple_noise_scale` and
         `effective_dimension` have the ends `_low` and `_high` of their 95 % intervals, NaN where there is none.
-        `noise_autocovariance` (group, lag), means over about equal factors of lags, `noise_spectrum` (group, frequency),
+        `noise_autocovariance` (group, lag), means over factors of lags, `noise_spectrum` (group, frequency),
         in cycles per step, and `low_frequency_weight` (group,), each with what shuffled epochs would make of it in
         `_shuffled`; `tail_kurtosis`, `tail_hill`, `tail_index` and `tail_index_short` (group,), each with `_normal`.
 
@@ -302,7 +304,7 @@ def _colour(part: xr.Dataset) -> dict[str, xr.DataArray]:
     late = late[np.unique(np.linspace(0, len(late) - 1, min(len(late), _COLOUR_PROBES)).round().astype(int))]
     past, places = np.arange(1, reach + 1), places[late]
     edges = np.append(series.log_lags(reach, 8), reach + 1)
-    bins = np.stack([(past >= low) & (past < high) for low, high in zip(edges[:-1], edges[1:], strict=True)])
+    bins = np.stack([(past >= low) & (past < high) for low, high in pairwise(edges)])
     frequency = np.geomspace(1 / (2 * reach), 0.5, _FREQUENCIES) if reach > 1 else np.array([0.5])
     weights = np.concatenate(
         [
@@ -524,8 +526,8 @@ def _batch_size(run: xr.Dataset) -> list[dict[str, str]]:
         found = (
             "caution",
             "augmented",
-            "1−B/N holds for the noise of the examples, not for that of their augmentation: B_simple is smaller, by 1−B/N "
-            "at most.",
+            "1−B/N holds for the noise of the examples, not for that of their augmentation: B_simple is smaller, by "
+            "1−B/N at most.",
             "1−B/N 只适用于样本的噪声，不适用于数据增强的噪声：B_simple 偏大，至多差因子 1−B/N。",
         )
     else:
@@ -576,15 +578,15 @@ def _colour_verdict(run: xr.Dataset, results: xr.Dataset) -> list[dict[str, str]
         found = (
             "untrusted",
             "unresolved",
-            f"Unresolved: {told} does not tell white noise (1) from that of shuffled epochs (0); more probes are needed.",
+            f"Unresolved: {told} does not tell white noise (1) from that of shuffled epochs (0); it takes more probes.",
             f"未分辨：{told}，无法区分白噪声（1）与打乱采样的噪声（0）；需要更多探针。",
         )
     elif abs(value - 1) <= 3 * error and sampling == "shuffle":
         found = (
             "caution",
             "white",
-            f"White as far as gradients tell: {told}. Batches are shuffled, and where the motion relaxes within an epoch "
-            "the gradient hides the colour; augmentation adds noise that has none.",
+            f"White as far as gradients tell: {told}. Batches are shuffled, and where the motion relaxes within an "
+            "epoch the gradient hides the colour; augmentation adds noise that has none.",
             f"就梯度所见为白噪声：{told}。批次是打乱采样的，若运动在一轮内弛豫，梯度会掩盖颜色；数据增强带来的噪声本来无色。",
         )
     elif abs(value - 1) <= 3 * error:
@@ -637,16 +639,16 @@ def _tail_verdict(part: xr.Dataset, results: xr.Dataset) -> list[dict[str, str]]
         found = (
             "caution",
             "heavier-than-normal",
-            f"Heavier tails than normal noise: kurtosis {value:.2f} ± {error:.2f} beside {normal:.2f}. The tail indices "
-            "are exponents only if they agree with each other.",
+            f"Heavier tails than normal noise: kurtosis {value:.2f} ± {error:.2f} beside {normal:.2f}. The tail "
+            "indices are exponents only if they agree with each other.",
             f"尾部比高斯噪声重：峰度 {value:.2f} ± {error:.2f}，高斯对照为 {normal:.2f}。各尾指数彼此一致时才是指数。",
         )
     else:
         found = (
             "ok",
             "normal",
-            f"Not told from normal noise: kurtosis {value:.2f} ± {error:.2f} beside {normal:.2f}; sketch coordinates are "
-            "sums of parameters, and look more normal than these.",
+            f"Not told from normal noise: kurtosis {value:.2f} ± {error:.2f} beside {normal:.2f}; sketch coordinates "
+            "are sums of parameters, and look more normal than these.",
             f"与高斯噪声无法区分：峰度 {value:.2f} ± {error:.2f}，高斯对照为 {normal:.2f}；"
             "草图坐标是多个参数之和，比单个参数更接近高斯。",
         )

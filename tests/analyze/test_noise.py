@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thermodl.analyze import AnalysisSettings
+from thermodl.analyze import AnalysisSettings, tails
 from thermodl.analyze.physics import noise
+from thermodl.analyze.quantities import group_sum
 from thermodl.analyze.series import inverse_dimension
 
 BATCH, REPLICATES, STEPS = 125, 1000, 64
@@ -247,3 +248,90 @@ def test_what_is_not_resolved_is_said() -> None:
     assert {("simple_noise_scale", "unresolved"), ("effective_dimension", "lower-bound")} <= codes
     assert results["simple_noise_scale_high"].isnull().all()
     assert float(results["effective_dimension"].max()) <= 12 * 8
+
+
+def test_a_lost_layer_spoils_its_groups_alone() -> None:
+    """NaN in one layer is NaN in its group and in `all`; 0·NaN is not added to the others."""
+    run = noisy_run(np.random.default_rng(10), np.ones(4), 8, groups=3)
+    values = xr.DataArray(np.arange(6.0).reshape(3, 2), dims=("layer", "step"))
+    values[1, 0] = np.nan
+    for data in (values, values.chunk({"layer": 1})):
+        found = group_sum(data, run).values
+        np.testing.assert_array_equal(found, [[np.nan, 9], [0, 1], [np.nan, 3], [4, 5]])
+
+
+def test_colour_of_shuffled_and_of_independent_batches() -> None:
+    """S(0)/tr C is 1 of independent batches and 0 of shuffled epochs, with −1/(M−1) per lag within one."""
+    rng, batches, steps = np.random.default_rng(11), 16, 1600
+    run = noisy_run(rng, np.ones(32), steps, train_size=batches * EXAMPLES, steps_per_epoch=batches)
+    white = measured(run).sel(group="all")
+    assert abs(float(white["low_frequency_weight"]) - 1) < 3 * float(white["low_frequency_weight_stderr"])
+    assert ("low_frequency_weight", "white") in codes_of(white)
+    # The noise of an epoch's batches adds up to 0; the probe's does not take part.
+    noises = rng.standard_normal((steps // batches, batches, 32))
+    noises = (noises - noises.mean(1, keepdims=True)) * np.sqrt(batches / (batches - 1))
+    g, other = noises.reshape(steps, 32).T, rng.standard_normal((32, steps))
+    shuffled = run.assign(
+        gradient_sketch=(("group", "sketch", "step"), g[None]),
+        probe_sketch=(("group", "sketch", "probe"), other[None]),
+        epoch=("step", np.arange(steps) // batches),
+    ).assign_attrs(sampling="shuffle")
+    results = measured(shuffled).sel(group="all")
+    value, error = float(results["low_frequency_weight"]), float(results["low_frequency_weight_stderr"])
+    assert abs(value) < 3 * error < 0.3
+    assert float(results["low_frequency_weight_shuffled"]) == pytest.approx(0, abs=0.02)
+    gap = abs(results["noise_autocovariance"] - results["noise_autocovariance_shuffled"])
+    assert bool((gap < 4 * results["noise_autocovariance_stderr"]).all())
+    assert ("low_frequency_weight", "coloured-epoch") in codes_of(results)
+
+
+def test_must_pass_17_tail_index_traps() -> None:
+    """(17) α̂ of pooled normal coordinates with log-normal scales is near 1; coordinate by coordinate it is 2."""
+    rng = np.random.default_rng(12)
+    scale = np.exp(2 * rng.standard_normal((256, 1)))
+    normal = scale * rng.standard_normal((256, 1024))
+    pooled = rng.permutation(normal[:, :40].ravel())[:10000]
+    sums = pooled.reshape(100, 100).sum(1)
+    naive = np.log(100) / (np.log(abs(sums)).mean() - np.log(abs(pooled)).mean())
+    assert naive < 1.4
+    value, error = tails.tail_statistics(normal)
+    twin, _ = tails.tail_statistics(tails.gaussian_twin(normal, rng))
+    assert np.all(abs(value - twin) < 4 * error)
+    assert 1 / value[2] == pytest.approx(2, abs=0.1)
+    cauchy, error = tails.tail_statistics(scale * rng.standard_cauchy((256, 1024)))
+    assert np.all(abs(cauchy[2:] - 1) < 4 * error[2:])
+    # Light but not normal: below 2, and rising with the length of the sums.
+    light, _ = tails.tail_statistics(scale * rng.laplace(size=(256, 1024)))
+    assert 1 / light[3] < 1 / light[2] < 1.97
+
+
+def test_must_pass_7_finite_population_correction() -> None:
+    """(7) Of B of N without replacement tr C = (S²/B)(1−B/N), 0 at B = N, and not S²/B."""
+    rng, examples = np.random.default_rng(13), 40
+    gradients = rng.standard_normal((examples, 3))
+    spread = gradients.var(0, ddof=1).sum()
+    for batch in (10, 40):
+        drawn = np.array([gradients[rng.permutation(examples)[:batch]] for _ in range(4000)])
+        found = drawn.mean(1).var(0, ddof=1).sum()
+        assert found == pytest.approx(spread / batch * (1 - batch / examples), rel=0.06, abs=1e-12)
+        chunks = drawn.reshape(4000, 5, -1, 3).mean(2)
+        traces = np.sum((chunks - chunks.mean(1, keepdims=True)) ** 2, axis=(1, 2)) / 4 / 5
+        run = noisy_run(rng, np.ones(3), 64, batch_size=batch, train_size=examples, sampling="shuffle")
+        run["chunk_noise_trace"] = ("layer", "step"), np.resize(traces.mean(), (1, 64))
+        assert float(measured(run)["noise_trace_chunks"].sel(group="all")) == pytest.approx(found, rel=0.06, abs=1e-12)
+
+
+def test_must_pass_8_sketch_is_taken_off_the_trace_of_the_square() -> None:
+    """(8) tr C² through a sketch is tr C²(1+1/k) + (tr C)²/k: 1/d_eff raw is several times 1/d_eff."""
+    run = noisy_run(np.random.default_rng(14), np.ones(256), 1000, parameters=1024, sketch=64)
+    x = (run["gradient_sketch"].values[0, :, :1000] - run["probe_sketch"].values[0]) / np.sqrt(2)
+    raw = np.sum(np.cov(x) ** 2) / np.trace(np.cov(x)) ** 2
+    results = measured(run).sel(group="all")
+    assert raw * 256 > 4
+    assert results["effective_dimension_low"] < 256
+    assert not results["effective_dimension_high"] < 256
+
+
+def codes_of(results: xr.Dataset) -> set[tuple[str, str]]:
+    """Quantities and codes of the verdicts."""
+    return {(one["quantity"], one["code"]) for one in results.attrs["verdicts"]}
