@@ -34,6 +34,13 @@ def window_means(data: xr.DataArray, dim: str, bounds: Sequence[tuple[int, int]]
     return _apply_windows(partial(series.mean_and_error, memory=memory), [data], dim, bounds)
 
 
+def window_ratios(
+    numerator: xr.DataArray, denominator: xr.DataArray, dim: str, bounds: Sequence[tuple[int, int]]
+) -> Estimate:
+    """Ratios of means over windows, along a new last dimension `window`; lazy."""
+    return _apply_windows(series.ratio_and_error, [*xr.broadcast(numerator, denominator)], dim, bounds)
+
+
 def window_telescoping_ratios(
     left: xr.DataArray, right: xr.DataArray, dim: str, bounds: Sequence[tuple[int, int]]
 ) -> Estimate:

@@ -117,13 +117,35 @@ def group_names(run: xr.Dataset) -> list[str]:
 
 
 def group_sum(data: xr.DataArray, run: xr.Dataset) -> xr.DataArray:
-    """Sum over the layers of each group, and over all: `layer` becomes `group`."""
+    """Sum over the layers of each group, and over all: `layer` becomes `group`.
+
+    A value that is not finite spoils the groups that hold its layer, and no others.
+    """
     names = group_names(run)
-    belongs = run["layer_group"].values[:, None] == np.array(names)[None, :]
-    belongs[:, 0] = True
-    weights = xr.DataArray(belongs.astype(float), dims=("layer", "group"), coords={"group": names})
-    data = data.drop_vars([name for name in data.coords if name not in data.dims], errors="ignore")
-    return xr.dot(data.drop_vars("layer", errors="ignore"), weights, dim="layer").transpose("group", ...)
+    weights = (run["layer_group"].values[:, None] == np.array(names)[None, :]).astype(float)
+    weights[:, 0] = 1.0
+
+    def add(values: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", over="ignore"):
+            sums = values @ weights
+            # In a product of matrices 0·NaN is NaN, and spoils every group.
+            spoilt = ~np.isfinite(sums[..., 0])
+            if spoilt.any():
+                lost = ~np.isfinite(values[spoilt])
+                sums[spoilt] = np.where(lost @ weights > 0, np.nan, np.where(lost, 0.0, values[spoilt]) @ weights)
+        return sums
+
+    data = data.drop_vars([name for name in data.coords if name == "layer" or name not in data.dims])
+    sums = xr.apply_ufunc(
+        add,
+        data if data.chunks is None else data.chunk({"layer": -1}),
+        input_core_dims=[["layer"]],
+        output_core_dims=[["group"]],
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"group": len(names)}},
+    )
+    return sums.assign_coords(group=names).transpose("group", ...)
 
 
 def with_all(data: xr.DataArray, run: xr.Dataset) -> xr.DataArray:

@@ -488,3 +488,105 @@ def effective_dimension(increments: Floats, widths: list[int], exact: list[bool]
     # More dimensions than samples times coordinates cannot be told apart from none.
     smallest = trace**2 / (samples * increments.shape[1])
     return float(max(trace**2 / max(squares - own, smallest), 1.0))
+
+
+def products_with_past(
+    differences: Floats, gradients: Floats, places: NDArray[np.int64], weights: Floats
+) -> tuple[Floats, Floats]:
+    """Weighted sums over lags of x(s)·g(s−h), and ½‖x(s)‖², each at its own place s in a series g.
+
+    Args:
+        differences: x of shape (coordinate, n). gradients: (coordinate, N).
+        places: (n,) of each x in the series, at least H. weights: (F, H) at the lags h = 1 … H.
+
+    Returns:
+        (F, n) and (n,).
+    """
+    reach = weights.shape[1]
+    # Lags grow as time goes back.
+    weights = np.ascontiguousarray(weights[:, ::-1].T, dtype=np.float64)
+    sums = np.empty((weights.shape[1], len(places)))
+    for column, (place, x) in enumerate(zip(places, np.asarray(differences.T, dtype=np.float64), strict=True)):
+        sums[:, column] = (x @ gradients[:, place - reach : place]) @ weights
+    return sums, np.sum(np.asarray(differences, dtype=np.float64) ** 2, axis=0) / 2
+
+
+@np.errstate(invalid="ignore", divide="ignore", over="ignore")
+def inverse_dimension(samples: Floats, sizes: Floats) -> tuple[Floats, Floats, Floats]:
+    """1/d_eff = tr C²/(tr C)² of independent samples with mean 0, seen through sketches, of all groups and of each.
+
+    Over pairs of different samples U₁ and U₂ are the means of ‖x_i‖²‖x_j‖² and (x_i·x_j)². A sketch with
+    w = 1/k − 1/P makes of a = (tr C)² and b = tr C² on average U₁ = a + 2wb and U₂ = (1+w)b + wa; this is solved for
+    b/a. For all groups together each has its own a and b, and between two groups the sketches add nothing.
+
+    The error is that of the samples, which may be correlated in size, and that of the sketch's coordinates, each from
+    the first-order influence of every coordinate in every sample, and in squares; what single cells scatter by is in
+    both, and counts once (Owen 2007). What belongs to single pairs counts twice, which the few samples and the skewness
+    of such products make up for: without it 40 samples cover 91 % instead of 94 %.
+
+    Args:
+        samples: (group, coordinate, N). sizes: (group,) parameters P of each.
+
+    Returns:
+        1/d_eff, its error and the number of effective samples, each (1 + group,) with that of all groups first; NaN
+        where there is no noise, and errors NaN for fewer than four samples.
+    """
+    width, n = samples.shape[1:]
+    x = np.asarray(samples, dtype=np.float64).transpose(0, 2, 1)
+    own = np.where(sizes > width, 1 / width - 1 / np.maximum(sizes, 1), 0.0)
+    found = [
+        _inverse_dimension(part, weight) for part, weight in [(x, own), *zip(x[:, None], own[:, None], strict=True)]
+    ]
+    value, error, n_eff = (np.array(column) for column in zip(*found, strict=True))
+    return value, np.where(n < 4, np.nan, error), n_eff
+
+
+def _inverse_dimension(x: Floats, own: Floats) -> tuple[float, float, float]:
+    """1/d_eff of groups together, its error and effective samples; x (group, N, coordinate), own: w of each group."""
+    n, width = x.shape[1:]
+    if n < 2:
+        return np.nan, np.nan, n
+    # b = (U₂ − wU₁)/e and a = U₁ − 2w(U₂ − wU₁)/e, with e = 1 + w − 2w².
+    both = 1 + own - 2 * own**2
+    squares = np.sum(x**2, axis=2)
+    gram, cells = np.zeros((n, n)), np.zeros((2, *x.shape))
+    top, bottom = np.zeros((n, n)), np.zeros((n, n))
+    for index, (part, w) in enumerate(zip(x, own, strict=True)):
+        inner = part @ part.T
+        np.fill_diagonal(inner, 0.0)
+        gram += inner
+        # Exact sketches add nothing of their own.
+        if w:
+            others = np.sum(squares[index]) - squares[index]
+            extra = (inner**2 - w * np.outer(squares[index], squares[index])) / both[index]
+            of_cells = part * (inner @ part - w * others[:, None] * part) / both[index]
+            top += extra - inner**2
+            bottom -= 2 * w * extra
+            cells[0, index] = of_cells - part * (inner @ part)
+            cells[1, index] = -2 * w * of_cells
+    total = squares.sum(0)
+    top += gram**2
+    bottom += np.outer(total, total)
+    np.fill_diagonal(top, 0.0)
+    np.fill_diagonal(bottom, 0.0)
+    inverse = np.sum(top) / np.sum(bottom)
+    mean = np.sum(bottom) / (n * (n - 1))
+    cells[0] += x * (gram @ x)
+    cells[1] += x**2 * (np.sum(total) - total)[:, None]
+    cells *= 2 / ((n - 1) * mean)
+    cells[0] -= inverse * cells[1]
+    # As many times as there are samples, so that a mean over them is the deviation.
+    rows, of_bottom = cells.sum((1, 3))
+    _, error, n_eff = mean_and_error(rows)
+    shared = np.mean(rows * (of_bottom - of_bottom.mean())) / n
+    variance = error**2
+    sketched = cells[0, own > 0]
+    columns = cells[:, own > 0].mean(2)
+    columns -= columns.mean(2, keepdims=True)
+    rescaled = width / max(width - 1, 1)
+    of_sketch = np.sum(columns[0] ** 2) * rescaled
+    variance += max(of_sketch - np.sum(sketched**2) / n**2, 0.0)
+    # To second order a ratio is low by what its fluctuation shares with that of its denominator.
+    inverse += shared + np.sum(columns[0] * columns[1]) * rescaled
+    error = widen_for_skewness(np.array(inverse), np.sqrt(np.array(variance)))
+    return float(inverse), float(error), float(n_eff)

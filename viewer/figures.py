@@ -29,6 +29,7 @@ _GROUP = Text("group of layers", "层组")
 ALL = Text("all layers", "全部层")
 _TEMPERATURE = Text("temperature", "温度")
 _POWER = Text("power", "功率")
+_SQUARED_GRADIENT = Text("squared gradient", "梯度平方")
 _ONE_EPOCH = Text("one epoch", "一轮")
 _AGREE = Text("the two agree: 1", "二者一致：1")
 _LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
@@ -75,6 +76,33 @@ def dissipation(sources: Sequence[Source], state: ViewState) -> list[Figure]:
                    Text("Descent and noise power", "下降功率与噪声功率"), _POWER),
         _by_group(sources, [*seed, *powers], state, "dissipation-group",
                   Text("Powers by group", "各层组的功率"), _POWER),
+    )  # fmt: skip
+
+
+def noise(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """The noise beside the signal over time and by group, the batch size at which they are equal, and directions."""
+    traces = ["noise_trace", "noise_trace_chunks", "noise_trace_samples"]
+    return _all(
+        _over_time(sources, [*traces, "gradient_norm_squared"], state, "noise-time",
+                   Text("Noise and signal over time", "噪声与信号随时间的变化"), _SQUARED_GRADIENT),
+        _over_time(sources, ["signal_to_noise"], state, "noise-signal",
+                   Text("Signal to noise over time", "信噪比随时间的变化")),
+        _by_group(sources, traces, state, "noise-group", Text("tr C by group", "各层组的 tr C"),
+                  _SQUARED_GRADIENT, log_y=True),
+        _by_group(sources, ["simple_noise_scale"], state, "noise-scale",
+                  Text("Batch size at which noise equals signal", "噪声与信号相等的批量大小"), log_y=True),
+        _by_group(sources, ["effective_dimension"], state, "noise-dimension",
+                  Text("Directions of the noise by group", "各层组噪声的有效维数"), log_y=True),
+        _over_lag(sources, ["noise_autocovariance", "noise_autocovariance_shuffled"], state, "noise-colour",
+                  Text("Colour: autocovariance of the noise", "颜色：噪声的自协方差"), level=(0.0, "0")),
+        _by_group(sources, ["low_frequency_weight"], state, "noise-low-frequency",
+                  Text("Low-frequency weight: 1 if white, 0 if shuffled", "低频权重：白噪声为 1，打乱采样为 0"),
+                  level=(1.0, "1")),
+        _by_group(sources, ["tail_kurtosis", "tail_kurtosis_normal"], state, "noise-kurtosis",
+                  Text("Kurtosis beside normal noise", "峰度与高斯对照")),
+        _by_group(sources, ["tail_index", "tail_index_normal", "tail_index_short", "tail_index_short_normal"], state,
+                  "noise-tails", Text("Tail index beside normal noise", "尾指数与高斯对照"),
+                  Text("tail index", "尾指数")),
     )  # fmt: skip
 
 
@@ -126,6 +154,7 @@ def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
 ANALYSES: dict[str, Callable[[Sequence[Source], ViewState], list[Figure]]] = {
     "temperature": temperature,
     "dissipation": dissipation,
+    "noise": noise,
     "diffusion": diffusion,
     "correlation": correlation,
     "stationarity": stationarity,

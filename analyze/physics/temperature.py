@@ -240,7 +240,7 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: dict[str, xr.DataArray
                 "Nesterov 动量没有定义动能温度：它随频率变化。",
             )
         )
-    if "temperature_noise_n_eff" in results and not float(results["temperature_noise_n_eff"].min()) >= 10:
+    if "temperature_noise_n_eff" in results and not float(results["temperature_noise_n_eff"].min(skipna=False)) >= 10:
         found.append(
             verdict(
                 "temperature_noise",

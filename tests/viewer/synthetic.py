@@ -20,6 +20,7 @@ CREATED = "2026-11-24T04:00:00+00:00"
 TITLES = {
     "temperature": ("Temperature", "有效温度"),
     "dissipation": ("Dissipation", "耗散率"),
+    "noise": ("Gradient noise", "梯度噪声"),
     "diffusion": ("Diffusion", "扩散"),
     "correlation": ("Correlation", "自相关"),
     "stationarity": ("Stationarity", "平稳性"),
@@ -27,6 +28,7 @@ TITLES = {
 FORMULAS = {
     "temperature": r"T_\mathrm{noise} = \frac{\eta\,\mathrm{tr}\,C}{2 N (1-\mu)}",
     "dissipation": r"\dot W = \eta\,\lVert g\rVert^2",
+    "noise": r"\mathrm{tr}\,C = \tfrac12\langle\lVert g-g'\rVert^2\rangle",
     "diffusion": r"\Delta(\tau) = \langle \lVert\theta_{t+\tau}-\theta_t\rVert^2\rangle / N",
     "correlation": r"\tau_\mathrm{int} = \tfrac12 + \sum_{k\ge 1}\rho(k)",
     "stationarity": r"\langle\theta\cdot g\rangle = \tfrac{\eta}{2}\tfrac{1+\mu}{1-\mu}\langle\lVert g\rVert^2\rangle",
@@ -110,10 +112,11 @@ def _set_attribute(folder: Path, name: str, value: float) -> None:
 
 
 def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, name: str = "default") -> Path:
-    """Write the five analyses of a run, under a settings name."""
+    """Write the six analyses of a run, under a settings name."""
     recorded = read_attributes(folder)
     rng = np.random.default_rng(seed)
-    makers = {"temperature": _temperature, "dissipation": _dissipation, "diffusion": _diffusion,
+    makers = {"temperature": _temperature, "dissipation": _dissipation, "noise": _noise,
+              "diffusion": _diffusion,
               "correlation": _correlation, "stationarity": _stationarity}  # fmt: skip
     for analysis, make in makers.items():
         data = make(rng, 156.0 if sampling == "shuffle" else np.nan) if analysis == "diffusion" else make(rng)
@@ -232,6 +235,22 @@ def _dissipation(rng) -> xr.Dataset:
         variables |= _with_time(rng, name, level, "loss step-1", en, zh, 3.0)
     ones = np.ones(len(ALL_GROUPS))
     variables["descent_fraction"] = _variable(("group",), 0.4 * ones, "1", "descent fraction", "下降占比", 0.02 * ones)
+    return _dataset(variables, _windows())
+
+
+def _noise(rng) -> xr.Dataset:
+    squared, variables = "loss2 parameter-2", {}
+    for name, level, units, en, zh in (
+        ("noise_trace", 0.5, squared, "noise trace tr C", "噪声迹 tr C"),
+        ("gradient_norm_squared", 0.02, squared, "squared mean gradient", "平均梯度的平方"),
+        ("signal_to_noise", 0.04, "1", "signal to noise", "信噪比"),
+        ("simple_noise_scale", 1600.0, "1", "simple noise scale", "简单噪声尺度"),
+    ):
+        variables |= _with_time(rng, name, level, units, en, zh)
+    ones = np.ones(len(ALL_GROUPS))
+    variables["effective_dimension"] = _variable(
+        ("group",), 20 * ones, "1", "directions of the noise", "噪声的有效维数", 2 * ones
+    )
     return _dataset(variables, _windows())
 
 

@@ -1,0 +1,104 @@
+"""Tails of noise: kurtosis, Hill's estimate and the tail index of a stable law, of each coordinate over draws alone.
+
+Of n independent draws x of one coordinate, whose mean is 0 by symmetry,
+
+    kurtosis      ⟨x⁴⟩/⟨x²⟩²                                        3 of normal ones, 3n/(n+2) of n of them
+    Hill          1/α = mean of ln(|x|/u) over the tenth beyond u   (Hill 1975)
+    tail index    1/α̂ = (⟨ln|Y|⟩ − ⟨ln|x|⟩)/ln K₁,  Y sums of K₁    (Mohammadi, Mohammadpour & Ogata 2015)
+
+Each is taken coordinate by coordinate and then averaged over these, kurtosis as it is and α as 1/α. No scale of one
+has a part in it: over pooled coordinates α̂ measures how unlike the scales are, and how they lie in memory (physics.md
+1.11: 1.10 of normal noise with log-normal scales, 2.01 of the same sorted by scale). Hill's and α̂ are indices only of
+tails that are power laws: α̂ of light but not normal ones is below 2 and rises with K₁, and Hill's of normal ones is a
+number that rises with n. Both mean nothing but beside what `gaussian_twin` gives. Errors come from the draws, which
+coordinates share, and never from the number of coordinates.
+"""
+
+import numpy as np
+
+from .series import Floats, mean_and_error
+
+STATISTICS = ("kurtosis", "hill", "index", "index_short")
+"""what `tail_statistics` gives: α̂ once of sums of K₁ = √n draws, once of a quarter as many"""
+LEAST = 64
+"""draws below which there is no tail to speak of"""
+_BEYOND = 0.1
+"""the part of the draws that Hill's estimate takes"""
+_DRIFT_DRAWS, _DRIFT_PARTS = 32, 8
+"""least draws of a part, and most parts, in which a twin has a scale of its own"""
+
+
+def tail_statistics(samples: Floats) -> tuple[Floats, Floats]:
+    """The mean over coordinates of the kurtosis and of the three 1/α, with errors.
+
+    Coordinates that are ever 0 have no logarithm, and are left out.
+
+    Args:
+        samples: (coordinate, n), draws independent of each other.
+
+    Returns:
+        Values and errors in the order of `STATISTICS`, (4,) each; NaN for fewer than `LEAST` draws, without any
+        coordinate, or where a value is not finite.
+    """
+    n = samples.shape[1]
+    x = np.abs(samples[np.all(samples != 0, axis=1)])
+    if n < LEAST or not len(x) or not np.isfinite(x).all():
+        return np.full(4, np.nan), np.full(4, np.nan)
+    # Where numbers are tiny their fourth powers are 0.
+    signed = samples[np.all(samples != 0, axis=1)] / x.max(axis=1, keepdims=True)
+    x = np.abs(signed)
+    longest = int(np.sqrt(n))
+    found = [_kurtosis(x), _hill(x), _stable(signed, longest), _stable(signed, max(2, longest // 4))]
+    value, error = zip(*found, strict=True)
+    return np.array(value), np.array(error)
+
+
+def gaussian_twin(samples: Floats, rng: np.random.Generator) -> Floats:
+    """Normal draws with the variance of each coordinate, and with the common drift of these over the draws.
+
+    The drift is that of the mean square of all coordinates, each over its own, in at most eight parts of at least 32
+    draws; what parts differ by because draws are few is taken off, or the twin would have fatter tails than it should.
+
+    Args:
+        samples: (coordinate, n).
+    """
+    count, n = samples.shape
+    square = np.mean(samples**2, axis=1, keepdims=True)
+    live = square[:, 0] > 0
+    if not live.any():
+        return np.zeros_like(samples) * square
+    size = np.mean(samples[live] ** 2 / square[live], axis=0)
+    parts = np.array_split(size, int(np.clip(n // _DRIFT_DRAWS, 1, _DRIFT_PARTS)))
+    mean, error, _ = (np.array(column) for column in zip(*(mean_and_error(part) for part in parts), strict=True))
+    spread = np.mean((mean - 1) ** 2)
+    kept = np.sqrt(max(1 - np.mean(error**2) / spread, 0.0)) if len(parts) > 1 and spread > 0 else 0.0
+    drift = np.repeat(1 + kept * (mean - 1), [len(part) for part in parts])
+    return rng.standard_normal((count, n)) * np.sqrt(square * drift)
+
+
+def _kurtosis(x: Floats) -> tuple[float, float]:
+    squares = x**2
+    second = squares.mean(1, keepdims=True)
+    each = np.mean(squares**2, axis=1, keepdims=True) / second**2
+    # What a draw adds to the ratio, to first order, averaged over the coordinates.
+    influence = np.mean(squares**2 / second**2 - 2 * each * squares / second, axis=0)
+    return float(each.mean()), float(mean_and_error(influence)[1])
+
+
+def _hill(x: Floats) -> tuple[float, float]:
+    n = x.shape[1]
+    beyond = int(_BEYOND * n)
+    threshold = np.partition(x, n - beyond - 1, axis=1)[:, n - beyond - 1 : n - beyond]
+    excess = np.where(x > threshold, np.log(x / threshold), 0.0)
+    inverse = excess.sum(1, keepdims=True) / beyond
+    influence = np.mean((excess - inverse * (x > threshold)) * (n / beyond), axis=0)
+    return float(inverse.mean()), float(mean_and_error(influence)[1])
+
+
+def _stable(signed: Floats, block: int) -> tuple[float, float]:
+    count, n = signed.shape
+    blocks = signed[:, : n // block * block].reshape(count, -1, block)
+    with np.errstate(divide="ignore"):
+        gained = np.log(np.abs(blocks.sum(2))) - np.log(np.abs(blocks)).mean(2)
+    mean, error, _ = mean_and_error(gained.mean(0) / np.log(block))
+    return float(mean), float(error)
