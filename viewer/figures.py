@@ -107,6 +107,20 @@ def correlation(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     )  # fmt: skip
 
 
+def response(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """The response without a push, and the ratio of response and fluctuation."""
+    ratio = Text("fluctuation–dissipation ratio X", "涨落耗散比 X")
+    law = (1.0, Text("one temperature: 1", "单一温度：1")(state.lang))
+    return _all(
+        _over_lag(sources, ["integrated_response"], state, "response-integrated",
+                  Text("Integrated response per noise", "积分响应（按噪声）")),
+        _over_lag(sources, ["displacement_ratio", "correlation_ratio"], state, "response-ratio",
+                  Text("Response over fluctuation", "响应与涨落之比"), level=law, y=ratio),
+        _by_group(sources, ["fdt_ratio"], state, "response-group",
+                  Text("Response over fluctuation by group", "各层组的响应与涨落之比"), ratio, level=law),
+    )  # fmt: skip
+
+
 def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """The first fluctuation–dissipation relation over time and by group, and the check of the record itself."""
     ratios = ["fdr1_raw", "fdr1_centred"]
@@ -128,6 +142,7 @@ ANALYSES: dict[str, Callable[[Sequence[Source], ViewState], list[Figure]]] = {
     "dissipation": dissipation,
     "diffusion": diffusion,
     "correlation": correlation,
+    "response": response,
     "stationarity": stationarity,
 }
 

@@ -38,6 +38,7 @@ NUMBERS = {
         "sketch_relative_error",
     ),
     "correlation": ("loss_integrated_time", "parameter_integrated_time", "gradient_integrated_time"),
+    "response": ("fdt_ratio",),
     "stationarity": ("fdr1_raw", "fdr1_centred", "identity_residual", "identity_floor"),
 }
 # The few that stand for a run: (analysis, variable).
@@ -47,6 +48,7 @@ HEADLINES = (
     ("diffusion", "diffusion_coefficient"),
     ("correlation", "loss_integrated_time"),
     ("correlation", "parameter_integrated_time"),
+    ("response", "fdt_ratio"),
     ("stationarity", "fdr1_centred"),
 )
 STATES = {
@@ -65,6 +67,7 @@ ANALYSIS_NAMES = {
     "dissipation": Text("dissipation", "耗散率"),
     "diffusion": Text("diffusion", "扩散"),
     "correlation": Text("correlation", "自相关"),
+    "response": Text("response", "响应"),
     "stationarity": Text("stationarity", "平稳性"),
 }
 NOTE = Text(

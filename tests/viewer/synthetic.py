@@ -22,6 +22,7 @@ TITLES = {
     "dissipation": ("Dissipation", "耗散率"),
     "diffusion": ("Diffusion", "扩散"),
     "correlation": ("Correlation", "自相关"),
+    "response": ("Response", "响应"),
     "stationarity": ("Stationarity", "平稳性"),
 }
 FORMULAS = {
@@ -29,6 +30,7 @@ FORMULAS = {
     "dissipation": r"\dot W = \eta\,\lVert g\rVert^2",
     "diffusion": r"\Delta(\tau) = \langle \lVert\theta_{t+\tau}-\theta_t\rVert^2\rangle / N",
     "correlation": r"\tau_\mathrm{int} = \tfrac12 + \sum_{k\ge 1}\rho(k)",
+    "response": r"\mathcal R(\tau) = -\langle(\theta_{s+\tau}-\theta_s)\cdot\xi_s\rangle",
     "stationarity": r"\langle\theta\cdot g\rangle = \tfrac{\eta}{2}\tfrac{1+\mu}{1-\mu}\langle\lVert g\rVert^2\rangle",
 }
 
@@ -110,11 +112,11 @@ def _set_attribute(folder: Path, name: str, value: float) -> None:
 
 
 def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, name: str = "default") -> Path:
-    """Write the five analyses of a run, under a settings name."""
+    """Write the six analyses of a run, under a settings name."""
     recorded = read_attributes(folder)
     rng = np.random.default_rng(seed)
     makers = {"temperature": _temperature, "dissipation": _dissipation, "diffusion": _diffusion,
-              "correlation": _correlation, "stationarity": _stationarity}  # fmt: skip
+              "correlation": _correlation, "response": _response, "stationarity": _stationarity}  # fmt: skip
     for analysis, make in makers.items():
         data = make(rng, 156.0 if sampling == "shuffle" else np.nan) if analysis == "diffusion" else make(rng)
         data.attrs = _dataset_attributes(analysis) | {
@@ -311,6 +313,23 @@ def _correlation(_) -> xr.Dataset:
                                                "参数的积分自相关时间", 9 * ones),
         "gradient_integrated_time": _variable(("group",), 7.5 * ones, "step", "integrated time of the gradient",
                                               "梯度的积分自相关时间", 0.9 * ones),
+    }  # fmt: skip
+    return _dataset(variables, {"lag": lag, "lag_sgd_time": ("lag", 0.5 * lag)})
+
+
+def _response(_) -> xr.Dataset:
+    lag = np.unique(np.geomspace(1, 500, 40).astype(int))
+    shape = np.broadcast_to(1 - np.exp(-lag / 60), (len(ALL_GROUPS), len(lag)))
+    ones, both = np.ones(len(ALL_GROUPS)), ("group", "lag")
+    ratio, error = 0.9 - 0.2 * shape, 0.02 * np.sqrt(lag) * np.ones_like(shape)
+    variables = {
+        "response": _variable(both, 0.05 * (1 - shape), "parameter2 loss-1", "response per noise", "响应",
+                              0.01 * error),
+        "integrated_response": _variable(both, 3 * shape, "parameter2 loss-1", "integrated response χ", "积分响应 χ",
+                                         0.1 * error),
+        "displacement_ratio": _variable(both, ratio, "1", "fluctuation–dissipation ratio X_Δ", "涨落耗散比 X_Δ", error),
+        "fdt_ratio": _variable(("group",), 0.8 * ones, "1", "fluctuation–dissipation ratio X_Δ at one lag",
+                               "单一间隔的涨落耗散比 X_Δ", 0.1 * ones),
     }  # fmt: skip
     return _dataset(variables, {"lag": lag, "lag_sgd_time": ("lag", 0.5 * lag)})
 
