@@ -21,8 +21,8 @@ in which what [H, C] ≠ 0 violates cancels, and over lags, no temperature is le
 In other words χ = Δ̃/(2TP) with the noise thermometer's T per parameter, the line of the parametric plot, and the FDT
 thermometer Δ̃/(2Pχ), which is [c(τ−1) − c(τ+1)]/(2R(τ)) as a ratio of sums over directions and lags, reads T/X_Δ. Up to
 lag 1 that is the kinetic temperature; up to τ, that of motion as slow as τ. Δ is as it is: a drift V adds V²τ², and
-lowers X_Δ. `fdt_ratio` and `fdt_temperature` are those at 5/(1−μ), by when the velocity is forgotten. A ratio of 1 in the
-trace does not verify equilibrium direction by direction.
+lowers X_Δ. `fdt_ratio` and `fdt_temperature` are those at 5/(1−μ), by when the velocity is forgotten. A ratio of 1 in
+the trace does not verify equilibrium direction by direction.
 
 χ–C: X_C has 2[c̃(0) − c̃(τ)], c̃(τ) = ½[c(τ) + c(τ+1)], in the place of Δ̃, of positions centred on the segment, with the
 products taken at the later time; against c̃ χ is a line of slope −1/T. (Centring lowers all of c̃ alike, by the variance
@@ -48,6 +48,8 @@ them comes the relative error √(2/(k d_eff)) of the sketch, 0 where a group ha
 safe too, since both sides are seen through the same sketch. The bias of a ratio of means is taken off by a jackknife.
 One origin knows 𝓡(τ) to √((2τ+1)/d_eff) (physics.md, V12), so that long lags take many probes.
 """
+
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -250,7 +252,7 @@ def _products(part: xr.Dataset, origins: np.ndarray, lags: np.ndarray) -> xr.Dat
     arrays = [values.chunk({"step": -1, "sketch": -1}) for values in (positions, gradient)]
     arrays += [values.chunk({"probe": -1, "sketch": -1}) for values in (noise, probe)]
     return xr.apply_ufunc(
-        lambda x, g, xi, other: series.response_products(x, g, xi, other, origins, lags),
+        partial(series.response_products, origins=origins, lags=lags),
         *(values.drop_vars(list(values.coords), errors="ignore") for values in arrays),
         input_core_dims=[["sketch", "step"]] * 2 + [["sketch", "probe"]] * 2,
         output_core_dims=[["product", "lag", "probe"]],
@@ -266,7 +268,7 @@ def _ratio(terms: xr.Dataset, numerator: xr.DataArray, denominator: xr.DataArray
     """Ratio of means over the origins, (group, lag); lazy."""
     numerator, denominator = xr.broadcast(numerator, xr.zeros_like(numerator) + denominator)
     return xr.apply_ufunc(
-        lambda above, below: series.ratios_of_origins(above, below, terms.attrs["counts"], terms.attrs["memory"]),
+        partial(series.ratios_of_origins, counts=terms.attrs["counts"], memory=terms.attrs["memory"]),
         *(values.chunk({"lag": -1, "probe": -1}) for values in (numerator, denominator)),
         input_core_dims=[["lag", "probe"]] * 2,
         output_core_dims=[["lag"]] * 3,
