@@ -38,7 +38,7 @@ NUMBERS = {
         "sketch_relative_error",
     ),
     "correlation": ("loss_integrated_time", "parameter_integrated_time", "gradient_integrated_time"),
-    "response": ("fdt_ratio",),
+    "response": ("fdt_ratio", "fdt_temperature", "temperature_noise"),
     "stationarity": ("fdr1_raw", "fdr1_centred", "identity_residual", "identity_floor"),
 }
 # The few that stand for a run: (analysis, variable).
@@ -67,7 +67,7 @@ ANALYSIS_NAMES = {
     "dissipation": Text("dissipation", "耗散率"),
     "diffusion": Text("diffusion", "扩散"),
     "correlation": Text("correlation", "自相关"),
-    "response": Text("response", "响应"),
+    "response": Text("FDT", "涨落耗散定理"),
     "stationarity": Text("stationarity", "平稳性"),
 }
 NOTE = Text(

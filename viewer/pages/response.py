@@ -3,10 +3,10 @@
 from thermodl.viewer.pages.layout import Context, analysis_page
 from thermodl.viewer.text import Text
 
-TITLE = Text("Response and dissipation", "响应与涨落耗散")
+TITLE = Text("FDT", "涨落耗散定理")
 QUESTION = Text(
     "Do the weights answer a push as their own fluctuations say they should?",
-    "权重对推力的响应与其自身涨落的预言一致吗？",
+    "权重对推力的响应，与其自身涨落所预言的一致吗？",
 )
 
 
