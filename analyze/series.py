@@ -23,6 +23,8 @@ WINDOW = 1.5
 _NORMAL = 1.959963984540054
 _SHORTEST = 0.02
 """least τ_int that is reported for anti-correlated series"""
+_BLOCKS = 8
+"""of the jackknife that takes the bias off a ratio of means"""
 
 
 def autocovariance(series: Floats) -> Floats:
@@ -149,16 +151,17 @@ def single_square_error(freedom: Floats) -> Floats:
     return np.where(np.isnan(freedom), np.nan, np.sqrt(low * high) / _NORMAL)
 
 
-def ratio_and_error(numerator: Floats, denominator: Floats) -> tuple[Floats, Floats, Floats]:
+def ratio_and_error(numerator: Floats, denominator: Floats, *, memory: int = 0) -> tuple[Floats, Floats, Floats]:
     """Ratio of means of two simultaneous series (..., N), with the error of their joint fluctuation.
 
     The ratio's first-order fluctuation is the series (a − R b)/⟨b⟩, whose mean has the error of R (Wolff 2004, eq. 16).
+    `memory` is as in `mean_and_error`.
     """
     bottom = denominator.mean(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = numerator.mean(-1) / bottom
         fluctuation = (numerator - ratio[..., None] * denominator) / bottom[..., None]
-    _, error, n_eff = mean_and_error(fluctuation)
+    _, error, n_eff = mean_and_error(fluctuation, memory=memory)
     return ratio, error, n_eff
 
 
@@ -346,6 +349,90 @@ def lagged_products(positions, lags):
             for t in range(n - lag):
                 row[t] += np.float64(late[t]) * np.float64(early[t])
     return out
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def response_products(positions, gradient, noise, probe, origins, lags):
+    """Eight products of every origin s with what is a lag later, t = s+τ, summed over coordinates.
+
+    With D = x(t) − x(s), in this order:
+
+        −D·ξ(s)                                                  response
+        −Σ_{u≤τ} (x(s+u) − x(s))·ξ(s)                            its sum
+        [‖x(t) − x(s)‖² + ‖x(t+1) − x(s)‖² − ‖x(s+1) − x(s)‖²]/2   displacement that the sum is held against
+        x(t)·(x(t) + x(t−1))/2,   x(t)·(x(s) + x(s−1))/2             correlation at lag 0 and at τ
+        D·(g′(s) + g(t))                                         asymmetry
+        [‖x(t+1) − x(s)‖² − ‖x(t−1) − x(s)‖²]/2,   D·(ξ(s) + g′(s) + g(t))    both sides of its identity
+
+    Args:
+        positions, gradient: (coordinate, N), positions centred so that their running sum keeps its digits.
+        noise, probe: ξ and g′ of each origin (coordinate, M). origins: (M,) ascending. lags: (L,).
+
+    Returns:
+        (8, L, M), NaN where s−1 or t+1 is outside.
+    """
+    count, n = positions.shape
+    out = np.zeros((8, lags.size, origins.size))
+    total = np.zeros(n)
+    for c in range(count):
+        x = positions[c]
+        running = np.float64(0.0)
+        for t in range(n):
+            running += x[t]
+            total[t] = running
+        for i in range(lags.size):
+            lag = lags[i]
+            for m in range(origins.size):
+                s = origins[m]
+                t = s + lag
+                if s < 1 or t + 1 >= n:
+                    continue
+                xi, other = np.float64(noise[c, m]), np.float64(probe[c, m])
+                moved, next_moved = x[t] - x[s], x[t + 1] - x[s]
+                first, before = x[s + 1] - x[s], x[t - 1] - x[s]
+                out[0, i, m] -= moved * xi
+                out[1, i, m] -= (total[t] - total[s] - lag * x[s]) * xi
+                out[2, i, m] += (moved * moved + next_moved * next_moved - first * first) / 2
+                out[3, i, m] += x[t] * (x[t] + x[t - 1]) / 2
+                out[4, i, m] += x[t] * (x[s] + x[s - 1]) / 2
+                out[5, i, m] += moved * (other + gradient[c, t])
+                out[6, i, m] += (next_moved * next_moved - before * before) / 2
+                out[7, i, m] += moved * (xi + other + gradient[c, t])
+    for i in range(lags.size):
+        for m in range(origins.size):
+            if origins[m] < 1 or origins[m] + lags[i] + 1 >= n:
+                out[:, i, m] = np.nan
+    return out
+
+
+def ratios_of_origins(
+    numerator: Floats, denominator: Floats, counts: NDArray[np.int64], memory: int
+) -> tuple[Floats, Floats, Floats]:
+    """Ratios of means over the first `counts` origins of each lag, with errors and effective samples.
+
+    A ratio of means is off by what its denominator fluctuates; the jackknife over blocks of origins takes that off.
+
+    Args:
+        numerator, denominator: (..., L, M). counts: (L,). memory: in origins, as in `mean_and_error`.
+
+    Returns:
+        (..., L) each; NaN where a lag has no origin.
+    """
+    value, error, n_eff = np.full((3, *numerator.shape[:-1]), np.nan)
+    for i, count in enumerate(counts):
+        if not count:
+            n_eff[..., i] = 0
+            continue
+        above, below = numerator[..., i, :count], denominator[..., i, :count]
+        value[..., i], error[..., i], n_eff[..., i] = ratio_and_error(above, below, memory=memory)
+        if count >= _BLOCKS:
+            edges = np.linspace(0, count, _BLOCKS + 1).astype(int)[:-1]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                top, bottom = (np.add.reduceat(x, edges, axis=-1) for x in (above, below))
+                without = (top.sum(-1, keepdims=True) - top) / (bottom.sum(-1, keepdims=True) - bottom)
+                share = np.diff(edges, append=count) / count
+                value[..., i] = _BLOCKS * value[..., i] - without @ (1 - share)
+    return value, error, n_eff
 
 
 def echo_of_ends(mean: Floats, doubled: Floats) -> Floats:

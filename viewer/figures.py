@@ -135,6 +135,37 @@ def correlation(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     )  # fmt: skip
 
 
+def response(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """The parametric plots, the ratio of response and fluctuation, the temperature it stands for, and the check."""
+    ratio = Text("fluctuation–dissipation ratio X", "涨落耗散比 X")
+    law = (1.0, Text("noise temperature: 1", "噪声温度：1")(state.lang))
+    closed = (0.0, Text("identity holds: 0", "恒等式成立：0")(state.lang))
+    return _all(
+        _parametric(sources, "displacement", "response_of_displacement", state, "response-displacement",
+                    Text("χ–Δ: response over displacement", "χ–Δ：响应对位移"), log=True),
+        _parametric(sources, "correlation", "response_of_correlation", state, "response-correlation",
+                    Text("χ–C: response over correlation", "χ–C：响应对关联")),
+        _over_lag(sources, ["displacement_ratio", "correlation_ratio"], state, "response-ratio",
+                  Text("Fluctuation–dissipation ratio", "涨落耗散比"), level=law, y=ratio),
+        _over_lag(sources, ["integrated_response"], state, "response-integrated",
+                  Text("Integrated response", "积分响应")),
+        _by_group(sources, ["fdt_ratio"], state, "response-group",
+                  Text("Fluctuation–dissipation ratio by group", "各层组的涨落耗散比"), ratio, level=law),
+        *fdt_thermometer(sources, state),
+        _over_lag(sources, ["asymmetry_z"], state, "response-asymmetry",
+                  Text("Does the asymmetry identity hold?", "不对称恒等式成立吗？"), level=closed),
+    )  # fmt: skip
+
+
+def fdt_thermometer(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """The temperature of response and displacement beside that of the noise; from the analysis `response`."""
+    if not any("fdt_temperature" in source.data for source in sources):
+        return []
+    names = ["temperature_noise", "fdt_temperature"]
+    title = Text("FDT thermometer by group", "各层组的涨落耗散温度")
+    return _all(_by_group(sources, names, state, "response-temperature", title, _TEMPERATURE, log_y=True))
+
+
 def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """The first fluctuation–dissipation relation over time and by group, and the check of the record itself."""
     ratios = ["fdr1_raw", "fdr1_centred"]
@@ -157,6 +188,7 @@ ANALYSES: dict[str, Callable[[Sequence[Source], ViewState], list[Figure]]] = {
     "noise": noise,
     "diffusion": diffusion,
     "correlation": correlation,
+    "response": response,
     "stationarity": stationarity,
 }
 
@@ -286,6 +318,35 @@ def _over_lag(
         log_y=log_y,
         level=level,
         rule=_one_epoch(found[0][0].data, x, state.lang),
+    )
+    return Figure(figure_id, title, chart)
+
+
+def _parametric(
+    sources: Sequence[Source],
+    axis: str,
+    line: str,
+    state: ViewState,
+    figure_id: str,
+    title: Text,
+    log: bool = False,
+) -> Figure | None:
+    """χ over one of its axes, lag by lag, and the straight line of one temperature on it."""
+    found = [(source, name) for source in sources for name in ("integrated_response", line) if axis in source.data]
+    if not found:
+        return None
+    parts = []
+    for source, name in found:
+        place = _curve(source, axis, "lag", state, False)["y"]
+        parts.append(_curve(source, name, "lag", state, len(sources) > 1).assign(x=place).dropna(subset=["x"]))
+    chart = charts.curves(
+        pd.concat(parts),
+        lang=state.lang,
+        x_title=quantity_title(found[0][0].data[axis].attrs, state.lang),
+        y_title=_y_title(found[0], None, state.lang),
+        notes=[charts.STANDARD_ERROR(state.lang)],
+        log_x=log,
+        log_y=log,
     )
     return Figure(figure_id, title, chart)
 

@@ -56,6 +56,7 @@ NUMBERS = {
         "sketch_relative_error",
     ),
     "correlation": ("loss_integrated_time", "parameter_integrated_time", "gradient_integrated_time"),
+    "response": ("fdt_ratio", "fdt_temperature", "temperature_noise"),
     "stationarity": ("fdr1_raw", "fdr1_centred", "identity_residual", "identity_floor"),
 }
 # The few that stand for a run: (analysis, variable).
@@ -65,6 +66,7 @@ HEADLINES = (
     ("diffusion", "diffusion_coefficient"),
     ("correlation", "loss_integrated_time"),
     ("correlation", "parameter_integrated_time"),
+    ("response", "fdt_ratio"),
     ("stationarity", "fdr1_centred"),
 )
 STATES = {
@@ -84,6 +86,7 @@ ANALYSIS_NAMES = {
     "noise": Text("noise", "梯度噪声"),
     "diffusion": Text("diffusion", "扩散"),
     "correlation": Text("correlation", "自相关"),
+    "response": Text("FDT", "涨落耗散定理"),
     "stationarity": Text("stationarity", "平稳性"),
 }
 NOTE = Text(

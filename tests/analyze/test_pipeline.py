@@ -80,9 +80,15 @@ def write_walk(
     if probe_every:
         at = np.arange(0, STEPS, probe_every)
         noise = rng.gamma(8, 2, (2, len(at)))
+        other = rng.standard_normal((2, SKETCH, len(at)))
         writer.append(
             "probe",
-            {"probe_step": at.astype(float), "noise_trace": noise, "gradient_dot": rng.standard_normal((2, len(at)))},
+            {
+                "probe_step": at.astype(float),
+                "noise_trace": noise,
+                "gradient_dot": rng.standard_normal((2, len(at))),
+                "probe_sketch": other,
+            },
         )
     writer.close("finished")
 
@@ -176,7 +182,7 @@ def test_what_is_not_defined_is_refused_with_the_reason(tmp_path: Path) -> None:
 def test_without_probes(tmp_path: Path) -> None:
     """No noise temperature and no split, and a verdict that says why."""
     write_walk(tmp_path / "run", probe_every=0)
-    assert analyze(tmp_path / "run") == {}
+    assert list(analyze(tmp_path / "run")) == ["response"]
     results = open_results(tmp_path / "run")
     assert "temperature_noise" not in results["temperature"]
     assert "descent_power" not in results["dissipation"]
@@ -328,7 +334,7 @@ def test_a_damaged_recording_costs_the_analyses_that_need_it(tmp_path: Path) -> 
         reasons = analyze(tmp_path / run)
         assert sorted(reasons) == ["dissipation", "stationarity", "temperature"]
         assert all("gradient_squared is damaged" in str(reason) for reason in reasons.values())
-    assert sorted(open_results(tmp_path / "run")) == ["correlation", "diffusion", "noise"]
+    assert sorted(open_results(tmp_path / "run")) == ["correlation", "diffusion", "noise", "response"]
     chunk.unlink()
     reasons = analyze(tmp_path / "run")
     assert sorted(reasons) == ["dissipation", "stationarity", "temperature"]

@@ -23,6 +23,7 @@ TITLES = {
     "noise": ("Gradient noise", "梯度噪声"),
     "diffusion": ("Diffusion", "扩散"),
     "correlation": ("Correlation", "自相关"),
+    "response": ("FDT", "涨落耗散定理"),
     "stationarity": ("Stationarity", "平稳性"),
 }
 FORMULAS = {
@@ -31,6 +32,7 @@ FORMULAS = {
     "noise": r"\mathrm{tr}\,C = \tfrac12\langle\lVert g-g'\rVert^2\rangle",
     "diffusion": r"\Delta(\tau) = \langle \lVert\theta_{t+\tau}-\theta_t\rVert^2\rangle / N",
     "correlation": r"\tau_\mathrm{int} = \tfrac12 + \sum_{k\ge 1}\rho(k)",
+    "response": r"\mathcal R(\tau) = -\langle(\theta_{s+\tau}-\theta_s)\cdot\xi_s\rangle",
     "stationarity": r"\langle\theta\cdot g\rangle = \tfrac{\eta}{2}\tfrac{1+\mu}{1-\mu}\langle\lVert g\rVert^2\rangle",
 }
 
@@ -115,9 +117,15 @@ def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, na
     """Write the six analyses of a run, under a settings name."""
     recorded = read_attributes(folder)
     rng = np.random.default_rng(seed)
-    makers = {"temperature": _temperature, "dissipation": _dissipation, "noise": _noise,
-              "diffusion": _diffusion,
-              "correlation": _correlation, "stationarity": _stationarity}  # fmt: skip
+    makers = {
+        "temperature": _temperature,
+        "dissipation": _dissipation,
+        "noise": _noise,
+        "diffusion": _diffusion,
+        "correlation": _correlation,
+        "response": _response,
+        "stationarity": _stationarity,
+    }
     for analysis, make in makers.items():
         data = make(rng, 156.0 if sampling == "shuffle" else np.nan) if analysis == "diffusion" else make(rng)
         data.attrs = _dataset_attributes(analysis) | {
@@ -330,6 +338,32 @@ def _correlation(_) -> xr.Dataset:
                                                "参数的积分自相关时间", 9 * ones),
         "gradient_integrated_time": _variable(("group",), 7.5 * ones, "step", "integrated time of the gradient",
                                               "梯度的积分自相关时间", 0.9 * ones),
+    }  # fmt: skip
+    return _dataset(variables, {"lag": lag, "lag_sgd_time": ("lag", 0.5 * lag)})
+
+
+def _response(_) -> xr.Dataset:
+    lag = np.unique(np.geomspace(1, 500, 40).astype(int))
+    shape = np.broadcast_to(1 - np.exp(-lag / 60), (len(ALL_GROUPS), len(lag)))
+    ones, both = np.ones(len(ALL_GROUPS)), ("group", "lag")
+    ratio, error = 0.9 - 0.2 * shape, 0.02 * np.sqrt(lag) * np.ones_like(shape)
+    variables = {
+        "response": _variable(both, 0.05 * (1 - shape), "parameter2 loss-1", "response per noise", "响应",
+                              0.01 * error),
+        "integrated_response": _variable(both, 3 * shape, "parameter2 loss-1", "integrated response χ", "积分响应 χ",
+                                         0.1 * error),
+        "displacement": _variable(both, 1e-3 * shape, "parameter2", "displacement", "位移", 1e-4 * error),
+        "response_of_displacement": _variable(both, 3.5 * shape, "parameter2 loss-1", "Δ/2T", "Δ/2T", 0.1 * error),
+        "correlation": _variable(both, 1e-3 * (1 - shape), "parameter2", "correlation", "关联", 1e-4 * error),
+        "response_of_correlation": _variable(both, 3.5 * shape, "parameter2 loss-1", "[c(0)−c(τ)]/T", "[c(0)−c(τ)]/T",
+                                             0.1 * error),
+        "correlation_ratio": _variable(both, ratio, "1", "fluctuation–dissipation ratio X_C", "涨落耗散比 X_C", error),
+        "asymmetry_z": _variable(both, shape - 0.5, "1", "gap of the asymmetry identity", "不对称恒等式的偏差"),
+        "temperature_noise": _variable(("group",), 2e-4 * ones, "loss", "noise temperature", "噪声温度", 1e-5 * ones),
+        "fdt_temperature": _variable(("group",), 2.5e-4 * ones, "loss", "FDT temperature", "涨落耗散温度", 3e-5 * ones),
+        "displacement_ratio": _variable(both, ratio, "1", "fluctuation–dissipation ratio X_Δ", "涨落耗散比 X_Δ", error),
+        "fdt_ratio": _variable(("group",), 0.8 * ones, "1", "fluctuation–dissipation ratio X_Δ at one lag",
+                               "单一间隔的涨落耗散比 X_Δ", 0.1 * ones),
     }  # fmt: skip
     return _dataset(variables, {"lag": lag, "lag_sgd_time": ("lag", 0.5 * lag)})
 

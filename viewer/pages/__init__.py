@@ -2,6 +2,16 @@
 
 from types import ModuleType
 
-from . import correlation, diffusion, dissipation, noise, overview, runs, stationarity, temperature
+from . import correlation, diffusion, dissipation, noise, overview, response, runs, stationarity, temperature
 
-PAGES: tuple[ModuleType, ...] = (runs, overview, temperature, dissipation, noise, diffusion, correlation, stationarity)
+PAGES: tuple[ModuleType, ...] = (
+    runs,
+    overview,
+    temperature,
+    dissipation,
+    noise,
+    diffusion,
+    correlation,
+    response,
+    stationarity,
+)

@@ -1,6 +1,7 @@
 """The page of the analysis `temperature`."""
 
-from thermodl.viewer.pages.layout import Context, analysis_page
+from thermodl.viewer.figures import Source, fdt_thermometer
+from thermodl.viewer.pages.layout import Context, analysis_page, draw_figures, results_of
 from thermodl.viewer.text import Text
 
 TITLE = Text("Temperature", "有效温度")
@@ -11,5 +12,9 @@ QUESTION = Text(
 
 
 def page(context: Context) -> None:
-    """Draw the page."""
-    analysis_page(context, "temperature", TITLE, QUESTION)
+    """Draw the page, with the thermometer of the analysis `response` where there is one."""
+    if analysis_page(context, "temperature", TITLE, QUESTION) is None or context.run is None:
+        return
+    response = results_of(context.run, context.lang).get("response")
+    if response is not None:
+        draw_figures(fdt_thermometer([Source(context.run.id, response)], context.state), context.lang)

@@ -1,0 +1,430 @@
+"""Response: how the parameters answer a push, from probes alone, and the fluctuation–dissipation theorem (FDT).
+
+Nothing is perturbed. At a probe the noise of the step is known, ξ_s = g_s − g′_s with the gradient g′ of an independent
+batch, and what follows correlates with it (Novikov 1965; Warren & Allen 2012; Szamel 2017):
+
+    𝓡(τ) = −⟨(θ_{s+τ} − θ_s)·ξ_s⟩ = tr(R(τ) C),   R(t−s) = ∂⟨θ_t⟩/∂h_s for h subtracted from g_s.
+
+The noise of g′ costs variance and no bias: no later θ knows of it. 𝓡 is the response to kicks shaped like the noise;
+reported is that per noise, R̄(τ) = 𝓡(τ)/tr C, a mean of R over directions weighted by their noise, which is not tr R/P
+unless C is isotropic, and χ(τ) = Σ_{u≤τ} R̄(u); of all groups, weighted by η(1−ν)/(1−μ) too, where that differs. Both
+hold for linear dynamics with white noise, whatever its distribution, and for any loss and optimizer if the noise is
+Gaussian and does not depend on θ; else they are correlations of noise and motion. Under shuffled epochs ξ has memory,
+they are not the response, and are called noise–response correlation.
+
+χ–Δ: heavy ball on a quadratic loss has in every eigendirection of H, at every ηλ, confined or free, also with dampening
+and coupled weight decay, c(τ−1) − c(τ+1) = 2T R(τ) with T = η(1−ν)C/(2(1−μ)) (physics.md 1.5). Summed over directions,
+in which what [H, C] ≠ 0 violates cancels, and over lags, no temperature is left, whatever C:
+
+    X_Δ(τ) = η(1−ν)/(1−μ) Σ_{u≤τ} 𝓡(u) / Δ̃(τ) = 1,   Δ̃(τ) = ½[Δ(τ) + Δ(τ+1) − Δ(1)],   Δ(τ) = ⟨‖θ_{s+τ} − θ_s‖²⟩.
+
+In other words χ = Δ̃/(2TP) with the noise thermometer's T per parameter, the line of the parametric plot, and the FDT
+thermometer Δ̃/(2Pχ), which is [c(τ−1) − c(τ+1)]/(2R(τ)) as a ratio of sums over directions and lags, reads T/X_Δ. Up to
+lag 1 that is the kinetic temperature; up to τ, that of motion as slow as τ. Δ is as it is: a drift V adds V²τ², and
+lowers X_Δ. `fdt_ratio` and `fdt_temperature` are those at 5/(1−μ), by when the velocity is forgotten. A ratio of 1 in
+the trace does not verify equilibrium direction by direction.
+
+χ–C: X_C has 2[c̃(0) − c̃(τ)], c̃(τ) = ½[c(τ) + c(τ+1)], in the place of Δ̃, of positions centred on the segment, with the
+products taken at the later time; against c̃ χ is a line of slope −1/T. (Centring lowers all of c̃ alike, by the variance
+of the mean.) It is given for stationary segments only, where it is X_Δ up to what is left of ageing. Free diffusion,
+which has no stationary c, would give X_C = ½, which is no discovery.
+
+Asymmetry: for any loss and white noise, if only increments are stationary,
+
+    (1−μ)/(η(1−ν)) [Δ(τ+1) − Δ(τ−1)]/2 = 𝓡(τ) − A(τ),   A(τ) = ⟨(θ_t − θ_s)·(∇L_s + ∇L_t)⟩,   t = s+τ.
+
+That is the discrete form of 2TR = ∂_sC − ∂_tC − A (Cugliandolo, Kurchan & Parisi 1994); A is 0 on a quadratic loss and
+in equilibrium, and negative under a drift. It is measured with g′_s for ∇L_s and g_t for ∇L_t, whose noise does not
+know of θ_t − θ_s. g′ then drops out of the difference of both sides, whose size in standard errors is `asymmetry_z`: a
+check of the recording and of its being stationary, not of the colour of the noise.
+
+Not defined: X where temperatures differ with frequency (Nesterov) or parameter (Adam), and where a hyper-parameter
+changes. Under decoupled decay by a = 1 − η·wd it would be that of heavy ball with momentum μa; torch's SGD has none.
+
+All probes of the segment are origins, however they are spaced. Errors come from time, by the Γ-method over the origins,
+of the joint fluctuation of numerator and denominator, over at least 3/(1−μ) steps. They are safe rather than tight
+where probes are closer than the velocity's memory: the fluctuations then cancel in part, and count as independent. To
+them comes the relative error √(2/(k d_eff)) of the sketch, 0 where a group has no more than k parameters; for X it is
+safe too, since both sides are seen through the same sketch. The bias of a ratio of means is taken off by a jackknife.
+One origin knows 𝓡(τ) to √((2τ+1)/d_eff) (physics.md, V12), so that long lags take many probes.
+"""
+
+from functools import partial
+
+import numpy as np
+import xarray as xr
+
+from .. import errorbar, series
+from ..quantities import (
+    Segment,
+    at_probes,
+    choose_segment,
+    correlated_steps,
+    displacement_dimensions,
+    group_mobility,
+    group_sizes,
+    group_sum,
+    is_nesterov,
+    is_sgd,
+    probe_verdicts,
+    require,
+    segment_verdict,
+    sgd_time_per_step,
+    velocity_memory,
+    verdict,
+    with_all,
+    within,
+)
+from ..settings import AnalysisError, AnalysisSettings, NotDefinedError
+
+VERSION = 1
+USES = ("segment", "lags_per_decade")
+TITLE = "FDT"
+TITLE_ZH = "涨落耗散定理"
+FORMULA = (
+    r"\mathcal R(\tau)=-\langle(\theta_{s+\tau}-\theta_s)\cdot\xi_s\rangle=\mathrm{tr}\,RC"
+    r"\qquad X_\Delta(\tau)=\frac{\eta(1-\nu)}{1-\mu}\,"
+    r"\frac{\sum_{u\le\tau}\mathcal R(u)}{\frac12[\Delta(\tau)+\Delta(\tau+1)-\Delta(1)]}"
+)
+EXPLANATION = (
+    "How the parameters answer a push, measured without pushing: from the correlation of their motion with the noise "
+    "of earlier steps, which independent mini-batches tell. X compares it with the fluctuations at the temperature of "
+    "the noise: 1 where both belong to that one temperature, less where the slow motion is hotter. "
+    "It is the response only if the dynamics is linear or the noise Gaussian, and never under shuffled epochs, whose "
+    "noise has memory; a drift lowers X, and X = 1 in the sum over parameters does not prove equilibrium. (X_C = ½ of "
+    "free diffusion is no discovery: read X_Δ first.)"
+)
+EXPLANATION_ZH = (
+    "参数对推力的响应，无需施加推力：由参数运动与先前各步噪声（用独立小批量测得）的关联得到。"
+    "X 在噪声温度下比较响应与涨落：二者同属这一温度时等于 1，慢运动更热时小于 1。"
+    "只有动力学为线性或噪声为高斯时它才是响应；按轮次打乱采样时噪声有记忆，它不是响应。"
+    "漂移会降低 X；对参数求和后的 X = 1 不能证明平衡。（自由扩散的 X_C = ½ 并非新发现：应先看 X_Δ。）"
+)
+METHOD = (
+    "Averages over all probes of the segment as origins, through the sketch; errors by the Γ-method from the joint "
+    "fluctuation of numerator and denominator, in squares with the sketch's error."
+)
+METHOD_ZH = "以区间内全部探针为时间起点，用草图作平均；误差取分子与分母的联合涨落（Γ 方法），并与草图误差平方相加。"
+REFERENCE = (
+    "Novikov 1965, Sov. Phys. JETP 20, 1290; Cugliandolo, Kurchan & Parisi 1994, J. Phys. I 4, 1641; "
+    "Warren & Allen 2012, Phys. Rev. Lett. 109, 250601; Szamel 2017, EPL 117, 50010; Wolff 2004, hep-lat/0306017."
+)
+NAMES = {
+    "response": ("response per noise", "响应（按噪声）", "parameter2 loss-1"),
+    "integrated_response": ("integrated response χ", "积分响应 χ", "parameter2 loss-1"),
+    "displacement": ("displacement ½[Δ(τ)+Δ(τ+1)−Δ(1)]", "位移 ½[Δ(τ)+Δ(τ+1)−Δ(1)]", "parameter2"),
+    "response_of_displacement": ("Δ/2T at the noise temperature", "噪声温度下的 Δ/2T", "parameter2 loss-1"),
+    "displacement_ratio": ("fluctuation–dissipation ratio X_Δ", "涨落耗散比 X_Δ", "1"),
+    "correlation": ("correlation ½[c(τ)+c(τ+1)]", "关联 ½[c(τ)+c(τ+1)]", "parameter2"),
+    "response_of_correlation": ("[c(0)−c(τ)]/T at the noise temperature", "噪声温度下的 [c(0)−c(τ)]/T",
+                                "parameter2 loss-1"),
+    "correlation_ratio": ("fluctuation–dissipation ratio X_C", "涨落耗散比 X_C", "1"),
+    "asymmetry": ("asymmetry A", "不对称性 A", "loss"),
+    "fdt_ratio": ("fluctuation–dissipation ratio X_Δ at one lag", "单一时间差的涨落耗散比 X_Δ", "1"),
+    "fdt_temperature": ("FDT temperature", "涨落耗散温度", "loss"),
+    "temperature_noise": ("noise temperature", "噪声温度", "loss"),
+}  # fmt: skip
+_UNDER_EPOCHS = {
+    "response": ("noise–response correlation", "噪声–响应关联", "parameter2 loss-1"),
+    "integrated_response": ("integrated noise–response correlation", "积分噪声–响应关联", "parameter2 loss-1"),
+}
+_RESPONSES = {"response": "kicked", "integrated_response": "pushed"}
+_PRODUCTS = 8
+_UNKNOWN_MEMORY = 10
+"""1/(1−μ) where the optimizer does not say its momentum; that of μ = 0.9"""
+_OPEN = 4.0
+"""standard errors from which on the asymmetry identity counts as violated, of many lags the worst"""
+
+
+def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
+    """Response, its sum, what both are held against, and the fluctuation–dissipation ratios, per group.
+
+    Args:
+        run: from `open_run`.
+
+    Returns:
+        `response` R̄ and `integrated_response` χ (group, lag), in parameter²/loss. For SGD without Nesterov, decoupled
+        decay or a schedule also, over (group, lag), `displacement` ½[Δ(τ)+Δ(τ+1)−Δ(1)]/P, `response_of_displacement`,
+        the χ that it stands for at the noise temperature, `displacement_ratio` X_Δ, `asymmetry` A, `asymmetry_z`; where
+        stationary `correlation` ½[c(τ)+c(τ+1)]/P, `response_of_correlation` and `correlation_ratio` X_C; over (group,)
+        `fdt_ratio` X_Δ and `fdt_temperature` at the lag `response_lag`, and `temperature_noise`. All with errors.
+
+    Raises:
+        NotDefinedError: if the run was recorded without probes.
+        AnalysisError: if it has no sketches or is too short.
+    """
+    require(run, "parameter_sketch", "gradient_sketch")
+    try:
+        require(run, "probe_sketch", "noise_trace")
+    except AnalysisError as error:
+        raise NotDefinedError(str(error)) from error
+    segment = choose_segment(run, settings.segment)
+    part = within(run, segment)
+    # The first step of the segment has no step before it, which the kernel takes.
+    part = part.isel(probe=part["probe_step"].values > segment.start)
+    basis = {"segment": [segment.start, segment.stop], "segment_stationary": segment.stationary}
+    if not part.sizes["probe"]:
+        empty = xr.Dataset(attrs=basis)
+        return empty.assign_attrs(verdicts=[segment_verdict(segment), *probe_verdicts(run, part, "response")])
+    lags = series.log_lags(part.sizes["step"] // 4, settings.lags_per_decade)
+    memory = velocity_memory(part)
+    memory = _UNKNOWN_MEMORY if np.isnan(memory) else memory
+    at = int(np.searchsorted(lags, np.ceil(round(5 * memory, 6)), side="right")) - 1
+    undefined = _undefined(run, segment)
+    kick = group_mobility(part) if undefined is None else xr.DataArray(1.0)
+    terms = _terms(part, lags, kick)
+    found = {name: _ratio(terms, terms[of], terms["heat"]) for name, of in _RESPONSES.items()}
+    if undefined is None:
+        found |= _ratios(terms, run, at, stationary=segment.stationary)
+        found["asymmetry"] = _ratio(terms, terms["asymmetry"], 1.0)
+    names = NAMES | (_UNDER_EPOCHS if run.attrs.get("sampling") == "shuffle" else {})
+    results: dict[str, xr.DataArray] = {}
+    for name, (value, error, n_eff) in found.items():
+        seen = 0.0 if name == "temperature_noise" else terms["sketch_error"]
+        en, zh, units = names[name]
+        results |= errorbar.named(name, (value, (error**2 + (value * seen) ** 2) ** 0.5, n_eff), units, en, zh)
+    if undefined is None:
+        results["asymmetry_z"] = _identity_score(terms)
+    clock = {"lag": lags, "lag_sgd_time": ("lag", lags * sgd_time_per_step(part))}
+    dataset = xr.Dataset(results, coords=clock).compute()
+    if undefined is None:
+        dataset = dataset.assign_attrs(response_lag=int(lags[at]))
+    verdicts = [segment_verdict(segment), *_verdicts(run, part, dataset, undefined)]
+    return dataset.assign_attrs(basis, verdicts=verdicts)
+
+
+def _undefined(run: xr.Dataset, segment: Segment) -> tuple[str, str] | None:
+    """Why there is no ratio, in both languages."""
+    if not is_sgd(run):
+        kind = run.attrs["optimizer"]["class"]
+        return (
+            f"for {kind}: each parameter has a temperature of its own, which depends on its preconditioner",
+            f"{kind} 的每个参数各有取决于预条件因子的温度",
+        )
+    if is_nesterov(run):
+        return "for Nesterov momentum: its temperature depends on frequency", "Nesterov 动量的温度随频率变化"
+    if run.attrs["optimizer"].get("weight_decay_kind") == "decoupled" and bool((run["weight_decay"] > 0).any()):
+        return (
+            "under decoupled weight decay, which takes the place of a part of the momentum",
+            "解耦权重衰减会改变有效动量",
+        )
+    if segment.judgement == "scheduled":
+        return "where a hyper-parameter changes: so does the temperature", "区间内超参数变化，温度随之变化"
+    return None
+
+
+def _terms(part: xr.Dataset, lags: np.ndarray, kick: xr.DataArray) -> xr.Dataset:
+    """What the estimates are ratios of means of, (group, lag, probe), noise weighted by `kick`, η(1−ν)/(1−μ); lazy.
+
+    With it `sketch_error` (group,), and as attributes how many of the probes are origins of each lag, and over how many
+    of them the velocity is correlated.
+    """
+    origins, steps = part["probe_step"].values - int(part["step"].values[0]), part.sizes["step"]
+    products = _products(part, origins, lags)
+    noise = group_sum(part["noise_trace"], part).isel(group=slice(1, None)).drop_vars("group")
+    weight = xr.where(kick == 0, 0.0, 1 / kick.where(kick != 0))  # what has no learning rate does not move
+    linear = {
+        "kicked": kick * products.isel(product=0),
+        "pushed": kick * products.isel(product=1),
+        "heat": kick * noise,
+        "moved": products.isel(product=2),
+        "together": products.isel(product=3),
+        "apart": products.isel(product=4),
+        "asymmetry": products.isel(product=5),
+        "gap": weight * products.isel(product=6) + products.isel(product=7),
+    }
+    memory = velocity_memory(part)
+    apart = int(np.clip(round(_UNKNOWN_MEMORY if np.isnan(memory) else memory), 1, steps // 16))
+    reach = np.searchsorted(origins, origins + correlated_steps(part), side="right") - np.arange(len(origins)) - 1
+    return xr.Dataset(
+        {name: with_all(values, part) for name, values in linear.items()}
+        | {"sketch_error": displacement_dimensions(part, part["parameter_sketch"], apart)["error"]},
+        attrs={"counts": np.searchsorted(origins, steps - 1 - lags), "memory": int(np.ceil(reach.mean()))},
+    )
+
+
+def _products(part: xr.Dataset, origins: np.ndarray, lags: np.ndarray) -> xr.DataArray:
+    """`series.response_products` of every group, (group, product, lag, probe); lazy."""
+    positions, gradient = part["parameter_sketch"], part["gradient_sketch"].astype(float)
+    probe = part["probe_sketch"].drop_vars("probe_step", errors="ignore").astype(float)
+    noise = at_probes(gradient, part) - probe
+    positions = positions - positions.mean("step", skipna=False)
+    arrays = [values.chunk({"step": -1, "sketch": -1}) for values in (positions, gradient)]
+    arrays += [values.chunk({"probe": -1, "sketch": -1}) for values in (noise, probe)]
+    return xr.apply_ufunc(
+        partial(series.response_products, origins=origins, lags=lags),
+        *(values.drop_vars(list(values.coords), errors="ignore") for values in arrays),
+        input_core_dims=[["sketch", "step"]] * 2 + [["sketch", "probe"]] * 2,
+        output_core_dims=[["product", "lag", "probe"]],
+        exclude_dims={"probe"},
+        vectorize=True,
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"product": _PRODUCTS, "lag": len(lags), "probe": len(origins)}},
+    )
+
+
+def _ratio(terms: xr.Dataset, numerator: xr.DataArray, denominator: xr.DataArray | float) -> errorbar.Estimate:
+    """Ratio of means over the origins, (group, lag); lazy."""
+    numerator, denominator = xr.broadcast(numerator, xr.zeros_like(numerator) + denominator)
+    return xr.apply_ufunc(
+        partial(series.ratios_of_origins, counts=terms.attrs["counts"], memory=terms.attrs["memory"]),
+        *(values.chunk({"lag": -1, "probe": -1}) for values in (numerator, denominator)),
+        input_core_dims=[["lag", "probe"]] * 2,
+        output_core_dims=[["lag"]] * 3,
+        dask="parallelized",
+        output_dtypes=[float] * 3,
+    )
+
+
+def _ratios(terms: xr.Dataset, run: xr.Dataset, at: int, *, stationary: bool) -> dict[str, errorbar.Estimate]:
+    """χ–Δ and χ–C: their axes, the χ of one temperature on them, X, and the temperature that X stands for."""
+    sizes = group_sizes(run)
+    pushed, moved, heat = terms["pushed"], terms["moved"], terms["heat"]
+    # ⟨moved⟩⟨heat⟩/⟨pushed⟩: the product of two means as that of a series that fluctuates as it does, to first order.
+    origins = {"probe": slice(0, int(terms.attrs["counts"][at]))}
+    mean_moved, mean_heat = moved.isel(origins).mean("probe"), heat.isel(origins).mean("probe")
+    both = moved * mean_heat + mean_moved * (heat - mean_heat)
+    ratio, hot = _ratio(terms, pushed, moved), _ratio(terms, both, 2 * sizes * pushed)
+    found = {
+        "displacement": _ratio(terms, moved / sizes, 1.0),
+        "response_of_displacement": _ratio(terms, moved, heat),
+        "displacement_ratio": ratio,
+        "fdt_ratio": _at(ratio, at),
+        "fdt_temperature": _at(hot, at),
+        "temperature_noise": errorbar.mean_with_error(heat / (2 * sizes), "probe"),
+    }
+    if stationary:
+        lost = 2 * (terms["together"] - terms["apart"])
+        found |= {
+            "correlation": _ratio(terms, terms["apart"] / sizes, 1.0),
+            "response_of_correlation": _ratio(terms, lost, heat),
+            "correlation_ratio": _ratio(terms, pushed, lost),
+        }
+    return found
+
+
+def _at(found: errorbar.Estimate, lag: int) -> errorbar.Estimate:
+    value, error, n_eff = (values.isel(lag=lag) for values in found)
+    return value, error, n_eff
+
+
+def _identity_score(terms: xr.Dataset) -> xr.DataArray:
+    """Gap of the asymmetry identity in standard errors, (group, lag); the sketch keeps both sides alike."""
+    gap, error, _ = _ratio(terms, terms["gap"], 1.0)
+    return (gap / error.where(error > 0)).assign_attrs(
+        units="1",
+        long_name="gap of the asymmetry identity in standard errors",
+        long_name_zh="不对称恒等式的偏差（以标准误差计）",
+    )
+
+
+def _verdicts(
+    run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, undefined: tuple[str, str] | None
+) -> list[dict[str, str]]:
+    names = ("integrated_response", "displacement_ratio", "correlation_ratio", "fdt_ratio", "fdt_temperature")
+    held = [name for name in names if name in results]
+    found = probe_verdicts(run, part, "response", *held)
+    if run.attrs.get("sampling") == "shuffle":
+        found += [
+            verdict(
+                name,
+                "untrusted",
+                "sampler-limited",
+                "Sampler-limited: shuffled epochs give coloured noise; this is its correlation with the motion, not "
+                "the response.",
+                "受采样限制：按轮次打乱采样的噪声有记忆；这是它与运动的关联，不是响应。",
+            )
+            for name in ("response", *held)
+        ]
+    elif run.attrs.get("sampling") != "replacement":
+        found.append(
+            verdict(
+                "response",
+                "caution",
+                "sampler-unknown",
+                "The sampling scheme was not recorded; under shuffled epochs this would not be the response.",
+                "未记录采样方式；若为按轮次打乱采样，这就不是响应。",
+            )
+        )
+    if not is_sgd(run):
+        found.append(
+            verdict(
+                "response",
+                "caution",
+                "gaussian-only",
+                "The response only if the noise is Gaussian: the optimizer is not linear in the gradient.",
+                "仅当噪声为高斯时才是响应：该优化器对梯度不是线性的。",
+            )
+        )
+    if undefined is not None:
+        return [
+            *found,
+            verdict(
+                "displacement_ratio",
+                "untrusted",
+                "not-defined",
+                f"The fluctuation–dissipation ratio is not defined {undefined[0]}.",
+                f"涨落耗散比没有定义：{undefined[1]}。",
+            ),
+        ]
+    # What spoils the response spoils the comparison too, but not the identity.
+    spoilt = any(one["status"] == "untrusted" for one in found)
+    return found + ([] if spoilt else [_compare(results)]) + _closure(results)
+
+
+def _compare(results: xr.Dataset) -> dict[str, str]:
+    value, error, samples = (float(results[f"fdt_ratio{end}"].sel(group="all")) for end in ("", "_stderr", "_n_eff"))
+    lag = results.attrs["response_lag"]
+    if not (error < 0.3 * abs(value) and samples >= 10):
+        return verdict(
+            "fdt_ratio",
+            "untrusted",
+            "unresolved",
+            f"Unresolved: X at lag {lag} is not known to better than a third; record with a smaller probe_every.",
+            f"未分辨：时间差 {lag} 步的 X 相对误差超过三分之一；请减小 probe_every 重新记录。",
+        )
+    if abs(value - 1) <= 3 * error:
+        return verdict(
+            "fdt_ratio",
+            "ok",
+            "agree",
+            f"Response and displacement agree with the noise temperature at lag {lag} within three standard errors. "
+            "The sum over parameters is blind to currents between directions ([H, C] ≠ 0).",
+            f"时间差 {lag} 步的响应与位移在三倍标准误差内符合噪声温度；"
+            "但对参数求和看不到不同方向之间的环流（[H, C] ≠ 0）。",
+        )
+    return verdict(
+        "fdt_ratio",
+        "caution",
+        "disagree",
+        f"Response and displacement part: X = {value:.3f} ± {error:.3f} at lag {lag} (drift, curvature beyond the "
+        "quadratic, or forces with memory).",
+        f"响应与位移不符：时间差 {lag} 步时 X = {value:.3f} ± {error:.3f}（漂移、非二次曲率或有记忆的力）。",
+    )
+
+
+def _closure(results: xr.Dataset) -> list[dict[str, str]]:
+    worst = float(abs(results["asymmetry_z"].sel(group="all")).max())
+    if worst > _OPEN:
+        return [
+            verdict(
+                "asymmetry",
+                "caution",
+                "identity-open",
+                f"The asymmetry identity is off by {worst:.1f} standard errors: the motion is not stationary, or not "
+                "that of the recorded gradients.",
+                f"不对称恒等式偏差为 {worst:.1f} 倍标准误差：运动不平稳，或与记录的梯度不符。",
+            )
+        ]
+    if np.isfinite(worst):
+        return [
+            verdict(
+                "asymmetry",
+                "ok",
+                "identity-closes",
+                f"The asymmetry identity closes at every lag: off by at most {worst:.1f} standard errors.",
+                f"不对称恒等式在每个时间差都成立：偏差至多 {worst:.1f} 倍标准误差。",
+            )
+        ]
+    return []

@@ -1,0 +1,15 @@
+"""The page of the analysis `response`."""
+
+from thermodl.viewer.pages.layout import Context, analysis_page
+from thermodl.viewer.text import Text
+
+TITLE = Text("FDT", "涨落耗散定理")
+QUESTION = Text(
+    "Do the weights answer a push as their own fluctuations say they should?",
+    "权重对推力的响应，与其自身涨落所预言的一致吗？",
+)
+
+
+def page(context: Context) -> None:
+    """Draw the page."""
+    analysis_page(context, "response", TITLE, QUESTION)
