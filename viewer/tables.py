@@ -37,6 +37,19 @@ NUMBERS = {
         "drift_velocity_squared",
         "sketch_relative_error",
     ),
+    "ageing": (
+        "collapse_steps",
+        "collapse_steps_p",
+        "collapse_sgd_time",
+        "collapse_sgd_time_p",
+        "collapse_noise_time",
+        "collapse_noise_time_p",
+        "ageing_exponent_steps",
+        "ageing_exponent_sgd_time",
+        "ageing_exponent_noise_time",
+        "doubling_exponent",
+        "doubling_ratio",
+    ),
     "correlation": ("loss_integrated_time", "parameter_integrated_time", "gradient_integrated_time"),
     "stationarity": ("fdr1_raw", "fdr1_centred", "identity_residual", "identity_floor"),
 }
@@ -64,6 +77,7 @@ ANALYSIS_NAMES = {
     "temperature": Text("temperature", "有效温度"),
     "dissipation": Text("dissipation", "耗散率"),
     "diffusion": Text("diffusion", "扩散"),
+    "ageing": Text("ageing", "老化"),
     "correlation": Text("correlation", "自相关"),
     "stationarity": Text("stationarity", "平稳性"),
 }

@@ -221,7 +221,7 @@ def test_a_diverged_training_is_refused_by_name(tmp_path: Path) -> None:
     """Each analysis names the step; the stretch before it is analyzed where it is asked for."""
     write_walk(tmp_path / "run", diverged_at=400)
     reasons = analyze(tmp_path / "run")
-    assert len(reasons) == 5
+    assert len(reasons) == 6
     assert all("not finite from step 400 on; --segment 1:399" in str(reason) for reason in reasons.values())
     assert analyze(tmp_path / "run", settings=make_settings(segment="1:399")) == {}
     results = open_results(tmp_path / "run")
@@ -328,7 +328,7 @@ def test_a_damaged_recording_costs_the_analyses_that_need_it(tmp_path: Path) -> 
         reasons = analyze(tmp_path / run)
         assert sorted(reasons) == ["dissipation", "stationarity", "temperature"]
         assert all("gradient_squared is damaged" in str(reason) for reason in reasons.values())
-    assert sorted(open_results(tmp_path / "run")) == ["correlation", "diffusion"]
+    assert sorted(open_results(tmp_path / "run")) == ["ageing", "correlation", "diffusion"]
     chunk.unlink()
     reasons = analyze(tmp_path / "run")
     assert sorted(reasons) == ["dissipation", "stationarity", "temperature"]
