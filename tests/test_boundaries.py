@@ -70,6 +70,7 @@ def test_every_analysis_keeps_its_contract() -> None:
     from thermodl.analyze.settings import AnalysisSettings
 
     assert physics.names() == [
+        "ageing",
         "correlation",
         "diffusion",
         "dissipation",

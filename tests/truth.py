@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
+from scipy import integrate, signal
 
 from thermodl.analyze.truth import HeavyBall
 
@@ -66,12 +66,83 @@ def fractional_brownian(rng: np.random.Generator, coordinates: int, steps: int, 
     return np.cumsum(np.fft.fft(weights * noise, axis=-1)[:, :steps].real, axis=-1)
 
 
+def scaled_brownian(rng: np.random.Generator, shape: tuple[int, ...], exponent: float) -> Floats:
+    """Scaled Brownian motion from the origin: independent increments, ⟨x(t)²⟩ = t^α per coordinate, t = 0, 1, …"""
+    grown = np.arange(shape[-1]) ** exponent
+    return np.cumsum(rng.standard_normal(shape) * np.sqrt(np.diff(grown, prepend=0.0)), axis=-1)
+
+
 def gradient_descent(rng: np.random.Generator, shape: tuple[int, ...], learning_rate: float) -> tuple[Floats, Floats]:
     """SGD on ½θ² with unit white gradient noise, stationary: θ and g of every step; θ_{t+1} = θ_t − η g_t."""
     decay, burn = 1 - learning_rate, round(10 / learning_rate)
     noise = rng.standard_normal((*shape[:-1], shape[-1] + burn))
     theta = signal.lfilter([0.0, -learning_rate], [1.0, -decay], noise, axis=-1)[..., burn:]
     return theta, theta + noise[..., burn:]
+
+
+def double_well(
+    rng: np.random.Generator, walkers: int, steps: int, temperature: float, learning_rate: float
+) -> NDArray[np.float32]:
+    """Overdamped motion in U = x⁴/4 − x²/2 from the left well, (walkers, steps): x′ = x − ηU′(x) + √(2ηT) ξ.
+
+    SGD time is ηt, the mobility 1 (physics.md 1.12).
+    """
+    x = np.full(walkers, -1.0)
+    out = np.empty((steps, walkers), np.float32)
+    kick = np.sqrt(2 * learning_rate * temperature)
+    for step in range(steps):
+        out[step] = x
+        x += learning_rate * (x - x**3) + kick * rng.standard_normal(walkers)
+    return out.T
+
+
+def double_well_first_passage(temperature: float, start: float = -1.0, end: float = 1.0) -> float:
+    """Mean SGD time from one place of the double well to another, 1/T ∫ dy e^{U(y)/T} ∫_{−∞}^y dz e^{−U(z)/T}."""
+    z = np.linspace(-3.5, end, 40_001)
+    potential = z**4 / 4 - z**2 / 2
+    below = integrate.cumulative_trapezoid(np.exp(-potential / temperature), z, initial=0)
+    inside = z >= start
+    return float(integrate.trapezoid((np.exp(potential / temperature) * below)[inside], z[inside]) / temperature)
+
+
+class HeavyBall:
+    """SGD with momentum on ½λθ² with white gradient noise of variance C (Liu, Ziyin & Ueda 2021; physics.md 1.5).
+
+    Args:
+        learning_rate, momentum: η, μ. curvature: λ. noise: C.
+    """
+
+    def __init__(self, learning_rate: float, momentum: float, curvature: float = 1.0, noise: float = 1.0):
+        self.eta, self.mu, self.lam, self.noise = learning_rate, momentum, curvature, noise
+        self.x = learning_rate * curvature
+
+    @property
+    def temperature(self) -> float:
+        """ηC/(2(1−μ))."""
+        return self.eta * self.noise / (2 * (1 - self.mu))
+
+    @property
+    def variance(self) -> float:
+        """Σ = ηC(1+μ)/[λ(1−μ)(2(1+μ) − ηλ)]."""
+        mu = self.mu
+        return self.eta * self.noise * (1 + mu) / (self.lam * (1 - mu) * (2 * (1 + mu) - self.x))
+
+    @property
+    def mid_velocity_squared(self) -> float:
+        """⟨v_mid²⟩ = C/(2(1−μ)), whatever the curvature."""
+        return self.noise / (2 * (1 - self.mu))
+
+    def correlation(self, longest: int) -> Floats:
+        """ρ(0…longest): ρ(k) = (1+μ−x)ρ(k−1) − μρ(k−2), ρ(1) = (1+μ−x)/(1+μ)."""
+        first = 1 + self.mu - self.x
+        rho = [1.0, first / (1 + self.mu)]
+        while len(rho) <= longest:
+            rho.append(first * rho[-1] - self.mu * rho[-2])
+        return np.array(rho[: longest + 1])
+
+    def mean_squared_displacement(self, longest: int) -> Floats:
+        """2Σ(1 − ρ(τ)) for τ = 0…longest."""
+        return 2 * self.variance * (1 - self.correlation(longest))
 
 
 def coverage(

@@ -30,6 +30,9 @@ ALL = Text("all layers", "全部层")
 _TEMPERATURE = Text("temperature", "温度")
 _POWER = Text("power", "功率")
 _SQUARED_GRADIENT = Text("squared gradient", "梯度平方")
+_SPREAD = Text("spread over the expected", "离散与预期之比")
+_AGEING_EXPONENT = Text("ageing exponent", "老化指数")
+_WAITED = Text("waited {n} steps", "等待 {n} 步")
 _ONE_EPOCH = Text("one epoch", "一轮")
 _AGREE = Text("the two agree: 1", "二者一致：1")
 _LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
@@ -122,6 +125,22 @@ def diffusion(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     )  # fmt: skip
 
 
+def ageing(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """Displacement by waiting time on each clock, how far its curves spread, and the exponents."""
+    clocks = ("steps", "sgd_time", "noise_time")
+    return _all(
+        *(_on_clock(sources, clock, state) for clock in clocks),
+        _by_group(sources, [f"collapse_{clock}" for clock in clocks], state, "ageing-collapse",
+                  Text("Spread of the curves over that of equal ones", "曲线的离散与曲线相同时的预期之比"), _SPREAD,
+                  level=(1.0, Text("curves agree: 1", "曲线一致：1")(state.lang)), log_y=True),
+        _by_group(sources, [f"ageing_exponent_{clock}" for clock in clocks], state, "ageing-exponent",
+                  Text("Ageing exponent d ln Δ/d ln t_w", "老化指数 d ln Δ/d ln t_w"), _AGEING_EXPONENT,
+                  level=(0.0, Text("no ageing: 0", "没有老化：0")(state.lang))),
+        _by_group(sources, ["doubling_ratio"], state, "ageing-doubling", Text("Δ(t, 2t)/Δ(0, t)", "Δ(t, 2t)/Δ(0, t)"),
+                  level=(1.0, Text("stationary increments: 1", "增量平稳：1")(state.lang))),
+    )  # fmt: skip
+
+
 def correlation(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """Autocorrelation functions and integrated times."""
     functions = ["loss_autocorrelation", "parameter_autocorrelation", "gradient_autocorrelation"]
@@ -187,6 +206,7 @@ ANALYSES: dict[str, Callable[[Sequence[Source], ViewState], list[Figure]]] = {
     "dissipation": dissipation,
     "noise": noise,
     "diffusion": diffusion,
+    "ageing": ageing,
     "correlation": correlation,
     "response": response,
     "stationarity": stationarity,
@@ -376,6 +396,33 @@ def _two_time(sources: Sequence[Source], state: ViewState) -> Figure | None:
     return Figure(
         "diffusion-two-time", Text("Does it age? Displacement by waiting time", "是否老化？不同等待时间的位移"), chart
     )
+
+
+def _on_clock(sources: Sequence[Source], clock: str, state: ViewState) -> Figure | None:
+    """Displacement at equal lags of a clock, one curve per waiting time, of the first run only."""
+    name, lag = f"displacement_on_{clock}", f"lag_on_{clock}"
+    if not sources or name not in sources[0].data:
+        return None
+    data = sources[0].data
+    groups = group_names(data)
+    lags = data[lag].isel(group=groups.index(state.group) if state.group in groups else 0)
+    parts = []
+    for i, waited in enumerate(data["waiting_time"].values):
+        one = data[[name, f"{name}_stderr"]].isel(waiting_time=i).assign_coords(place=("octave", lags.values))
+        label = _WAITED.fill(n=f"{waited:g}")(state.lang)
+        parts.append(_curve(Source("", one), name, "place", state, False).assign(series=label))
+    title = quantity_title(data[lag].attrs, state.lang)
+    chart = charts.curves(
+        pd.concat(parts),
+        lang=state.lang,
+        x_title=title,
+        y_title=quantity_title(data[name].attrs, state.lang),
+        notes=[charts.STANDARD_ERROR(state.lang)],
+        log_x=True,
+        log_y=True,
+        sequential=True,
+    )
+    return Figure(f"ageing-{clock}", Text(*(data[name].attrs[key] for key in ("long_name", "long_name_zh"))), chart)
 
 
 def _by_group(

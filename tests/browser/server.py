@@ -10,7 +10,18 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-PAGES = ("", "overview", "temperature", "dissipation", "noise", "diffusion", "correlation", "response", "stationarity")
+PAGES = (
+    "",
+    "overview",
+    "temperature",
+    "dissipation",
+    "noise",
+    "diffusion",
+    "correlation",
+    "response",
+    "stationarity",
+    "ageing",
+)
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 

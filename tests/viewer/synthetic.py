@@ -22,6 +22,7 @@ TITLES = {
     "dissipation": ("Dissipation", "耗散率"),
     "noise": ("Gradient noise", "梯度噪声"),
     "diffusion": ("Diffusion", "扩散"),
+    "ageing": ("Ageing", "老化"),
     "correlation": ("Correlation", "自相关"),
     "response": ("FDT", "涨落耗散定理"),
     "stationarity": ("Stationarity", "平稳性"),
@@ -31,6 +32,7 @@ FORMULAS = {
     "dissipation": r"\dot W = \eta\,\lVert g\rVert^2",
     "noise": r"\mathrm{tr}\,C = \tfrac12\langle\lVert g-g'\rVert^2\rangle",
     "diffusion": r"\Delta(\tau) = \langle \lVert\theta_{t+\tau}-\theta_t\rVert^2\rangle / N",
+    "ageing": r"\Delta(t_w,t_w+\tau)=\frac1P\|\theta_{t_w+\tau}-\theta_{t_w}\|^2",
     "correlation": r"\tau_\mathrm{int} = \tfrac12 + \sum_{k\ge 1}\rho(k)",
     "response": r"\mathcal R(\tau) = -\langle(\theta_{s+\tau}-\theta_s)\cdot\xi_s\rangle",
     "stationarity": r"\langle\theta\cdot g\rangle = \tfrac{\eta}{2}\tfrac{1+\mu}{1-\mu}\langle\lVert g\rVert^2\rangle",
@@ -125,6 +127,7 @@ def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, na
         "correlation": _correlation,
         "response": _response,
         "stationarity": _stationarity,
+        "ageing": _ageing,
     }
     for analysis, make in makers.items():
         data = make(rng, 156.0 if sampling == "shuffle" else np.nan) if analysis == "diffusion" else make(rng)
@@ -321,6 +324,30 @@ def _diffusion(rng, steps_per_epoch: float) -> xr.Dataset:
         "steps_per_epoch": _variable((), steps_per_epoch, "step", "steps per epoch", "每轮步数"),
     }
     return _dataset(variables, {"lag": lag, "lag_sgd_time": ("lag", 0.5 * lag), "waiting_time": waiting})
+
+
+def _ageing(rng) -> xr.Dataset:
+    groups, octaves = len(ALL_GROUPS), 8
+    waiting = np.array([50, 200, 800, 1500])
+    lag = 10.0 * 2.0 ** np.arange(octaves) * np.ones((groups, 1))
+    curves, variables = ("group", "waiting_time", "octave"), {}
+    for clock, en, zh, unit in (
+        ("steps", "steps", "步数", "step"),
+        ("noise_time", "noise time", "噪声时间", "parameter2"),
+    ):
+        moved = 1e-8 * lag[:, None, :] * (1 + 0.1 * rng.standard_normal((groups, len(waiting), octaves)))
+        moved[:, -1, -1] = np.nan
+        variables[f"lag_on_{clock}"] = _variable(("group", "octave"), lag, unit, f"lag in {en}", f"时间差（{zh}）")
+        for name, dims, value, units, name_en, name_zh in (
+            (f"displacement_on_{clock}", curves, moved, "parameter2", "displacement at equal lags", "等时间差的位移"),
+            (f"collapse_{clock}", ("group",), np.full(groups, 1.1), "1", "spread of the curves", "曲线离散"),
+            (f"ageing_exponent_{clock}", ("group",), np.full(groups, -0.2), "1", "ageing exponent", "老化指数"),
+        ):
+            en_long, zh_long = f"{name_en} in {en}", f"按{zh}计时的{name_zh}"
+            variables[name] = _variable(dims, value, units, en_long, zh_long, 0.1 * np.abs(value))
+    ratio, ones = "Δ(t, 2t)/Δ(0, t)", np.ones(groups)
+    variables["doubling_ratio"] = _variable(("group",), ones, "1", ratio, ratio, 0.1 * ones)
+    return _dataset(variables, {"waiting_time": waiting})
 
 
 def _correlation(_) -> xr.Dataset:

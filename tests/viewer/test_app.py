@@ -15,7 +15,18 @@ from thermodl.viewer.cli import LANG, ROOT
 from thermodl.viewer.report import build_report
 
 FOLDER = Path(thermodl.viewer.__file__).parent
-PAGES = ("", "overview", "temperature", "dissipation", "noise", "diffusion", "correlation", "response", "stationarity")
+PAGES = (
+    "",
+    "overview",
+    "temperature",
+    "dissipation",
+    "noise",
+    "diffusion",
+    "correlation",
+    "response",
+    "stationarity",
+    "ageing",
+)
 RUNS = ("good", "running", "silent", "no-results", "no-steps", "empty", "truncated-metadata", "newer-format",
         "truncated-chunk", "damaged-results")  # fmt: skip
 CJK = re.compile("[\u4e00-\u9fff]")

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from . import correlation, diffusion, dissipation, noise, overview, response, runs, stationarity, temperature
+from . import ageing, correlation, diffusion, dissipation, noise, overview, response, runs, stationarity, temperature
 
 PAGES: tuple[ModuleType, ...] = (
     runs,
@@ -14,4 +14,5 @@ PAGES: tuple[ModuleType, ...] = (
     correlation,
     response,
     stationarity,
+    ageing,
 )
