@@ -69,7 +69,14 @@ def test_every_analysis_keeps_its_contract() -> None:
     from thermodl.analyze import physics
     from thermodl.analyze.settings import AnalysisSettings
 
-    assert physics.names() == ["correlation", "diffusion", "dissipation", "stationarity", "temperature"]
+    assert physics.names() == [
+        "correlation",
+        "diffusion",
+        "dissipation",
+        "entropy_production",
+        "stationarity",
+        "temperature",
+    ]
     for name in physics.names():
         module = physics.load(name)
         assert set(module.USES) <= set(AnalysisSettings.model_fields)

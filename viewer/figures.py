@@ -29,6 +29,7 @@ _GROUP = Text("group of layers", "层组")
 ALL = Text("all layers", "全部层")
 _TEMPERATURE = Text("temperature", "温度")
 _POWER = Text("power", "功率")
+_HEAT = Text("heat", "热量")
 _ONE_EPOCH = Text("one epoch", "一轮")
 _AGREE = Text("the two agree: 1", "二者一致：1")
 _LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
@@ -75,6 +76,23 @@ def dissipation(sources: Sequence[Source], state: ViewState) -> list[Figure]:
                    Text("Descent and noise power", "下降功率与噪声功率"), _POWER),
         _by_group(sources, [*seed, *powers], state, "dissipation-group",
                   Text("Powers by group", "各层组的功率"), _POWER),
+    )  # fmt: skip
+
+
+def entropy_production(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """Heat over time and by group, and how irreversible the motion is beside what chance makes of it."""
+    nothing = (0.0, "0")
+    return _all(
+        _over_time(sources, ["heat"], state, "entropy-heat-time",
+                   Text("Heat over time", "热量随时间的变化"), level=nothing),
+        _by_group(sources, ["heat", "heat_direct"], state, "entropy-heat-group",
+                  Text("Heat by group, in both forms", "各层组的热量（两种形式）"), _HEAT, level=nothing),
+        _by_group(sources, ["entropy_production", "entropy_production_bias"], state, "entropy-production",
+                  Text("Entropy production, lower bound, and what chance makes of none", "熵产生的下界与纯随机涨落的贡献"),
+                  Text("entropy production", "熵产生"), level=nothing),
+        _by_group(sources, ["cycling_frequency", "cycling_frequency_null"], state, "entropy-cycling",
+                  Text("Fastest cycling, and what equilibrium stays below", "最快的循环与平衡态的上限"),
+                  Text("cycling frequency", "循环频率")),
     )  # fmt: skip
 
 
@@ -126,6 +144,7 @@ def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
 ANALYSES: dict[str, Callable[[Sequence[Source], ViewState], list[Figure]]] = {
     "temperature": temperature,
     "dissipation": dissipation,
+    "entropy_production": entropy_production,
     "diffusion": diffusion,
     "correlation": correlation,
     "stationarity": stationarity,

@@ -30,6 +30,18 @@ NUMBERS = {
         "gradient_norm_squared",
     ),
     "dissipation": ("gradient_dissipation", "descent_power", "noise_power", "descent_fraction"),
+    "entropy_production": (
+        "heat",
+        "heat_direct",
+        "loss_decrease",
+        "entropy_production",
+        "entropy_production_plugin",
+        "entropy_production_bias",
+        "entropy_production_p",
+        "autoregression_order",
+        "cycling_frequency",
+        "cycling_frequency_null",
+    ),
     "diffusion": (
         "diffusion_coefficient",
         "diffusion_coefficient_predicted",
@@ -63,6 +75,7 @@ STATUS_SIGNS = {"ok": "✓", "caution": "⚠", "untrusted": "✗"}
 ANALYSIS_NAMES = {
     "temperature": Text("temperature", "有效温度"),
     "dissipation": Text("dissipation", "耗散率"),
+    "entropy_production": Text("entropy production", "熵产生"),
     "diffusion": Text("diffusion", "扩散"),
     "correlation": Text("correlation", "自相关"),
     "stationarity": Text("stationarity", "平稳性"),

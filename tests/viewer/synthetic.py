@@ -20,6 +20,7 @@ CREATED = "2026-11-24T04:00:00+00:00"
 TITLES = {
     "temperature": ("Temperature", "有效温度"),
     "dissipation": ("Dissipation", "耗散率"),
+    "entropy_production": ("Entropy production", "熵产生"),
     "diffusion": ("Diffusion", "扩散"),
     "correlation": ("Correlation", "自相关"),
     "stationarity": ("Stationarity", "平稳性"),
@@ -27,6 +28,7 @@ TITLES = {
 FORMULAS = {
     "temperature": r"T_\mathrm{noise} = \frac{\eta\,\mathrm{tr}\,C}{2 N (1-\mu)}",
     "dissipation": r"\dot W = \eta\,\lVert g\rVert^2",
+    "entropy_production": r"q=(1-\mu)(T_\mathrm{kin}-T_\mathrm{noise})",
     "diffusion": r"\Delta(\tau) = \langle \lVert\theta_{t+\tau}-\theta_t\rVert^2\rangle / N",
     "correlation": r"\tau_\mathrm{int} = \tfrac12 + \sum_{k\ge 1}\rho(k)",
     "stationarity": r"\langle\theta\cdot g\rangle = \tfrac{\eta}{2}\tfrac{1+\mu}{1-\mu}\langle\lVert g\rVert^2\rangle",
@@ -110,10 +112,11 @@ def _set_attribute(folder: Path, name: str, value: float) -> None:
 
 
 def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, name: str = "default") -> Path:
-    """Write the five analyses of a run, under a settings name."""
+    """Write the six analyses of a run, under a settings name."""
     recorded = read_attributes(folder)
     rng = np.random.default_rng(seed)
-    makers = {"temperature": _temperature, "dissipation": _dissipation, "diffusion": _diffusion,
+    makers = {"temperature": _temperature, "dissipation": _dissipation,
+              "entropy_production": _entropy_production, "diffusion": _diffusion,
               "correlation": _correlation, "stationarity": _stationarity}  # fmt: skip
     for analysis, make in makers.items():
         data = make(rng, 156.0 if sampling == "shuffle" else np.nan) if analysis == "diffusion" else make(rng)
@@ -232,6 +235,20 @@ def _dissipation(rng) -> xr.Dataset:
         variables |= _with_time(rng, name, level, "loss step-1", en, zh, 3.0)
     ones = np.ones(len(ALL_GROUPS))
     variables["descent_fraction"] = _variable(("group",), 0.4 * ones, "1", "descent fraction", "下降占比", 0.02 * ones)
+    return _dataset(variables, _windows())
+
+
+def _entropy_production(rng) -> xr.Dataset:
+    ones = np.ones(len(ALL_GROUPS))
+    variables = _with_time(rng, "heat", 1e-4, "loss step-1", "heat released into the group", "释放到该组的热量")
+    for name, level, units, en, zh in (
+        ("heat_direct", 1e-4, "loss step-1", "heat, direct form", "热量（直接形式）"),
+        ("entropy_production", 0.02, "nat step-1", "entropy production, lower bound", "熵产生（下界）"),
+        ("entropy_production_bias", 0.004, "nat step-1", "what chance makes of it", "纯随机涨落的贡献"),
+        ("cycling_frequency", 0.03, "step-1", "fastest cycling frequency", "最快的循环频率"),
+        ("cycling_frequency_null", 0.01, "step-1", "cycling in equilibrium", "平衡态的循环频率"),
+    ):
+        variables[name] = _variable(("group",), level * ones, units, en, zh, 0.1 * level * ones)
     return _dataset(variables, _windows())
 
 

@@ -15,7 +15,7 @@ from thermodl.viewer.cli import LANG, ROOT
 from thermodl.viewer.report import build_report
 
 FOLDER = Path(thermodl.viewer.__file__).parent
-PAGES = ("", "overview", "temperature", "dissipation", "diffusion", "correlation", "stationarity")
+PAGES = ("", "overview", "temperature", "dissipation", "entropy_production", "diffusion", "correlation", "stationarity")
 RUNS = ("good", "running", "silent", "no-results", "no-steps", "empty", "truncated-metadata", "newer-format",
         "truncated-chunk", "damaged-results")  # fmt: skip
 CJK = re.compile("[\u4e00-\u9fff]")

@@ -2,6 +2,15 @@
 
 from types import ModuleType
 
-from . import correlation, diffusion, dissipation, overview, runs, stationarity, temperature
+from . import correlation, diffusion, dissipation, entropy_production, overview, runs, stationarity, temperature
 
-PAGES: tuple[ModuleType, ...] = (runs, overview, temperature, dissipation, diffusion, correlation, stationarity)
+PAGES: tuple[ModuleType, ...] = (
+    runs,
+    overview,
+    temperature,
+    dissipation,
+    entropy_production,
+    diffusion,
+    correlation,
+    stationarity,
+)
