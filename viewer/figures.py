@@ -88,7 +88,7 @@ def entropy_production(sources: Sequence[Source], state: ViewState) -> list[Figu
         _by_group(sources, ["heat", "heat_direct"], state, "entropy-heat-group",
                   Text("Heat by group, in both forms", "各层组的热量（两种形式）"), _HEAT, level=nothing),
         _by_group(sources, ["entropy_production", "entropy_production_bias"], state, "entropy-production",
-                  Text("Entropy production, lower bound, and what chance makes of none", "熵产生的下界与纯随机涨落的贡献"),
+                  Text("Entropy production, lower bound, beside chance", "熵产生的下界与纯随机涨落的贡献"),
                   Text("entropy production", "熵产生"), level=nothing),
         _by_group(sources, ["cycling_frequency", "cycling_frequency_null"], state, "entropy-cycling",
                   Text("Fastest cycling, and what equilibrium stays below", "最快的循环与平衡态的上限"),

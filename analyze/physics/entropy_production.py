@@ -15,8 +15,8 @@ autoregression x_t = Σ_j A_j x_{t−j} + ε of order p with ⟨εεᵀ⟩ = S p
     σ = ½{tr[S⁻¹ R] − d},   R = ⟨rrᵀ⟩,   r_t = x_t − Σ_j A_j x_{t+j}
 
 nats per step: the rate of the divergence between the path and the reversed one (residual form; for p = 1 it is
-tr[S⁻¹(Σ − A²Σ)] − d). p is the one whose predictions are best in the half of the segment that it was not fitted to. σ is
-a lower bound for the whole: directions that are left out hide currents, and currents of large σ may run in directions
+tr[S⁻¹(Σ − A²Σ)] − d). p is the one whose predictions are best in the half of the segment that it was not fitted to. σ
+is a lower bound for the whole: directions that are left out hide currents, and currents of large σ may run in directions
 of small variance. In equilibrium Nσ̂/2 of order 1 is χ² with d(d−1)/2 degrees of freedom, so that σ̂ is d(d−1)/N too
 large; for higher orders bias and null are those of fits to surrogates, Gaussian series with the spectrum of the fit,
 whose cross-spectra are reduced to their real part for the null. Error bars are those of fits to surrogates of the
@@ -119,10 +119,10 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
 
     Returns:
         In loss per step `heat`, `heat_direct` (group,), `heat_of_layer` (layer,), `heat_over_time` (group, window),
-        which need probes, and `loss_decrease`. In nats per step `entropy_production` (group,), a lower bound without its
-        bias, beside `entropy_production_plugin`, `entropy_production_bias`, `entropy_production_p` (chance of as
-        much in equilibrium) and `autoregression_order`. In radians per step `cycling_frequency` (group,), the fastest, and
-        `cycling_frequency_null`, what equilibrium stays below in 95 % of cases. `circulation` (group, mode,
+        which need probes, and `loss_decrease`. In nats per step `entropy_production` (group,), a lower bound without
+        its bias, beside `entropy_production_plugin`, `entropy_production_bias`, `entropy_production_p` (chance of as
+        much in equilibrium) and `autoregression_order`. In radians per step `cycling_frequency` (group,), the fastest,
+        and `cycling_frequency_null`, what equilibrium stays below in 95 % of cases. `circulation` (group, mode,
         other_mode), Q over the standard deviations; `mode_variance_fraction` and `mode_heat` (group, mode), q/T_noise.
 
     Raises:
@@ -183,7 +183,10 @@ def _heat(
         "long_name_zh": "热量平稳形式与直接形式之比",
     }
     # The common noise taken off, both are positive powers whose difference telescopes.
-    steady, direct = (group_sum(data, run).isel(group=0) for data in (_given(part), _given_directly(part)))
+    steady, direct = (
+        group_sum(data, run).isel(group=0)
+        for data in (_given(part).drop_vars("step", errors="ignore"), _given_directly(part))
+    )
     ratio = errorbar.telescoping_ratio_with_error(steady.isel(step=slice(None, -1)), direct, "step")
     results |= errorbar.named("power_ratio", ratio, "1", text["long_name"], text["long_name_zh"], samples=False)
     if "loss" in part and segment.judgement != "scheduled":
@@ -207,10 +210,14 @@ def _given(run: xr.Dataset) -> xr.DataArray:
 
 def _given_directly(run: xr.Dataset) -> xr.DataArray:
     """η½(g_t + g_{t+1})·v_{t+1} of each step but the last, (layer, step)."""
-    eta, mu, nu = hyperparameters(run)
-    here = xr.where(mu == 0, 0.0, mu * run["velocity_dot_gradient"]) + (1 - nu) * run["gradient_squared"]
-    after = run["velocity_dot_gradient"].drop_vars("step", errors="ignore").isel(step=slice(1, None))
-    return (eta / 2).isel(step=slice(None, -1)) * (here.isel(step=slice(None, -1)).drop_vars("step", "ignore") + after)
+    eta, mu, nu = (values.drop_vars("step", errors="ignore") for values in hyperparameters(run))
+    crossed, squared = (
+        run[name].drop_vars("step", errors="ignore") for name in ("velocity_dot_gradient", "gradient_squared")
+    )
+    with_next = xr.where(mu == 0, 0.0, mu * crossed) + (1 - nu) * squared
+    return (eta / 2 * with_next).isel(step=slice(None, -1)) + (eta / 2).isel(step=slice(None, -1)) * crossed.isel(
+        step=slice(1, None)
+    )
 
 
 def _drawn(run: xr.Dataset) -> xr.DataArray:
@@ -249,7 +256,7 @@ def _irreversibility(part: xr.Dataset, count: int) -> xr.Dataset:
     for group in range(part.sizes["group"]):
         positions = part["parameter_sketch"].isel(group=group).transpose("sketch", "step").values.astype(float)
         directions, _ = principal_directions(positions, count)
-        noise = np.zeros((directions.shape[1], 0))
+        noise: Floats = np.zeros((directions.shape[1], 0))
         if with_heat:
             pair = at_probes(part["gradient_sketch"].isel(group=group), part) - part["probe_sketch"].isel(group=group)
             noise = directions.T @ pair.transpose("sketch", "probe").values.astype(float)
@@ -284,7 +291,7 @@ def principal_directions(positions: Floats, count: int) -> tuple[Floats, Floats]
     variances, directions = np.linalg.eigh(np.cov(positions, bias=True).reshape(len(positions), -1))
     variances, directions = variances[::-1][:count], directions[:, ::-1][:, :count]
     moved = variances > 1e-10 * max(variances[0], 1e-300) if len(variances) else variances > 0
-    return directions[:, moved], variances[moved]
+    return directions[:, moved].astype(np.float64), variances[moved].astype(np.float64)
 
 
 def mode_heat(
@@ -379,7 +386,7 @@ def gram(positions: Floats, order: int) -> Floats:
 
 def autoregression(moments: Floats, d: int) -> tuple[Floats, Floats]:
     """Least squares x_t = Σ_j A_j x_{t−j} + ε from `gram`: A (d, dp) side by side, and S = ⟨εεᵀ⟩ (d, d)."""
-    coefficients = np.linalg.solve(moments[d:, d:], moments[d:, :d]).T
+    coefficients = np.asarray(np.linalg.solve(moments[d:, d:], moments[d:, :d]).T, dtype=np.float64)
     return coefficients, moments[:d, :d] - coefficients @ moments[d:, :d]
 
 
@@ -461,7 +468,7 @@ def _as_dataset(rows: list[dict[str, Floats]], names: list[str], count: int) -> 
         rank = max(row[name].ndim for row in rows)
         out = np.full((len(rows), *[count] * rank), np.nan)
         for index, row in enumerate(rows):
-            out[index][tuple(slice(size) for size in row[name].shape)] = row[name]
+            out[(index, *(slice(size) for size in row[name].shape))] = row[name]
         return xr.DataArray(out, dims=dims[: rank + 1])
 
     variables: dict[str, xr.DataArray] = {}
