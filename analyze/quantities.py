@@ -111,6 +111,13 @@ def next_velocity_squared(run: xr.Dataset) -> xr.DataArray:
     return xr.where(mu == 0, 0.0, kept) + (1 - nu) ** 2 * run["gradient_squared"]
 
 
+def mid_velocity_squared(run: xr.Dataset) -> xr.DataArray:
+    """‖v_mid‖², v_mid = (v_t + v_{t+1})/2, from the moments before the step, (layer, step)."""
+    _, mu, nu = hyperparameters(run)
+    with_next = xr.where(mu == 0, 0.0, mu * run["velocity_squared"]) + (1 - nu) * run["velocity_dot_gradient"]
+    return (run["velocity_squared"] + 2 * with_next + next_velocity_squared(run)) / 4
+
+
 def group_names(run: xr.Dataset) -> list[str]:
     """`all`, then the model's groups."""
     return ["all", *run["group"].values.tolist()]

@@ -38,6 +38,9 @@ class AnalysisSettings(BaseModel):
     waiting_times: Annotated[int, Field(ge=1, le=64)] = Field(
         default=6, description="origins of the two-time displacement"
     )
+    modes: Annotated[int, Field(ge=2, le=8)] = Field(
+        default=4, description="principal directions of the motion in which entropy production is estimated"
+    )
 
 
 _EXPECTED = {"segment": "expected auto, or start:stop such as 1000:3000"}

@@ -76,6 +76,10 @@ def test_every_analysis_keeps_its_contract() -> None:
         "dissipation",
         "noise",
         "response",
+        "correlation",
+        "diffusion",
+        "dissipation",
+        "entropy_production",
         "stationarity",
         "temperature",
     ]

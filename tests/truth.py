@@ -159,3 +159,73 @@ def coverage(
         value, error = estimator(replicate)
         hits.append(abs(value - truth) <= level * error)
     return float(np.mean(hits))
+
+
+class LinearDescent:
+    """SGD with momentum down the force −Hθ with white gradient noise of covariance C (physics.md 1.5, 1.9).
+
+    A symmetric H that does not commute with C is a Brownian gyrator, H = kI + wJ with C ∝ I turns: neither is in
+    equilibrium.
+
+    Args:
+        learning_rate, momentum, dampening: η, μ, ν. curvature: H (d, d). noise: C (d, d).
+    """
+
+    def __init__(self, learning_rate: float, momentum: float, curvature: Floats, noise: Floats, dampening: float = 0.0):
+        self.eta, self.mu, self.nu = learning_rate, momentum, dampening
+        self.curvature, self.noise = np.asarray(curvature, float), np.asarray(noise, float)
+        self.size = len(self.curvature)
+
+    @property
+    def moments(self) -> Floats:
+        """Stationary covariance of (v_t, θ_t), (2d, 2d)."""
+        one = np.eye(self.size)
+        pull = np.block([[self.mu * one, (1 - self.nu) * self.curvature], [np.zeros_like(one), one]])
+        step = np.block([[one, np.zeros_like(one)], [-self.eta * one, one]]) @ pull
+        kick = np.concatenate([one, -self.eta * one]) * (1 - self.nu)
+        covariance = kick @ self.noise @ kick.T
+        for _ in range(40):
+            covariance, step = covariance + step @ covariance @ step.T, step @ step
+        return covariance
+
+    @property
+    def mid_velocity(self) -> Floats:
+        """⟨v_mid v_midᵀ⟩, (d, d); v_t + v_{t+1} = (1+μ)v_t + (1−ν)(Hθ_t + ξ_t)."""
+        both = np.concatenate([(1 + self.mu) * np.eye(self.size), (1 - self.nu) * self.curvature.T]) / 2
+        return both.T @ self.moments @ both + (1 - self.nu) ** 2 * self.noise / 4
+
+    @property
+    def heat(self) -> Floats:
+        """q = (1−μ)(T_kin − T_noise) of each coordinate, (d,)."""
+        kinetic = self.eta * np.diag(self.mid_velocity) / (1 - self.nu)
+        return (1 - self.mu) * kinetic - self.eta * (1 - self.nu) * np.diag(self.noise) / 2
+
+    @property
+    def entropy_production(self) -> float:
+        """σ = (1−μ)[2(1−μ) tr(C⁻¹⟨v_mid v_midᵀ⟩)/(1−ν)² − d] per step."""
+        excess = 2 * (1 - self.mu) * np.trace(np.linalg.solve(self.noise, self.mid_velocity)) / (1 - self.nu) ** 2
+        return (1 - self.mu) * (excess - self.size)
+
+    @property
+    def entropy_production_of_the_spectrum(self) -> float:
+        """σ = ½∫dω/2π {tr[S(−ω)⁻¹S(ω)] − d} of the positions."""
+        shift = np.exp(-1j * 2 * np.pi * np.arange(2**14) / 2**14)[:, None, None]
+        turn, one = (1 - self.nu) * self.eta * self.curvature, np.eye(self.size)
+        inverse = np.linalg.inv(one - ((1 + self.mu) * one - turn) * shift + self.mu * one * shift**2)
+        spectrum = inverse @ self.noise @ inverse.conj().swapaxes(1, 2)
+        ratio = np.trace(np.linalg.solve(spectrum.conj(), spectrum), axis1=1, axis2=2).real
+        return float(np.mean(ratio - self.size) / 2)
+
+    def simulate(self, rng: np.random.Generator, replicates: int, steps: int) -> tuple[Floats, Floats, Floats, Floats]:
+        """θ_t, v_t before the step, g_t and an independent g′_t, each (replicate, coordinate, N)."""
+        d = self.size
+        start = rng.multivariate_normal(np.zeros(2 * d), self.moments, replicates, method="cholesky")
+        velocity, theta = start[:, :d], start[:, d:]
+        out = np.empty((4, steps, replicates, d))
+        noise = rng.standard_normal((2, steps, replicates, d)) @ np.linalg.cholesky(self.noise).T
+        for t in range(steps):
+            force = theta @ self.curvature.T
+            out[:, t] = theta, velocity, force + noise[0, t], force + noise[1, t]
+            velocity = self.mu * velocity + (1 - self.nu) * out[2, t]
+            theta = theta - self.eta * velocity
+        return tuple(np.moveaxis(out, 1, 3))

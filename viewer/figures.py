@@ -33,6 +33,7 @@ _SQUARED_GRADIENT = Text("squared gradient", "梯度平方")
 _SPREAD = Text("spread over the expected", "离散与预期之比")
 _AGEING_EXPONENT = Text("ageing exponent", "老化指数")
 _WAITED = Text("waited {n} steps", "等待 {n} 步")
+_HEAT = Text("heat", "热量")
 _ONE_EPOCH = Text("one epoch", "一轮")
 _AGREE = Text("the two agree: 1", "二者一致：1")
 _LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
@@ -106,6 +107,20 @@ def noise(sources: Sequence[Source], state: ViewState) -> list[Figure]:
         _by_group(sources, ["tail_index", "tail_index_normal", "tail_index_short", "tail_index_short_normal"], state,
                   "noise-tails", Text("Tail index beside normal noise", "尾指数与高斯对照"),
                   Text("tail index", "尾指数")),
+def entropy_production(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """Heat over time and by group, and how irreversible the motion is beside what chance makes of it."""
+    nothing = (0.0, "0")
+    return _all(
+        _over_time(sources, ["heat"], state, "entropy-heat-time",
+                   Text("Heat over time", "热量随时间的变化"), level=nothing),
+        _by_group(sources, ["heat", "heat_direct"], state, "entropy-heat-group",
+                  Text("Heat by group, in both forms", "各层组的热量（两种形式）"), _HEAT, level=nothing),
+        _by_group(sources, ["entropy_production", "entropy_production_bias"], state, "entropy-production",
+                  Text("Entropy production, lower bound, beside chance", "熵产生的下界与纯随机涨落的贡献"),
+                  Text("entropy production", "熵产生"), level=nothing),
+        _by_group(sources, ["cycling_frequency", "cycling_frequency_null"], state, "entropy-cycling",
+                  Text("Fastest cycling, and what equilibrium stays below", "最快的循环与平衡态的上限"),
+                  Text("cycling frequency", "循环频率")),
     )  # fmt: skip
 
 
@@ -205,6 +220,7 @@ ANALYSES: dict[str, Callable[[Sequence[Source], ViewState], list[Figure]]] = {
     "temperature": temperature,
     "dissipation": dissipation,
     "noise": noise,
+    "entropy_production": entropy_production,
     "diffusion": diffusion,
     "ageing": ageing,
     "correlation": correlation,

@@ -36,7 +36,7 @@ from ..quantities import (
     is_nesterov,
     is_sgd,
     matching_windows,
-    next_velocity_squared,
+    mid_velocity_squared,
     probe_verdicts,
     segment_verdict,
     velocity_memory,
@@ -163,10 +163,8 @@ def _thermometers(
 
 def _kinetic(run: xr.Dataset) -> xr.DataArray:
     """η‖v_mid‖²/(1−ν) of each step, (layer, step)."""
-    eta, mu, nu = hyperparameters(run)
-    with_next = mu * run["velocity_squared"] + (1 - nu) * run["velocity_dot_gradient"]
-    mid = (run["velocity_squared"] + 2 * with_next + next_velocity_squared(run)) / 4
-    return eta * mid / (1 - nu)
+    eta, _, nu = hyperparameters(run)
+    return eta * mid_velocity_squared(run) / (1 - nu)
 
 
 def _without_drift(run: xr.Dataset, kinetic: errorbar.Estimate, per_parameter: xr.DataArray) -> errorbar.Estimate:

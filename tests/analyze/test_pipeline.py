@@ -164,7 +164,7 @@ def test_what_is_not_defined_is_refused_with_the_reason(tmp_path: Path) -> None:
     """Adam has no heavy-ball velocity, and its step is not along the gradient; what needs neither is made."""
     write_walk(tmp_path / "run", optimizer="Adam")
     reasons = analyze(tmp_path / "run")
-    assert sorted(reasons) == ["dissipation", "stationarity"]
+    assert sorted(reasons) == ["dissipation", "entropy_production", "stationarity"]
     assert "not defined for Adam" in str(reasons["stationarity"])
     assert "Adam steps otherwise" in str(reasons["dissipation"])
     assert ("diffusion_coefficient", "memory-unknown") in verdicts_of(tmp_path / "run", "diffusion")
@@ -332,12 +332,12 @@ def test_a_damaged_recording_costs_the_analyses_that_need_it(tmp_path: Path) -> 
         damaged = tmp_path / run / chunk.relative_to(tmp_path / "run")
         damaged.write_bytes(damaged.read_bytes()[:20])
         reasons = analyze(tmp_path / run)
-        assert sorted(reasons) == ["dissipation", "stationarity", "temperature"]
+        assert sorted(reasons) == ["dissipation", "entropy_production", "stationarity", "temperature"]
         assert all("gradient_squared is damaged" in str(reason) for reason in reasons.values())
     assert sorted(open_results(tmp_path / "run")) == ["ageing", "correlation", "diffusion", "noise", "response"]
     chunk.unlink()
     reasons = analyze(tmp_path / "run")
-    assert sorted(reasons) == ["dissipation", "stationarity", "temperature"]
+    assert sorted(reasons) == ["dissipation", "entropy_production", "stationarity", "temperature"]
     assert all("gradient_squared lacks its chunk c/0/1, which" in str(reason) for reason in reasons.values())
     (array / "zarr.json").write_text("{", "utf-8")
     with pytest.raises(RunError, match="cannot be opened"):

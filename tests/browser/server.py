@@ -21,6 +21,7 @@ PAGES = (
     "response",
     "stationarity",
     "ageing",
+    "entropy_production",
 )
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 

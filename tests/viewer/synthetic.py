@@ -21,6 +21,7 @@ TITLES = {
     "temperature": ("Temperature", "有效温度"),
     "dissipation": ("Dissipation", "耗散率"),
     "noise": ("Gradient noise", "梯度噪声"),
+    "entropy_production": ("Entropy production", "熵产生"),
     "diffusion": ("Diffusion", "扩散"),
     "ageing": ("Ageing", "老化"),
     "correlation": ("Correlation", "自相关"),
@@ -31,6 +32,7 @@ FORMULAS = {
     "temperature": r"T_\mathrm{noise} = \frac{\eta\,\mathrm{tr}\,C}{2 N (1-\mu)}",
     "dissipation": r"\dot W = \eta\,\lVert g\rVert^2",
     "noise": r"\mathrm{tr}\,C = \tfrac12\langle\lVert g-g'\rVert^2\rangle",
+    "entropy_production": r"q=(1-\mu)(T_\mathrm{kin}-T_\mathrm{noise})",
     "diffusion": r"\Delta(\tau) = \langle \lVert\theta_{t+\tau}-\theta_t\rVert^2\rangle / N",
     "ageing": r"\Delta(t_w,t_w+\tau)=\frac1P\|\theta_{t_w+\tau}-\theta_{t_w}\|^2",
     "correlation": r"\tau_\mathrm{int} = \tfrac12 + \sum_{k\ge 1}\rho(k)",
@@ -128,6 +130,7 @@ def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, na
         "response": _response,
         "stationarity": _stationarity,
         "ageing": _ageing,
+        "entropy_production": _entropy_production,
     }
     for analysis, make in makers.items():
         data = make(rng, 156.0 if sampling == "shuffle" else np.nan) if analysis == "diffusion" else make(rng)
@@ -262,6 +265,19 @@ def _noise(rng) -> xr.Dataset:
     variables["effective_dimension"] = _variable(
         ("group",), 20 * ones, "1", "directions of the noise", "噪声的有效维数", 2 * ones
     )
+
+
+def _entropy_production(rng) -> xr.Dataset:
+    ones = np.ones(len(ALL_GROUPS))
+    variables = _with_time(rng, "heat", 1e-4, "loss step-1", "heat released into the group", "释放到该组的热量")
+    for name, level, units, en, zh in (
+        ("heat_direct", 1e-4, "loss step-1", "heat, direct form", "热量（直接形式）"),
+        ("entropy_production", 0.02, "nat step-1", "entropy production, lower bound", "熵产生（下界）"),
+        ("entropy_production_bias", 0.004, "nat step-1", "what chance makes of it", "纯随机涨落的贡献"),
+        ("cycling_frequency", 0.03, "step-1", "fastest cycling frequency", "最快的循环频率"),
+        ("cycling_frequency_null", 0.01, "step-1", "cycling in equilibrium", "平衡态的循环频率"),
+    ):
+        variables[name] = _variable(("group",), level * ones, units, en, zh, 0.1 * level * ones)
     return _dataset(variables, _windows())
 
 

@@ -26,6 +26,7 @@ PAGES = (
     "response",
     "stationarity",
     "ageing",
+    "entropy_production",
 )
 RUNS = ("good", "running", "silent", "no-results", "no-steps", "empty", "truncated-metadata", "newer-format",
         "truncated-chunk", "damaged-results")  # fmt: skip

@@ -2,17 +2,16 @@
 
 from types import ModuleType
 
-from . import ageing, correlation, diffusion, dissipation, noise, overview, response, runs, stationarity, temperature
+from . import ageing, correlation, diffusion, dissipation, entropy_production, noise, overview, response, runs, stationarity, temperature
+
+PAGES: tuple[ModuleType, ...] = (runs, overview, temperature, dissipation, noise, diffusion, correlation, response, stationarity, ageing, entropy_production)
 
 PAGES: tuple[ModuleType, ...] = (
     runs,
     overview,
     temperature,
     dissipation,
-    noise,
-    diffusion,
-    correlation,
-    response,
-    stationarity,
-    ageing,
+from . import ageing, correlation, diffusion, dissipation, entropy_production, noise, overview, response, runs, stationarity, temperature
+
+PAGES: tuple[ModuleType, ...] = (runs, overview, temperature, dissipation, noise, diffusion, correlation, response, stationarity, ageing, entropy_production)
 )

@@ -1,0 +1,633 @@
+"""Entropy production: the heat that each group takes up or gives off, and how irreversible the motion looks.
+
+Heat that the loss releases into a group or direction per step (Sekimoto 1998; discrete Harada–Sasa, physics.md 1.9):
+
+    q = (1−μ)(T_kin − T_noise) = (1−μ) η⟨‖v_mid‖²⟩/(1−ν) − ½η(1−ν) tr C                where the velocity is stationary
+    q = −⟨½(g_t + g_{t+1})·Δθ_t⟩ − ½η(1−ν) tr C                                        always
+
+The noise must be white, E[ξ_t | θ_t, θ_{t−1}, …] = 0. The two forms differ by the ends of a telescoping sum only. The
+sum over the groups is −⟨ΔL⟩, exactly for a quadratic loss: at stationarity what one group gives another takes, and
+where no group or direction does there is no sign of a current between them.
+
+Irreversibility of the path of θ, in d principal directions of the motion seen through the sketch. A vector
+autoregression x_t = Σ_j A_j x_{t−j} + ε of order p with ⟨εεᵀ⟩ = S produces, as a stationary Gaussian process, exactly
+
+    σ = ½{tr[S⁻¹ R] − d},   R = ⟨rrᵀ⟩,   r_t = x_t − Σ_j A_j x_{t+j}
+
+nats per step: the rate of the divergence between the path and the reversed one (residual form; for p = 1 it is
+tr[S⁻¹(Σ − A²Σ)] − d). p is the one whose predictions are best in the half of the segment that it was not fitted to. σ
+is a lower bound for the whole: directions that are left out hide currents, and currents of large σ may run in directions
+of small variance. In equilibrium Nσ̂/2 of order 1 is χ² with d(d−1)/2 degrees of freedom, so that σ̂ is d(d−1)/N too
+large; for higher orders bias and null are those of fits to surrogates, Gaussian series with the spectrum of the fit,
+whose cross-spectra are reduced to their real part for the null. Error bars are those of fits to surrogates of the
+same spectrum. Directions are chosen by variance, which is even under reversal, and so do not favour a sense of turning.
+
+Motion between the directions turns by Im eig(QΣ⁻¹) per step, Q = ½(Γ(1)ᵀ − Γ(1)) = ½⟨x_t x_{t+1}ᵀ − x_{t+1} x_tᵀ⟩.
+
+Not defined for other optimizers than SGD; the heat not for Nesterov's momentum either. Under shuffled epochs the noise
+is coloured: q is not the heat then, and σ still that of the path.
+"""
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import stats
+
+from .. import errorbar, series
+from ..quantities import (
+    Segment,
+    at_probes,
+    choose_segment,
+    correlated_steps,
+    group_hyperparameters,
+    group_names,
+    group_sum,
+    hyperparameters,
+    is_nesterov,
+    is_sgd,
+    matching_windows,
+    mid_velocity_squared,
+    probe_verdicts,
+    require,
+    segment_verdict,
+    verdict,
+    window_coordinates,
+    within,
+)
+from ..settings import AnalysisSettings, NotDefinedError
+
+VERSION = 1
+USES = ("segment", "windows", "modes")
+TITLE = "Entropy production"
+TITLE_ZH = "熵产生"
+FORMULA = (
+    r"q=(1-\mu)\,(T_\mathrm{kin}-T_\mathrm{noise})"
+    r"\qquad\sigma\ge\tfrac12\left\{\mathrm{tr}\left[S^{-1}\langle rr^{\mathsf T}\rangle\right]-d\right\}"
+)
+EXPLANATION = (
+    "The heat q that the loss releases into each group of parameters per step, and a lower bound on the entropy "
+    "production σ from how different the motion in its principal directions looks when played backwards, less what "
+    "chance alone makes of it. "
+    "Do not read σ as that of the network, or a vanishing q of the sum as equilibrium: currents may hide in directions "
+    "that are left out; shuffled epochs or a segment that is not stationary spoil both."
+)
+EXPLANATION_ZH = (
+    "每一步损失释放到各层组的热量 q，以及熵产生 σ 的下界：后者来自主方向上的运动与其时间反演的差别，"
+    "并已扣除纯随机涨落的贡献。不要把 σ 当作整个网络的熵产生，也不要因为总热量为零就认为处于平衡："
+    "概率流可能藏在未包含的方向中；按轮次打乱采样或区间不平稳时，两者都不可靠。"
+)
+METHOD = (
+    "Heat: means over the segment with Γ-method errors. σ: vector autoregression in the principal directions, its "
+    "order by held-out likelihood; errors, bias and null distribution from surrogates with the fitted spectrum."
+)
+METHOD_ZH = (
+    "热量：区间平均，误差用 Γ 方法。σ：在主方向上拟合向量自回归，阶数由留出似然确定；"
+    "误差、偏差与零分布由具有所拟合谱的替代数据得到。"
+)
+REFERENCE = (
+    "Harada & Sasa 2005, PRL 95:130602; Sekimoto 1998, Prog. Theor. Phys. Suppl. 130; "
+    "Godrèche & Luck 2019; Battle et al. 2016, Science 352:604; Wolff 2004."
+)
+ORDERS = (1, 2, 3, 4, 6, 8)
+"""orders of the autoregression that are tried"""
+_NAMES = {
+    "entropy_production": ("nat step-1", "entropy production, lower bound", "熵产生（下界）"),
+    "entropy_production_plugin": ("nat step-1", "entropy production, bias not taken off", "熵产生（未扣除偏差）"),
+    "entropy_production_bias": ("nat step-1", "what chance makes of no entropy production", "纯随机涨落造成的熵产生"),
+    "entropy_production_p": ("1", "probability of as much in equilibrium", "平衡态下出现同样大小的概率"),
+    "autoregression_order": ("step", "order of the autoregression", "自回归阶数"),
+    "cycling_frequency": ("step-1", "fastest cycling frequency (rad)", "最快的循环频率（弧度）"),
+    "cycling_frequency_null": (
+        "step-1",
+        "cycling that equilibrium stays below in 95 % of cases",
+        "平衡态下 95 % 的循环频率上限",
+    ),
+    "circulation": ("step-1", "circulation between directions, relative to their size", "方向之间的环流（相对大小）"),
+    "mode_variance_fraction": ("1", "fraction of the variance along the direction", "该方向所占方差比例"),
+    "mode_heat": ("step-1", "heat of the direction over its temperature", "该方向的热量与温度之比"),
+}
+_PER_GROUP = (*list(_NAMES)[:7], "entropy_production_stderr", "entropy_production_n_eff", "cycling_frequency_stderr")
+_SURROGATES = 200
+_LONGEST = 20_000
+"""steps of a surrogate at most; bias and variance of longer ones fall as 1/N"""
+
+Floats = NDArray[np.float64]
+
+
+def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
+    """Heat per group, and the irreversibility of the motion in its principal directions.
+
+    Returns:
+        In loss per step `heat`, `heat_direct` (group,), `heat_of_layer` (layer,), `heat_over_time` (group, window),
+        which need probes, and `loss_decrease`. In nats per step `entropy_production` (group,), a lower bound without
+        its bias, beside `entropy_production_plugin`, `entropy_production_bias`, `entropy_production_p` (chance of as
+        much in equilibrium) and `autoregression_order`. In radians per step `cycling_frequency` (group,), the fastest,
+        and `cycling_frequency_null`, what equilibrium stays below in 95 % of cases. `circulation` (group, mode,
+        other_mode), Q over the standard deviations; `mode_variance_fraction` and `mode_heat` (group, mode), q/T_noise.
+
+    Raises:
+        NotDefinedError: if the optimizer is not SGD.
+        AnalysisError: if the run is too short or lacks the sketch.
+    """
+    if not is_sgd(run):
+        raise NotDefinedError(
+            "heat and entropy production are not defined for "
+            f"{run.attrs['optimizer']['class']}, whose noise has another temperature in each parameter"
+        )
+    require(run, "parameter_sketch")
+    segment = choose_segment(run, settings.segment)
+    part = within(run, segment)
+    results, coordinates, verdicts = _heat(run, part, segment, settings.windows)
+    irreversible = _irreversibility(part, settings.modes)
+    dataset = xr.Dataset(results, coords=coordinates).merge(irreversible).compute()
+    verdicts = [segment_verdict(segment), *_sampling_verdicts(run), *verdicts, *_balance(dataset)]
+    return dataset.assign_attrs(
+        segment=[segment.start, segment.stop],
+        segment_stationary=segment.stationary,
+        verdicts=verdicts + _irreversibility_verdicts(dataset),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- the heat
+
+
+def _heat(
+    run: xr.Dataset, part: xr.Dataset, segment: Segment, windows: int
+) -> tuple[dict[str, xr.DataArray], dict, list[dict[str, str]]]:
+    """Heat over the segment and over time, and why there is none."""
+    if is_nesterov(run):
+        return {}, {}, [_no_heat("Nesterov momentum", "Nesterov 动量")]
+    require(run, "gradient_squared", "velocity_squared", "velocity_dot_gradient")
+    found = probe_verdicts(run, part, "heat", "heat_direct", "mode_heat")
+    if not part.sizes.get("probe"):
+        return {}, {}, found
+    results: dict[str, xr.DataArray] = {}
+    drawn = errorbar.mean_with_error(_drawn(part), "probe")
+    memory = correlated_steps(run)
+    for name, given, en, zh in (
+        ("heat", _given(part), "heat released into the group", "释放到该组的热量"),
+        ("heat_direct", _given_directly(part), "heat, direct form", "热量（直接形式）"),
+    ):
+        of_layer = _difference(errorbar.mean_with_error(given, "step", memory), drawn)
+        if name == "heat":
+            results |= errorbar.named("heat_of_layer", of_layer, "loss step-1", "heat of the layer", "各层的热量")
+        grouped = errorbar.mean_with_error(group_sum(given, run), "step", memory)
+        of_group = _difference(grouped, errorbar.mean_with_error(group_sum(_drawn(part), run), "probe"))
+        results |= errorbar.named(name, of_group, "loss step-1", en, zh)
+    results["heat_of_layer"] = results["heat_of_layer"].drop_vars(
+        ["layer_group", "layer_size", "layer_optimizer_group"], errors="ignore"
+    )
+    text = {
+        "units": "1",
+        "long_name": "heat, stationary over direct form",
+        "long_name_zh": "热量平稳形式与直接形式之比",
+    }
+    # The common noise taken off, both are positive powers whose difference telescopes.
+    steady, direct = (
+        group_sum(data, run).isel(group=0)
+        for data in (_given(part).drop_vars("step", errors="ignore"), _given_directly(part))
+    )
+    ratio = errorbar.telescoping_ratio_with_error(steady.isel(step=slice(None, -1)), direct, "step")
+    results |= errorbar.named("power_ratio", ratio, "1", text["long_name"], text["long_name_zh"], samples=False)
+    if "loss" in part and segment.judgement != "scheduled":
+        results |= errorbar.named(
+            "loss_decrease", _loss_decrease(part), "loss step-1", "decrease of the loss", "损失的下降"
+        )
+    steps, probes = matching_windows(run, windows)
+    given, drawn = (group_sum(data, run) for data in (_given(run), _drawn(run)))
+    curve = _difference(
+        errorbar.window_means(given, "step", steps, memory), errorbar.window_means(drawn, "probe", probes)
+    )
+    results |= errorbar.named("heat_over_time", curve, "loss step-1", "heat", "热量", samples=False)
+    return results, window_coordinates(run, steps), found
+
+
+def _given(run: xr.Dataset) -> xr.DataArray:
+    """(1−μ)η‖v_mid‖²/(1−ν) of each step, (layer, step)."""
+    eta, mu, nu = hyperparameters(run)
+    return eta * (1 - mu) / (1 - nu) * mid_velocity_squared(run)
+
+
+def _given_directly(run: xr.Dataset) -> xr.DataArray:
+    """η½(g_t + g_{t+1})·v_{t+1} of each step but the last, (layer, step)."""
+    eta, mu, nu = (values.drop_vars("step", errors="ignore") for values in hyperparameters(run))
+    crossed, squared = (
+        run[name].drop_vars("step", errors="ignore") for name in ("velocity_dot_gradient", "gradient_squared")
+    )
+    with_next = xr.where(mu == 0, 0.0, mu * crossed) + (1 - nu) * squared
+    return (eta / 2 * with_next).isel(step=slice(None, -1)) + (eta / 2).isel(step=slice(None, -1)) * crossed.isel(
+        step=slice(1, None)
+    )
+
+
+def _drawn(run: xr.Dataset) -> xr.DataArray:
+    """½η(1−ν) tr C at each probe, (layer, probe)."""
+    eta, _, nu = hyperparameters(run)
+    return at_probes(eta * (1 - nu) / 2, run) * run["noise_trace"]
+
+
+def _difference(left: errorbar.Estimate, right: errorbar.Estimate) -> errorbar.Estimate:
+    """left − right of independent estimates."""
+    fewest = left[2].where(left[2] < right[2], right[2])
+    return left[0] - right[0], (left[1] ** 2 + right[1] ** 2) ** 0.5, fewest
+
+
+def _loss_decrease(run: xr.Dataset) -> errorbar.Estimate:
+    """−⟨ΔL⟩ per step from the means of the two halves, with the weight decay that the gradient holds."""
+    loss = run["loss"]
+    if run.attrs["optimizer"].get("weight_decay_kind") == "coupled":
+        of_layer = run["layer_optimizer_group"].drop_vars(["layer_group", "layer_size", "layer_optimizer_group"])
+        decay = run["weight_decay"].isel(optimizer_group=of_layer)
+        loss = loss + xr.where(decay == 0, 0.0, decay / 2 * run["parameter_squared"]).sum("layer", skipna=False)
+    half = run.sizes["step"] // 2
+    early, late = (errorbar.mean_with_error(loss.isel(step=span), "step") for span in (slice(half), slice(-half, None)))
+    return errorbar.scale(_difference(early, late), 1 / (run.sizes["step"] - half))
+
+
+# ------------------------------------------------------------------------------------------------- irreversibility
+
+
+def _irreversibility(part: xr.Dataset, count: int) -> xr.Dataset:
+    """σ and cycling of every group in up to `count` principal directions, and the heat of each direction."""
+    names = group_names(part)
+    eta, mu, nu = group_hyperparameters(part)
+    with_heat = bool(part.sizes.get("probe")) and "probe_sketch" in part and not is_nesterov(part)
+    own, rows = [], []
+    for group in range(part.sizes["group"]):
+        positions = part["parameter_sketch"].isel(group=group).transpose("sketch", "step").values.astype(float)
+        directions, _ = principal_directions(positions, count)
+        noise: Floats = np.zeros((directions.shape[1], 0))
+        if with_heat:
+            pair = at_probes(part["gradient_sketch"].isel(group=group), part) - part["probe_sketch"].isel(group=group)
+            noise = directions.T @ pair.transpose("sketch", "probe").values.astype(float)
+        own.append((directions.T @ positions, noise, positions.var(-1).sum()))
+    # All groups together: the principal directions of what each shows in its own.
+    stacked = tuple(np.concatenate([one[index] for one in own]) for index in (0, 1))
+    directions, _ = principal_directions(stacked[0], count)
+    together = (directions.T @ stacked[0], directions.T @ stacked[1], sum(one[2] for one in own))
+    shared = [values.values for values in (eta, mu, nu)]
+    for group, (positions, noise, variance) in enumerate([together, *own]):
+        # Hyper-parameters of all groups together where they are the same.
+        own_rates = [
+            np.where(np.ptp(values, axis=0) == 0, values[0], np.nan) if group == 0 else values[group - 1]
+            for values in shared
+        ]
+        heat = mode_heat(positions, noise, part, *own_rates) if noise.size else np.full((2, len(positions)), np.nan)
+        rng = np.random.default_rng([0, group])
+        row = turning(positions, rng) | {"mode_variance_fraction": positions.var(-1) / max(variance, 1e-300)}
+        rows.append(row | {"mode_heat": heat[0], "mode_heat_stderr": heat[1]})
+    return _as_dataset(rows, names, count)
+
+
+def principal_directions(positions: Floats, count: int) -> tuple[Floats, Floats]:
+    """Up to `count` directions of largest variance and their variances; fewer where fewer are moved along.
+
+    Args:
+        positions: (coordinate, N).
+
+    Returns:
+        (coordinate, d) and (d,).
+    """
+    variances, directions = np.linalg.eigh(np.cov(positions, bias=True).reshape(len(positions), -1))
+    variances, directions = variances[::-1][:count], directions[:, ::-1][:, :count]
+    moved = variances > 1e-10 * max(variances[0], 1e-300) if len(variances) else variances > 0
+    return directions[:, moved].astype(np.float64), variances[moved].astype(np.float64)
+
+
+def mode_heat(
+    positions: Floats, noise: Floats, part: xr.Dataset, eta: Floats, mu: Floats, nu: Floats
+) -> tuple[Floats, Floats]:
+    """q/T_noise = (1−μ)(T_kin/T_noise − 1) of each direction and its error, (d,).
+
+    Args:
+        positions: (d, N). noise: g − g′ at the probes, (d, probe). eta, mu, nu: (N,), NaN if not those of all layers.
+    """
+    probes = part["probe_step"].values - int(part["step"].values[0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kinetic = (positions[:, 2:] - positions[:, :-2]) ** 2 / (4 * eta * (1 - nu))[1:-1]
+        drawn = (eta * (1 - nu) / (2 * (1 - mu)))[probes] * noise**2 / 2
+        (top, top_error, _), (bottom, bottom_error, _) = (
+            series.mean_and_error(kinetic, memory=correlated_steps(part)),
+            series.mean_and_error(drawn),
+        )
+        ratio = top / bottom
+        error = ratio * np.hypot(top_error / top, bottom_error / bottom)
+    # Where they differ from step to step there is no one temperature.
+    kept = 1 - mu[0] if np.all(mu == mu[0]) else np.nan
+    return kept * (ratio - 1), kept * error
+
+
+def turning(positions: Floats, rng: np.random.Generator) -> dict[str, Floats]:
+    """σ, cycling and their errors, bias and null of a motion, by the autoregression that predicts it best.
+
+    Args:
+        positions: (d, N).
+
+    Returns:
+        Numbers, and `circulation` (d, d); all NaN for fewer than two coordinates or a fit that is not stationary.
+    """
+    d, steps = positions.shape
+    found = {name: np.array(np.nan) for name in _PER_GROUP} | {"circulation": np.full((d, d), np.nan)}
+    found |= {"circulation_stderr": np.full((d, d), np.nan)}
+    if d < 2:
+        return found
+    whitened = (positions - positions.mean(-1, keepdims=True)) / positions.std(-1, keepdims=True)
+    tau, _ = series.integrated_time(series.autocovariance(whitened), oscillating=True)
+    found["entropy_production_n_eff"] = np.array(steps / (2 * max(float(np.max(tau)), 0.5)))
+    order = best_order(whitened)
+    fit = autoregression(gram(whitened, order), d)
+    found["autoregression_order"] = np.array(float(order))
+    sigma, frequency, circulation = irreversibility(*fit)
+    if np.isnan(sigma):
+        return found
+    # A longer motion would know it better, by 1/N; it is not simulated at length.
+    length = min(steps, _LONGEST)
+    longer = length / steps
+    sampled, null = (
+        [irreversibility(*autoregression(gram(one, order), d)) for one in surrogates(*fit, length, rng, reversible)]
+        for reversible in (False, True)
+    )
+    spread = [np.nanstd(np.stack([one[index] for one in sampled]), axis=0) for index in range(3)]
+    by_chance = np.array([one[0] for one in null])
+    # σ̂ is a square: its variance is that of chance, as 1/N², and as 1/N a part that grows as σ, which the fit has too
+    # large by the bias.
+    of_chance = np.nanstd(by_chance)
+    by_chance *= longer
+    if order == 1:
+        bias = d * (d - 1) / steps
+        chance = stats.chi2.sf(steps * sigma / 2, d * (d - 1) / 2)
+    else:
+        bias = float(np.nanmean(by_chance))
+        chance = (1 + np.sum(by_chance >= sigma)) / (1 + np.sum(np.isfinite(by_chance)))
+    level = np.nanquantile([one[1] for one in null], 0.95) * np.sqrt(longer)
+    part = np.clip((sigma - bias) / sigma, 0, 1)
+    grown = np.sqrt(max(spread[0] ** 2 - of_chance**2, 0.0) * longer * part)
+    error = np.hypot(of_chance * longer, series.widen_for_skewness(np.array(sigma), grown))
+    numbers = {
+        "entropy_production": sigma - bias,
+        "entropy_production_stderr": error,
+        "entropy_production_plugin": sigma,
+        "entropy_production_bias": bias,
+        "entropy_production_p": chance,
+        "cycling_frequency": frequency,
+        "cycling_frequency_stderr": spread[1] * np.sqrt(longer),
+        "cycling_frequency_null": level,
+    }
+    found |= {name: np.array(float(value)) for name, value in numbers.items()}
+    return found | {"circulation": circulation, "circulation_stderr": spread[2] * np.sqrt(longer)}
+
+
+def gram(positions: Floats, order: int) -> Floats:
+    """⟨z zᵀ⟩ of z_t = (x_t, x_{t−1}, …, x_{t−p}), (d(p+1), d(p+1)), of centred positions (d, N)."""
+    steps = positions.shape[1] - order
+    lagged = np.concatenate([positions[:, order - lag : order - lag + steps] for lag in range(order + 1)])
+    return lagged @ lagged.T / steps
+
+
+def autoregression(moments: Floats, d: int) -> tuple[Floats, Floats]:
+    """Least squares x_t = Σ_j A_j x_{t−j} + ε from `gram`: A (d, dp) side by side, and S = ⟨εεᵀ⟩ (d, d)."""
+    coefficients = np.asarray(np.linalg.solve(moments[d:, d:], moments[d:, :d]).T, dtype=np.float64)
+    return coefficients, moments[:d, :d] - coefficients @ moments[d:, :d]
+
+
+def best_order(positions: Floats) -> int:
+    """The order whose fit to one half of the motion (d, N) gives the other the largest likelihood, both ways."""
+    d, steps = positions.shape
+    orders = [order for order in ORDERS if d * order <= steps // 20] or [1]
+    halves = [gram(half, orders[-1]) for half in np.array_split(positions, 2, axis=1)]
+
+    def loss(order: int) -> float:
+        total, size = 0.0, d * (order + 1)
+        for fitted, other in (halves, halves[::-1]):
+            coefficients, noise = autoregression(fitted[:size, :size], d)
+            filtered = np.concatenate([np.eye(d), -coefficients], axis=1)
+            missed = filtered @ other[:size, :size] @ filtered.T
+            total += np.linalg.slogdet(noise)[1] + np.trace(np.linalg.solve(noise, missed))
+        return total
+
+    return min(orders, key=loss)
+
+
+def irreversibility(coefficients: Floats, noise: Floats) -> tuple[float, float, Floats]:
+    """σ per step, the fastest cycling frequency and Q over the standard deviations of a stationary autoregression.
+
+    Args:
+        coefficients: (d, dp). noise: (d, d).
+
+    Returns:
+        NaN where it is not stationary.
+    """
+    d = len(noise)
+    size = coefficients.shape[1] + d
+    # The state (x_t, …, x_{t−p}): one more than the recursion needs, for the reversed residual.
+    step, covariance = np.zeros((size, size)), np.zeros((size, size))
+    step[:d, : size - d], step[d:, : size - d] = coefficients, np.eye(size - d)
+    covariance[:d, :d] = noise
+    if not np.max(np.abs(np.linalg.eigvals(step))) < 1 - 1e-9:
+        return np.nan, np.nan, np.full((d, d), np.nan)
+    while np.max(np.abs(step)) > 1e-16:
+        covariance, step = covariance + step @ covariance @ step.T, step @ step
+    blocks = covariance.reshape(size // d, d, size // d, d)
+    backwards = blocks[::-1, :, ::-1].reshape(size, size)
+    filtered = np.concatenate([np.eye(d), -coefficients], axis=1)
+    sigma = (np.trace(np.linalg.solve(noise, filtered @ backwards @ filtered.T)) - d) / 2
+    equal, later = blocks[0, :, 0], blocks[0, :, 1]
+    area = (later.T - later) / 2
+    frequency = np.max(np.abs(np.linalg.eigvals(area @ np.linalg.inv(equal)).imag))
+    deviation = np.sqrt(np.diag(equal))
+    return float(sigma), float(frequency), area / np.outer(deviation, deviation)
+
+
+def surrogates(
+    coefficients: Floats, noise: Floats, steps: int, rng: np.random.Generator, reversible: bool
+) -> list[Floats]:
+    """Gaussian series (d, steps) with the spectrum of an autoregression, or its real part, each centred."""
+    d = len(noise)
+    length = 2 * steps
+    shift = np.exp(-2j * np.pi * np.arange(length // 2 + 1) / length)[:, None, None]
+    transfer = np.eye(d) - sum(
+        block * shift ** (lag + 1) for lag, block in enumerate(np.split(coefficients, coefficients.shape[1] // d, 1))
+    )
+    root = np.linalg.solve(transfer, np.linalg.cholesky(noise).astype(complex))
+    if reversible:
+        root = np.linalg.cholesky((root @ root.conj().swapaxes(1, 2)).real).astype(complex)
+    found = []
+    for _ in range(_SURROGATES):
+        kicks = rng.standard_normal((length, d))
+        waves = np.fft.rfft(kicks, axis=0, norm="ortho")[..., None]
+        series_ = np.fft.irfft((root @ waves)[..., 0], length, axis=0, norm="ortho")[:steps].T
+        found.append(series_ - series_.mean(-1, keepdims=True))
+    return found
+
+
+def _as_dataset(rows: list[dict[str, Floats]], names: list[str], count: int) -> xr.Dataset:
+    """Rows of each group side by side, filled up with NaN where a group has fewer directions than `count`."""
+    dims = ("group", "mode", "other_mode")
+
+    def stack(name: str) -> xr.DataArray:
+        rank = max(row[name].ndim for row in rows)
+        out = np.full((len(rows), *[count] * rank), np.nan)
+        for index, row in enumerate(rows):
+            out[(index, *(slice(size) for size in row[name].shape))] = row[name]
+        return xr.DataArray(out, dims=dims[: rank + 1])
+
+    variables: dict[str, xr.DataArray] = {}
+    for name, (units, en, zh) in _NAMES.items():
+        if f"{name}_stderr" not in rows[0]:
+            variables[name] = stack(name).assign_attrs(units=units, long_name=en, long_name_zh=zh)
+            continue
+        samples = f"{name}_n_eff" in rows[0]
+        found = (stack(name), stack(f"{name}_stderr"), stack(f"{name}_n_eff") if samples else xr.DataArray(np.nan))
+        variables |= errorbar.named(name, found, units, en, zh, samples=samples)
+    coordinates = {"group": names, "mode": np.arange(1, count + 1), "other_mode": np.arange(1, count + 1)}
+    return xr.Dataset(variables, coords=coordinates)
+
+
+# --------------------------------------------------------------------------------------------------------- verdicts
+
+
+def _no_heat(kind: str, kind_zh: str) -> dict[str, str]:
+    return verdict(
+        "heat",
+        "untrusted",
+        "not-defined",
+        f"The heat is not defined for {kind}: its kinetic temperature depends on frequency.",
+        f"{kind_zh}没有定义热量：其动能温度随频率变化。",
+    )
+
+
+def _sampling_verdicts(run: xr.Dataset) -> list[dict[str, str]]:
+    sampling = run.attrs.get("sampling")
+    if sampling == "replacement":
+        return []
+    if sampling == "shuffle":
+        return [
+            verdict(
+                "",
+                "caution",
+                "coloured-noise",
+                "Coloured noise: batches of shuffled epochs are anti-correlated, so that q is not the heat; σ is still "
+                "how irreversible the path is, but no longer tells of the forces alone.",
+                "有色噪声：按轮次打乱的批次之间反相关，q 不再是热量；σ 仍表示路径的不可逆性，但不再只反映力的性质。",
+            )
+        ]
+    return [
+        verdict(
+            "",
+            "caution",
+            "sampler-unknown",
+            "The sampling scheme was not recorded; under shuffled epochs the noise is coloured, and q not the heat.",
+            "未记录采样方式；若按轮次打乱采样，噪声有色，q 不是热量。",
+        )
+    ]
+
+
+def _balance(results: xr.Dataset) -> list[dict[str, str]]:
+    """Whether both forms of the heat agree, and its sum with the loss."""
+    if "heat" not in results:
+        return []
+    found = []
+    ratio, error = (float(results[name]) for name in ("power_ratio", "power_ratio_stderr"))
+    if not abs(ratio - 1) <= 3 * error and not np.isnan(ratio):
+        found.append(
+            verdict(
+                "heat",
+                "caution",
+                "forms-differ",
+                f"The stationary and the direct form of the power differ by a factor of {ratio:.4f} ± {error:.4f}: the "
+                "velocities are not stationary, or the recording is damaged; take heat_direct.",
+                f"功率的平稳形式与直接形式相差 {ratio:.4f} ± {error:.4f} 倍：速度不平稳，或记录已损坏；"
+                "请采用直接形式的热量。",
+            )
+        )
+    heat, error = (float(results[name].sel(group="all")) for name in ("heat_direct", "heat_direct_stderr"))
+    if "loss_decrease" not in results or not np.isfinite(error):
+        return found
+    fall, of_fall = (float(results[name]) for name in ("loss_decrease", "loss_decrease_stderr"))
+    spread = float(np.hypot(error, of_fall))
+    if not np.isfinite(spread):
+        return found
+    agree = abs(heat - fall) <= 3 * spread
+    found.append(
+        verdict(
+            "heat_direct",
+            "ok" if agree else "caution",
+            "balanced" if agree else "unbalanced",
+            f"The heat of all groups, {heat:.2e}, {'is' if agree else 'is not'} the decrease of the loss, {fall:.2e} "
+            f"per step, within three standard errors of {spread:.1e}"
+            + ("." if agree else ": the loss is not quadratic over a step, or the noise is not white."),
+            f"各层组热量之和 {heat:.2e} 与每步损失下降 {fall:.2e} 在三倍标准误差（{spread:.1e}）内"
+            + ("一致。" if agree else "不一致：一步之内损失不是二次的，或噪声不是白噪声。"),
+        )
+    )
+    return found
+
+
+def _irreversibility_verdicts(results: xr.Dataset) -> list[dict[str, str]]:
+    name = "entropy_production"
+    value, error, samples, chance = (
+        float(results[of].sel(group="all")) for of in (name, f"{name}_stderr", f"{name}_n_eff", f"{name}_p")
+    )
+    if np.isnan(samples):
+        return [
+            verdict(
+                name,
+                "untrusted",
+                "one-direction",
+                "Not defined: fewer than two directions are moved along, and a current takes two.",
+                "没有定义：运动的方向少于两个，而概率流至少需要两个方向。",
+            )
+        ]
+    if np.isnan(value):
+        return [
+            verdict(
+                name,
+                "untrusted",
+                "not-stationary",
+                "Not estimated: the autoregression that fits the motion has no stationary state.",
+                "未估计：与运动相符的自回归没有定态。",
+            )
+        ]
+    found = [
+        verdict(
+            name,
+            "caution",
+            "lower-bound",
+            f"Lower bound: σ ≥ {value:.2e} ± {error:.1e} nats per step in {int(results.sizes['mode'])} principal "
+            "directions at most; what is left out only adds to it.",
+            f"下界：在至多 {int(results.sizes['mode'])} 个主方向上 σ ≥ {value:.2e} ± {error:.1e} 奈特/步；"
+            "未包含的方向只会使其增大。",
+        )
+    ]
+    if not samples >= 10:
+        found.append(
+            verdict(
+                name,
+                "untrusted",
+                "unresolved",
+                f"Unresolved: the segment holds {samples:.1f} independent samples of its slowest direction, ten are "
+                "needed.",
+                f"未分辨：区间只含最慢方向的 {samples:.1f} 个独立样本，至少需要十个。",
+            )
+        )
+    elif chance > 0.05:
+        found.append(
+            verdict(
+                name,
+                "caution",
+                "not-seen",
+                f"No irreversibility seen: equilibrium gives as much with probability {chance:.2f}.",
+                f"未见不可逆性：平衡态以 {chance:.2f} 的概率给出同样大小的值。",
+            )
+        )
+    else:
+        found.append(
+            verdict(
+                name,
+                "ok",
+                "irreversible",
+                f"Irreversible: equilibrium gives as much with probability {chance:.1e}.",
+                f"不可逆：平衡态给出同样大小的概率为 {chance:.1e}。",
+            )
+        )
+    return found
