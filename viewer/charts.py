@@ -27,6 +27,14 @@ EXTREMES = Text(
     "line: mean, band: lowest to highest of {buckets:,} buckets; {count:,} values, {missing:,} not finite",
     "曲线：均值；阴影带：{buckets:,} 个区间内的最小值至最大值；共 {count:,} 个值，{missing:,} 个非有限值",
 )
+CELLS = Text(
+    "colour: mean of each of {buckets:,} buckets of {count:,} values a layer, on a logarithmic scale",
+    "颜色：每层 {count:,} 个值、分 {buckets:,} 个区间的均值，对数标度",
+)
+_BLANK = Text(
+    "blank: {off:,} buckets with a mean ≤ 0; {missing:,} values are not finite or were not due",
+    "空白：{off:,} 个区间的均值 ≤ 0；{missing:,} 个值非有限值或当步未测量",
+)
 _OFF_LOG = Text("{n} values ≤ 0 cannot be drawn on the logarithmic axis", "{n} 个 ≤ 0 的值无法画在对数轴上")
 _UNRESOLVED = Text("{n} values not resolved, left out of the curve", "{n} 个值无法分辨，曲线中留空")
 _CUT = Text("bars that reach below zero end at the axis", "伸到零以下的误差在轴处截断")
@@ -117,6 +125,57 @@ def bars(
     layers += _references(level, None)
     chart: Any = alt.layer(*layers)
     return chart.properties(height=350, **_subtitle([*notes, *missing]))
+
+
+def heatmap(
+    frame: pd.DataFrame,
+    *,
+    lang: str,
+    x_title: str,
+    y_title: str,
+    colour_title: str,
+    notes: Sequence[str] = (),
+    order: Sequence[str],
+) -> alt.LayerChart:
+    """Cells of layer and time on a logarithmic colour scale; a click chooses a layer (selection `layer`).
+
+    Args:
+        frame: cells with the columns `layer`, `left`, `right`, `mean`, `low`, `high`, `missing`. A cell whose mean is
+            not positive has no colour and is counted.
+        order: all layers from top to bottom.
+    """
+    mean = frame["mean"].to_numpy(float)
+    drawn = pd.DataFrame(frame.loc[mean > 0].reset_index(drop=True))
+    off, missing = int((mean <= 0).sum()), int(frame["missing"].to_numpy().sum())
+    blank = [_BLANK(lang).format(off=off, missing=missing)] if off or missing else []
+    least, most = (drawn["mean"].min(), drawn["mean"].max()) if len(drawn) else (1.0, 1.0)
+    # A scale of no width has no colours.
+    domain = [least, most] if least < most else [least / 2, most * 2]
+    colour = alt.Color(
+        "mean:Q",
+        title=colour_title,
+        # Evenly rising in lightness, and so the same for colour-blind readers and in grey.
+        scale=alt.Scale(type="log", scheme="viridis", domain=domain, nice=False),
+        legend=alt.Legend(orient="top", gradientLength=360, format="~g", titleLimit=600, tickCount=4),
+    )
+    start, stop = frame["left"].min(), frame["right"].max()
+    axis = _axis(frame["right"].to_numpy(), False)
+    x = alt.X("left:Q", title=x_title, scale=alt.Scale(domain=[start, stop], nice=False), axis=axis)
+    y = alt.Y("layer:N", title=y_title, sort=list(order), axis=alt.Axis(labelLimit=220, labelOverlap=True))
+    y.scale = alt.Scale(domain=list(order))
+    tooltip = [alt.Tooltip("layer:N", title=y_title), alt.Tooltip("left:Q", title=x_title, format="~g"),
+               alt.Tooltip("mean:Q", title=colour_title, format=".4g"),
+               *(alt.Tooltip(f"{end}:Q", title=sign, format=".4g") for end, sign in (("low", "↓"), ("high", "↑")))]  # fmt: skip
+    # Seams between cells that touch would show as lines.
+    cells = alt.Chart(drawn).mark_rect(strokeWidth=0, clip=True)
+    cells = cells.encode(x, alt.X2("right:Q"), y, colour, tooltip=tooltip)
+    clicked = cells.add_params(alt.selection_point(name="layer", fields=["layer"], on="click"))
+    chart: Any = alt.layer(clicked)
+    # In the app the height holds the titles and the scale of colours too.
+    height = 190 + int(np.clip(22 * len(order), 60, 900))
+    # Thousands of cells are one picture to a reader of screens, not thousands of marks.
+    canvas = {"embedOptions": {"renderer": "canvas"}}
+    return chart.properties(height=height, usermeta=canvas, **_subtitle([*notes, *blank]))
 
 
 def themed(chart: alt.LayerChart, width: int) -> dict[str, Any]:

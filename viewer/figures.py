@@ -32,7 +32,7 @@ _POWER = Text("power", "功率")
 _ONE_EPOCH = Text("one epoch", "一轮")
 _AGREE = Text("the two agree: 1", "二者一致：1")
 _LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
-_DAMAGED = Text(
+DAMAGED = Text(
     "{n:,} values lie in damaged pieces of the file and cannot be read", "{n:,} 个值位于损坏的数据块中，无法读取"
 )
 
@@ -147,9 +147,9 @@ def training(run: Path, state: ViewState) -> list[Figure]:
         "accuracy": (["train_accuracy", "test_accuracy"], Text("Accuracy", "准确率"), Text("accuracy", "准确率")),
     }
     return _all(
-        _raw(run, "loss", None, Text("Mini-batch loss", "小批量损失"), clock, state),
+        recorded_curve(run, "loss", None, Text("Mini-batch loss", "小批量损失"), clock, state),
         *(_evaluations(run, key, *parts, clock, x_title, state) for key, parts in names.items()),
-        _raw(run, "learning_rate", 0, Text("Learning rate", "学习率"), clock, state),
+        recorded_curve(run, "learning_rate", 0, Text("Learning rate", "学习率"), clock, state),
     )
 
 
@@ -157,7 +157,14 @@ def _all(*figures: Figure | None) -> list[Figure]:
     return [figure for figure in figures if figure is not None]
 
 
-def _raw(run: Path, name: str, row: int | None, title: Text, clock: Series, state: ViewState) -> Figure | None:
+def recorded_curve(
+    run: Path, name: str, row: int | None, title: Text, clock: Series, state: ViewState, log_y: bool = False
+) -> Figure | None:
+    """One recorded series as mean and band; None if it is not there.
+
+    Raises:
+        RunError: if the recording cannot be read.
+    """
     series = read_series(run, name, row)
     if series is None:
         return None
@@ -167,13 +174,14 @@ def _raw(run: Path, name: str, row: int | None, title: Text, clock: Series, stat
     note = charts.EXTREMES.fill(buckets=len(buckets), count=n, missing=int(buckets["missing"].to_numpy().sum()))
     notes = [note(state.lang)] if len(buckets) < n else []
     if series.unreadable or clock.unreadable:
-        notes.append(_DAMAGED.fill(n=max(series.unreadable, clock.unreadable))(state.lang))
+        notes.append(DAMAGED.fill(n=max(series.unreadable, clock.unreadable))(state.lang))
     chart = charts.curves(
         frame,
         lang=state.lang,
         x_title=quantity_title(clock.attributes, state.lang),
         y_title=quantity_title(series.attributes, state.lang),
         notes=notes,
+        log_y=log_y,
         points=False,
     )
     return Figure(f"training-{name}", title, chart)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-PAGES = ("", "overview", "temperature", "dissipation", "diffusion", "correlation", "stationarity")
+PAGES = ("", "overview", "temperature", "dissipation", "diffusion", "correlation", "stationarity", "layers")
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 

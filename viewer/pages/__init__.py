@@ -2,6 +2,6 @@
 
 from types import ModuleType
 
-from . import correlation, diffusion, dissipation, overview, runs, stationarity, temperature
+from . import correlation, diffusion, dissipation, layers, overview, runs, stationarity, temperature
 
-PAGES: tuple[ModuleType, ...] = (runs, overview, temperature, dissipation, diffusion, correlation, stationarity)
+PAGES: tuple[ModuleType, ...] = (runs, overview, temperature, dissipation, diffusion, correlation, stationarity, layers)
