@@ -3,10 +3,10 @@
 A `Source` is one run's dataset of the analysis at hand; with two of them every series carries its run's name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
@@ -209,6 +209,80 @@ def _evaluations(
     y_title = f"{y(state.lang)} ({units})" if units and units != y(state.lang) else y(state.lang)
     chart = charts.curves(pd.concat(parts), lang=state.lang, x_title=x_title, y_title=y_title)
     return Figure(f"training-evaluated-{key}", title, chart)
+
+
+def overlay(
+    sources: Sequence[Source], name: str, labels: Sequence[str], places: Sequence[int], state: ViewState
+) -> Figure | None:
+    """One curve of several runs, over time or over the lag.
+
+    Args:
+        sources: the runs that have it.
+        labels: what to call each of them.
+        places: the place of each in the palette.
+    """
+    if not sources:
+        return None
+    lagged = "lag" in sources[0].data[name].dims
+    x = (
+        ("lag" if lagged else "window_step")
+        if state.axis == "step"
+        else "lag_sgd_time"
+        if lagged
+        else "window_sgd_time"
+    )
+    parts = [_curve(source, name, x, state, False) for source in sources]
+    frame = pd.concat([part.assign(series=label) for part, label in zip(parts, labels, strict=True)])
+    y = frame["y"].to_numpy(float)
+    y = y[np.isfinite(y)]
+    chart = charts.curves(
+        frame,
+        lang=state.lang,
+        x_title=_coordinate_title(sources[0].data, x, state.lang),
+        y_title=quantity_title(sources[0].data[name].attrs, state.lang),
+        notes=[charts.STANDARD_ERROR(state.lang)],
+        order=labels,
+        places=places,
+        log_x=lagged,
+        log_y=bool(len(y)) and y.min() > 0 and y.max() > 100 * y.min(),
+        rule=_one_epoch(sources[0].data, x, state.lang) if lagged and len(sources) == 1 else None,
+    )
+    return Figure("compare-curve", _long_name(sources[0].data[name].attrs), chart)
+
+
+def by_run(
+    sources: Sequence[Source],
+    name: str,
+    labels: Sequence[str],
+    categories: Sequence[str],
+    x_title: str,
+    places: Sequence[int],
+    state: ViewState,
+) -> Figure | None:
+    """One number of several runs with its error bars, in the chosen group; runs of one category side by side."""
+    parts = []
+    for source, label, category in zip(sources, labels, categories, strict=True):
+        values, stderr = source.data[name], _stderr(source.data, name)
+        if "group" in values.dims:
+            groups = group_names(source.data)
+            at = {"group": groups.index(state.group) if state.group in groups else 0}
+            values, stderr = values.isel(at), stderr.isel(at)
+        parts.append(_frame([category], np.atleast_1d(values.values), np.atleast_1d(stderr.values), label))
+    if not parts:
+        return None
+    chart = charts.bars(
+        pd.concat(parts, ignore_index=True),
+        lang=state.lang,
+        x_title=x_title,
+        y_title=quantity_title(sources[0].data[name].attrs, state.lang),
+        order=labels,
+        places=places,
+    )
+    return Figure("compare-number", _long_name(sources[0].data[name].attrs), chart)
+
+
+def _long_name(attrs: Mapping[Any, Any]) -> Text:
+    return Text(*(quantity_title({**attrs, "units": "1"}, lang) for lang in ("en", "zh")))
 
 
 # ------------------------------------------------------------------------------------- datasets to tidy frames

@@ -35,6 +35,14 @@ class ViewState:
     """recorded array on the page of layers, or empty: the first there is"""
     layer: str = ""
     """layer whose line is shown, or empty: the first"""
+    runs: str = ""
+    """names of the runs beside the chosen one on the page that compares, with commas between; empty: the first few"""
+    curve: str = ""
+    """what is drawn over time or lag there: a recorded array, or `analysis/variable`"""
+    number: str = ""
+    """what is drawn for each run there: `analysis/variable`"""
+    by: str = ""
+    """setting by which its runs are sorted, or empty"""
 
     def to_query(self) -> dict[str, str]:
         """Query parameters: the version, and each field that is not empty."""
@@ -68,4 +76,8 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
     "lang": lambda text: text in LANGUAGES,
     "quantity": _is_name,
     "layer": _is_name,
+    "runs": lambda text: all(map(NAME.fullmatch, text.split(","))),
+    "curve": _is_name,
+    "number": _is_name,
+    "by": _is_name,
 }

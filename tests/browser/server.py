@@ -10,7 +10,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-PAGES = ("", "overview", "temperature", "dissipation", "diffusion", "correlation", "stationarity", "layers")
+PAGES = ("", "overview", "temperature", "dissipation", "diffusion", "correlation", "stationarity", "layers",
+         "compare")  # fmt: skip
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 

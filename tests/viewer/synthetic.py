@@ -66,9 +66,9 @@ def write_run(
     attributes = {"run_id": f"{seed:016x}", "settings": settings, "provenance": provenance, "layers": layers,
                   "groups": GROUPS, "sampling": sampling}  # fmt: skip
     sizes = {"layer": len(layers), "group": len(GROUPS), "optimizer_group": 1, "sketch": 4, "parameter": 8}
-    names = ["step", "sgd_time", "epoch", "loss", "learning_rate", "momentum", "gradient_squared", "displacement_squared",
-             "probe_step", "noise_trace", "evaluation_step",
-             "train_loss", "test_loss", "train_accuracy", "test_accuracy"]  # fmt: skip
+    names = ["step", "sgd_time", "epoch", "loss", "learning_rate", "momentum", "gradient_squared",
+             "displacement_squared", "probe_step", "noise_trace", "evaluation_step", "train_loss", "test_loss",
+             "train_accuracy", "test_accuracy"]  # fmt: skip
     writer = RunWriter(folder, sizes, names, attributes)
     _append_steps(writer, steps, learning_rate, len(layers), np.random.default_rng(seed))
     if state != "running":

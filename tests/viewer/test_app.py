@@ -15,7 +15,8 @@ from thermodl.viewer.cli import LANG, ROOT
 from thermodl.viewer.report import build_report
 
 FOLDER = Path(thermodl.viewer.__file__).parent
-PAGES = ("", "overview", "temperature", "dissipation", "diffusion", "correlation", "stationarity", "layers")
+PAGES = ("", "overview", "temperature", "dissipation", "diffusion", "correlation", "stationarity", "layers",
+         "compare")  # fmt: skip
 WITHOUT_RESULTS = ("", "layers", "new")
 RUNS = ("good", "running", "silent", "no-results", "no-steps", "empty", "truncated-metadata", "newer-format",
         "truncated-chunk", "damaged-results")  # fmt: skip

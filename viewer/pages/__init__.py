@@ -2,6 +2,17 @@
 
 from types import ModuleType
 
-from . import correlation, diffusion, dissipation, layers, overview, runs, stationarity, temperature
+from . import (
+    compare,
+    correlation,
+    diffusion,
+    dissipation,
+    layers,
+    overview,
+    runs,
+    stationarity,
+    temperature,
+)
 
-PAGES: tuple[ModuleType, ...] = (runs, overview, temperature, dissipation, diffusion, correlation, stationarity, layers)
+ANALYSES = (temperature, dissipation, diffusion, correlation, stationarity)
+PAGES: tuple[ModuleType, ...] = (runs, overview, *ANALYSES, layers, compare)

@@ -18,9 +18,9 @@ from thermodl.viewer.text import Text, escape_markdown
 TITLE = Text("Layers", "各层")
 QUESTION = Text("Which layers move, which are shaken, and when?", "哪些层在移动？哪些层受噪声扰动？发生在何时？")
 EXPLANATION = Text(
-    "Each row is a layer, each cell the mean of what was recorded in a stretch of time; a click on a row draws its line, "
-    "with the lowest and the highest value of each stretch as a band. The values are sums over the parameters of a "
-    "layer, so a large layer may stand out by its size alone, and the band is the spread of the record, no error bar.",
+    "Each row is a layer, each cell the mean of what was recorded in a stretch of time; a click on a row draws its "
+    "line, with the lowest and the highest value of each stretch as a band. The values are sums over the parameters of "
+    "a layer, so a large layer may stand out by its size alone; the band is the spread of the record, no error bar.",
     "每行是一层，每格是一段时间内记录值的均值；点击某一行，下方即画出该层的曲线，阴影带为每段内的最小值至最大值。"
     "数值是对该层全部参数求和，因此大的层可能只是因为参数多而显眼；阴影带是记录值的涨落范围，不是误差。",
 )
