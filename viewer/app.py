@@ -5,7 +5,7 @@ The address is read into the session and written back at the end of every rerun;
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def _sidebar(runs: dict[str, Run]) -> ViewState:
     else:
         st.session_state["results"] = ""
     _select(Text("Group of layers", "层组")(lang), "group", groups, lambda name: ALL(lang) if name == "all" else name)
-    return ViewState(**{key: st.session_state[key] for key in ("run", "other", "axis", "group", "results", "lang")})
+    return ViewState(**{field.name: st.session_state[field.name] for field in fields(ViewState)})
 
 
 def _select(label: str, key: str, options: Sequence[str], name: Callable[[str], str]) -> None:

@@ -27,6 +27,14 @@ EXTREMES = Text(
     "line: mean, band: lowest to highest of {buckets:,} buckets; {count:,} values, {missing:,} not finite",
     "曲线：均值；阴影带：{buckets:,} 个区间内的最小值至最大值；共 {count:,} 个值，{missing:,} 个非有限值",
 )
+CELLS = Text(
+    "colour: mean of each of {buckets:,} buckets of {count:,} values a layer, on a logarithmic scale",
+    "颜色：每层 {count:,} 个值、分 {buckets:,} 个区间的均值，对数标度",
+)
+_BLANK = Text(
+    "blank: {off:,} buckets with a mean ≤ 0; {missing:,} values are not finite or were not due",
+    "空白：{off:,} 个区间的均值 ≤ 0；{missing:,} 个值非有限值或当步未测量",
+)
 _OFF_LOG = Text("{n} values ≤ 0 cannot be drawn on the logarithmic axis", "{n} 个 ≤ 0 的值无法画在对数轴上")
 _UNRESOLVED = Text("{n} values not resolved, left out of the curve", "{n} 个值无法分辨，曲线中留空")
 _CUT = Text("bars that reach below zero end at the axis", "伸到零以下的误差在轴处截断")
@@ -46,6 +54,7 @@ def curves(
     rule: tuple[float, str] | None = None,
     sequential: bool = False,
     points: bool = True,
+    places: Sequence[int] | None = None,
 ) -> alt.LayerChart:
     """Lines with bands.
 
@@ -57,6 +66,7 @@ def curves(
         rule: a vertical reference line and its name.
         sequential: series are steps of one quantity and get a gradual colour scale.
         points: mark the single points, and show their values under the pointer.
+        places: for each series its place in the palette, where that must not depend on what else is drawn.
     """
     # Buckets bring their own count of missing values.
     notes = [*notes, *(_missing(frame, lang) if points else [])]
@@ -65,10 +75,10 @@ def curves(
     x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=False), axis=_axis(frame["x"].to_numpy(), log_x))
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
     colour = alt.Color(
-        "series:N", title=None, scale=_colours(order, sequential), legend=_legend(order, "stroke"), sort=order
+        "series:N", title=None, scale=_colours(order, sequential, places), legend=_legend(order, "stroke"), sort=order
     )
     dash = alt.StrokeDash(
-        "series:N", title=None, scale=_dashes(order, sequential), legend=_legend(order, "stroke"), sort=order
+        "series:N", title=None, scale=_dashes(order, sequential, places), legend=_legend(order, "stroke"), sort=order
     )
     base = alt.Chart(frame)
     layers: list[Any] = []
@@ -96,6 +106,7 @@ def bars(
     categories: Sequence[str] | None = None,
     level: tuple[float, str] | None = None,
     log_y: bool = False,
+    places: Sequence[int] | None = None,
 ) -> alt.LayerChart:
     """Points with error bars, side by side for each category; `x` of the frame is the category's name."""
     missing = _missing(frame, lang)
@@ -104,8 +115,8 @@ def bars(
     x = alt.X("x:N", title=x_title, sort=list(categories or dict.fromkeys(frame["x"])), axis=alt.Axis(labelAngle=0))
     offset = alt.XOffset("series:N", sort=order)
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
-    colour = alt.Color("series:N", title=None, scale=_colours(order), legend=_legend(order), sort=order)
-    shape = alt.Shape("series:N", title=None, scale=_shapes(order), legend=_legend(order), sort=order)
+    colour = alt.Color("series:N", title=None, scale=_colours(order, places=places), legend=_legend(order), sort=order)
+    shape = alt.Shape("series:N", title=None, scale=_shapes(order, places), legend=_legend(order), sort=order)
     base = alt.Chart(frame)
     layers: list[Any] = []
     if _has_errors(frame):
@@ -117,6 +128,69 @@ def bars(
     layers += _references(level, None)
     chart: Any = alt.layer(*layers)
     return chart.properties(height=350, **_subtitle([*notes, *missing]))
+
+
+def heatmap(
+    frame: pd.DataFrame,
+    *,
+    lang: str,
+    x_title: str,
+    y_title: str,
+    colour_title: str,
+    notes: Sequence[str] = (),
+    order: Sequence[str],
+) -> alt.LayerChart:
+    """Cells of layer and time on a logarithmic colour scale; a click chooses a layer (selection `layer`).
+
+    Args:
+        frame: cells with the columns `layer`, `left`, `right`, `mean`, `low`, `high`, `missing`. A cell whose mean is
+            not positive has no colour and is counted.
+        order: all layers from top to bottom.
+    """
+    mean = frame["mean"].to_numpy(float)
+    drawn = pd.DataFrame(frame.loc[mean > 0].reset_index(drop=True))
+    off, missing = int((mean <= 0).sum()), int(frame["missing"].to_numpy().sum())
+    blank = [_BLANK(lang).format(off=off, missing=missing)] if off or missing else []
+    least, most = _range(mean[mean > 0])
+    colour = alt.Color(
+        "mean:Q",
+        title=colour_title,
+        # Evenly rising in lightness, and so the same for colour-blind readers and in grey.
+        scale=alt.Scale(
+            type="log",
+            scheme="viridis",
+            # A scale of no width has no colours.
+            domain=[least, most] if least < most else [least / 2, most * 2],
+            nice=False,
+        ),
+        legend=alt.Legend(orient="top", gradientLength=360, format="~g", titleLimit=600, tickCount=4),
+    )
+    left, right = frame["left"].to_numpy(float), frame["right"].to_numpy(float)
+    ends = alt.Scale(domain=[float(left.min()), float(right.max())], nice=False)
+    x = alt.X("left:Q", title=x_title, scale=ends, axis=_axis(right, False))
+    rows = alt.Axis(labelLimit=220, labelOverlap=True)
+    y = alt.Y("layer:N", title=y_title, sort=list(order), scale=alt.Scale(domain=list(order)), axis=rows)
+    tooltip = [
+        alt.Tooltip("layer:N", title=y_title),
+        alt.Tooltip("left:Q", title=x_title, format="~g"),
+        alt.Tooltip("mean:Q", title=colour_title, format=".4g"),
+        alt.Tooltip("low:Q", title="↓", format=".4g"),
+        alt.Tooltip("high:Q", title="↑", format=".4g"),
+    ]
+    # Seams between cells that touch would show as lines.
+    cells = alt.Chart(drawn).mark_rect(strokeWidth=0, clip=True)
+    cells = cells.encode(x, alt.X2("right:Q"), y, colour, tooltip=tooltip)
+    clicked = cells.add_params(alt.selection_point(name="layer", fields=["layer"], on="click"))
+    chart: Any = alt.layer(clicked)
+    # In the app the height holds the titles and the scale of colours too.
+    height = 190 + int(np.clip(22 * len(order), 60, 900))
+    # Thousands of cells are one picture to a reader of screens, not thousands of marks.
+    canvas = {"embedOptions": {"renderer": "canvas"}}
+    return chart.properties(height=height, usermeta=canvas, **_subtitle([*notes, *blank]))
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    return (float(values.min()), float(values.max())) if len(values) else (1.0, 1.0)
 
 
 def themed(chart: alt.LayerChart, width: int) -> dict[str, Any]:
@@ -182,19 +256,19 @@ def _y(field: str, title: str, frame: pd.DataFrame, log: bool) -> alt.Y:
     return alt.Y(field, title=title, scale=scale, axis=_axis(frame["y"].to_numpy(), log))
 
 
-def _colours(order: list[str], sequential: bool = False) -> alt.Scale:
+def _colours(order: list[str], sequential: bool = False, places: Sequence[int] | None = None) -> alt.Scale:
     if sequential:
         return alt.Scale(domain=order, scheme="viridis")
-    return alt.Scale(domain=order, range=[PALETTE[i % len(PALETTE)] for i in range(len(order))])
+    return alt.Scale(domain=order, range=[PALETTE[i % len(PALETTE)] for i in places or range(len(order))])
 
 
-def _dashes(order: list[str], sequential: bool) -> alt.Scale:
-    dashes = [[1, 0] if sequential else DASHES[i % len(DASHES)] for i in range(len(order))]
+def _dashes(order: list[str], sequential: bool, places: Sequence[int] | None = None) -> alt.Scale:
+    dashes = [[1, 0] if sequential else DASHES[i % len(DASHES)] for i in places or range(len(order))]
     return alt.Scale(domain=order, range=dashes)
 
 
-def _shapes(order: list[str]) -> alt.Scale:
-    return alt.Scale(domain=order, range=[SHAPES[i % len(SHAPES)] for i in range(len(order))])
+def _shapes(order: list[str], places: Sequence[int] | None = None) -> alt.Scale:
+    return alt.Scale(domain=order, range=[SHAPES[i % len(SHAPES)] for i in places or range(len(order))])
 
 
 def _legend(order: list[str], symbol: str | None = None) -> alt.Legend | None:

@@ -3,10 +3,10 @@
 A `Source` is one run's dataset of the analysis at hand; with two of them every series carries its run's name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
@@ -37,7 +37,7 @@ _HEAT = Text("heat", "热量")
 _ONE_EPOCH = Text("one epoch", "一轮")
 _AGREE = Text("the two agree: 1", "二者一致：1")
 _LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
-_DAMAGED = Text(
+DAMAGED = Text(
     "{n:,} values lie in damaged pieces of the file and cannot be read", "{n:,} 个值位于损坏的数据块中，无法读取"
 )
 
@@ -244,9 +244,9 @@ def training(run: Path, state: ViewState) -> list[Figure]:
         "accuracy": (["train_accuracy", "test_accuracy"], Text("Accuracy", "准确率"), Text("accuracy", "准确率")),
     }
     return _all(
-        _raw(run, "loss", None, Text("Mini-batch loss", "小批量损失"), clock, state),
+        recorded_curve(run, "loss", None, Text("Mini-batch loss", "小批量损失"), clock, state),
         *(_evaluations(run, key, *parts, clock, x_title, state) for key, parts in names.items()),
-        _raw(run, "learning_rate", 0, Text("Learning rate", "学习率"), clock, state),
+        recorded_curve(run, "learning_rate", 0, Text("Learning rate", "学习率"), clock, state),
     )
 
 
@@ -254,7 +254,14 @@ def _all(*figures: Figure | None) -> list[Figure]:
     return [figure for figure in figures if figure is not None]
 
 
-def _raw(run: Path, name: str, row: int | None, title: Text, clock: Series, state: ViewState) -> Figure | None:
+def recorded_curve(
+    run: Path, name: str, row: int | None, title: Text, clock: Series, state: ViewState, log_y: bool = False
+) -> Figure | None:
+    """One recorded series as mean and band; None if it is not there.
+
+    Raises:
+        RunError: if the recording cannot be read.
+    """
     series = read_series(run, name, row)
     if series is None:
         return None
@@ -264,13 +271,14 @@ def _raw(run: Path, name: str, row: int | None, title: Text, clock: Series, stat
     note = charts.EXTREMES.fill(buckets=len(buckets), count=n, missing=int(buckets["missing"].to_numpy().sum()))
     notes = [note(state.lang)] if len(buckets) < n else []
     if series.unreadable or clock.unreadable:
-        notes.append(_DAMAGED.fill(n=max(series.unreadable, clock.unreadable))(state.lang))
+        notes.append(DAMAGED.fill(n=max(series.unreadable, clock.unreadable))(state.lang))
     chart = charts.curves(
         frame,
         lang=state.lang,
         x_title=quantity_title(clock.attributes, state.lang),
         y_title=quantity_title(series.attributes, state.lang),
         notes=notes,
+        log_y=log_y,
         points=False,
     )
     return Figure(f"training-{name}", title, chart)
@@ -298,6 +306,80 @@ def _evaluations(
     y_title = f"{y(state.lang)} ({units})" if units and units != y(state.lang) else y(state.lang)
     chart = charts.curves(pd.concat(parts), lang=state.lang, x_title=x_title, y_title=y_title)
     return Figure(f"training-evaluated-{key}", title, chart)
+
+
+def overlay(
+    sources: Sequence[Source], name: str, labels: Sequence[str], places: Sequence[int], state: ViewState
+) -> Figure | None:
+    """One curve of several runs, over time or over the lag.
+
+    Args:
+        sources: the runs that have it.
+        labels: what to call each of them.
+        places: the place of each in the palette.
+    """
+    if not sources:
+        return None
+    lagged = "lag" in sources[0].data[name].dims
+    x = (
+        ("lag" if lagged else "window_step")
+        if state.axis == "step"
+        else "lag_sgd_time"
+        if lagged
+        else "window_sgd_time"
+    )
+    parts = [_curve(source, name, x, state, False) for source in sources]
+    frame = pd.concat([part.assign(series=label) for part, label in zip(parts, labels, strict=True)])
+    y = frame["y"].to_numpy(float)
+    y = y[np.isfinite(y)]
+    chart = charts.curves(
+        frame,
+        lang=state.lang,
+        x_title=_coordinate_title(sources[0].data, x, state.lang),
+        y_title=quantity_title(sources[0].data[name].attrs, state.lang),
+        notes=[charts.STANDARD_ERROR(state.lang)],
+        order=labels,
+        places=places,
+        log_x=lagged,
+        log_y=bool(len(y)) and y.min() > 0 and y.max() > 100 * y.min(),
+        rule=_one_epoch(sources[0].data, x, state.lang) if lagged and len(sources) == 1 else None,
+    )
+    return Figure("compare-curve", _long_name(sources[0].data[name].attrs), chart)
+
+
+def by_run(
+    sources: Sequence[Source],
+    name: str,
+    labels: Sequence[str],
+    categories: Sequence[str],
+    x_title: str,
+    places: Sequence[int],
+    state: ViewState,
+) -> Figure | None:
+    """One number of several runs with its error bars, in the chosen group; runs of one category side by side."""
+    parts = []
+    for source, label, category in zip(sources, labels, categories, strict=True):
+        values, stderr = source.data[name], _stderr(source.data, name)
+        if "group" in values.dims:
+            groups = group_names(source.data)
+            at = {"group": groups.index(state.group) if state.group in groups else 0}
+            values, stderr = values.isel(at), stderr.isel(at)
+        parts.append(_frame([category], np.atleast_1d(values.values), np.atleast_1d(stderr.values), label))
+    if not parts:
+        return None
+    chart = charts.bars(
+        pd.concat(parts, ignore_index=True),
+        lang=state.lang,
+        x_title=x_title,
+        y_title=quantity_title(sources[0].data[name].attrs, state.lang),
+        order=labels,
+        places=places,
+    )
+    return Figure("compare-number", _long_name(sources[0].data[name].attrs), chart)
+
+
+def _long_name(attrs: Mapping[Any, Any]) -> Text:
+    return Text(*(quantity_title({**attrs, "units": "1"}, lang) for lang in ("en", "zh")))
 
 
 # ------------------------------------------------------------------------------------- datasets to tidy frames

@@ -154,3 +154,29 @@ def band(x: np.ndarray, y: np.ndarray, buckets: int = BUCKETS, log: bool = False
     if not len(x):
         return reduce(x, y, np.array([0.0, 1.0]))
     return reduce(x, y, edges(float(x.min()), float(x.max()), buckets, log))
+
+
+def grid(x: np.ndarray, rows: np.ndarray, buckets: int = BUCKETS) -> pd.DataFrame:
+    """Cells of a heat map: the mean of each row in each bucket.
+
+    Args:
+        x: (n,) positions, ascending; NaN is left out.
+        rows: (m, n) values.
+        buckets: largest number of buckets; fewer entries than that get a cell each, which reaches to the next one.
+
+    Returns:
+        As `reduce`, with the columns row (0 to m - 1), left and right (edges of the bucket).
+    """
+    usable = np.isfinite(x)
+    x, rows = x[usable], rows[:, usable]
+    if not len(x):
+        return reduce(x, x, np.array([0.0, 1.0])).assign(row=0, left=x, right=x)
+    places = np.unique(x)
+    last = places[-1] - places[-2] if len(places) > 1 else 1.0
+    places = np.append(places, places[-1] + last)
+    if len(places) > buckets + 1:
+        places = edges(float(x[0]), float(x[-1]), buckets)
+    parts = [reduce(x, row, places).assign(row=index) for index, row in enumerate(rows)]
+    cells = pd.concat(parts, ignore_index=True)
+    at = np.searchsorted(places, cells["x"].to_numpy(), side="right") - 1
+    return cells.assign(left=places[at], right=places[at + 1])

@@ -13,7 +13,7 @@ from thermodl.record.store import NAME
 VERSION = "1"
 AXES = ("step", "sgd_time")
 LANGUAGES = ("en", "zh")
-_LONGEST_GROUP = 128
+_LONGEST_NAME = 256
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,18 @@ class ViewState:
     results: str = ""
     """settings name of the results, or empty: `default`, or whatever there is"""
     lang: str = "en"
+    quantity: str = ""
+    """recorded array on the page of layers, or empty: the first there is"""
+    layer: str = ""
+    """layer whose line is shown, or empty: the first"""
+    runs: str = ""
+    """names of the runs beside the chosen one on the page that compares, with commas between; empty: the first few"""
+    curve: str = ""
+    """what is drawn over time or lag there: a recorded array, or `analysis/variable`"""
+    number: str = ""
+    """what is drawn for each run there: `analysis/variable`"""
+    by: str = ""
+    """setting by which its runs are sorted, or empty"""
 
     def to_query(self) -> dict[str, str]:
         """Query parameters: the version, and each field that is not empty."""
@@ -50,11 +62,22 @@ class ViewState:
         return replace(state, **valid)
 
 
+def _is_name(text: str) -> bool:
+    """A name that a model or an analysis gave; it only ever chooses among those that there are."""
+    return 0 < len(text) <= _LONGEST_NAME and text.isprintable()
+
+
 _CHECKS: dict[str, Callable[[str], bool]] = {
     "run": lambda text: bool(NAME.fullmatch(text)),
     "other": lambda text: bool(NAME.fullmatch(text)),
     "axis": lambda text: text in AXES,
-    "group": lambda text: 0 < len(text) <= _LONGEST_GROUP and text.isprintable(),
+    "group": _is_name,
     "results": lambda text: bool(NAME.fullmatch(text)),
     "lang": lambda text: text in LANGUAGES,
+    "quantity": _is_name,
+    "layer": _is_name,
+    "runs": lambda text: all(map(NAME.fullmatch, text.split(","))),
+    "curve": _is_name,
+    "number": _is_name,
+    "by": _is_name,
 }

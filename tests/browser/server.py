@@ -22,6 +22,8 @@ PAGES = (
     "stationarity",
     "ageing",
     "entropy_production",
+    "layers",
+    "compare",
 )
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 

@@ -74,8 +74,9 @@ def write_run(
     attributes = {"run_id": f"{seed:016x}", "settings": settings, "provenance": provenance, "layers": layers,
                   "groups": GROUPS, "sampling": sampling}  # fmt: skip
     sizes = {"layer": len(layers), "group": len(GROUPS), "optimizer_group": 1, "sketch": 4, "parameter": 8}
-    names = ["step", "sgd_time", "epoch", "loss", "learning_rate", "momentum", "gradient_squared", "evaluation_step",
-             "train_loss", "test_loss", "train_accuracy", "test_accuracy"]  # fmt: skip
+    names = ["step", "sgd_time", "epoch", "loss", "learning_rate", "momentum", "gradient_squared",
+             "displacement_squared", "probe_step", "noise_trace", "evaluation_step", "train_loss", "test_loss",
+             "train_accuracy", "test_accuracy"]  # fmt: skip
     writer = RunWriter(folder, sizes, names, attributes)
     _append_steps(writer, steps, learning_rate, len(layers), np.random.default_rng(seed))
     if state != "running":
@@ -100,8 +101,12 @@ def _append_steps(writer: RunWriter, steps: int, rate: float, layers: int, rng: 
                 "learning_rate": np.full((1, steps), rate),
                 "momentum": np.full((1, steps), 0.9),
                 "gradient_squared": rng.gamma(2.0, 0.1, (layers, steps)),
+                "displacement_squared": np.arange(1, layers + 1)[:, None] * (1 - np.exp(-step / 500)),
             },
         )
+        probes = np.arange(0, steps, 50)
+        noise = rng.gamma(2.0, 0.1, (layers, len(probes)))
+        writer.append("probe", {"probe_step": probes, "noise_trace": noise})
     at = np.arange(0, steps, 200)
     if len(at):
         curve = 0.35 + 1.9 * np.exp(-at / 300)

@@ -2,16 +2,34 @@
 
 from types import ModuleType
 
-from . import ageing, correlation, diffusion, dissipation, entropy_production, noise, overview, response, runs, stationarity, temperature
-
-PAGES: tuple[ModuleType, ...] = (runs, overview, temperature, dissipation, noise, diffusion, correlation, response, stationarity, ageing, entropy_production)
+from . import (
+    ageing,
+    compare,
+    correlation,
+    diffusion,
+    dissipation,
+    entropy_production,
+    layers,
+    noise,
+    overview,
+    response,
+    runs,
+    stationarity,
+    temperature,
+)
 
 PAGES: tuple[ModuleType, ...] = (
     runs,
     overview,
     temperature,
     dissipation,
-from . import ageing, correlation, diffusion, dissipation, entropy_production, noise, overview, response, runs, stationarity, temperature
-
-PAGES: tuple[ModuleType, ...] = (runs, overview, temperature, dissipation, noise, diffusion, correlation, response, stationarity, ageing, entropy_production)
+    noise,
+    diffusion,
+    correlation,
+    response,
+    stationarity,
+    ageing,
+    entropy_production,
+    layers,
+    compare,
 )

@@ -1,7 +1,7 @@
 """What all pages share: the context they draw from, verdicts, figures, tables and the words for what is missing."""
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +54,24 @@ class Context:
         return self.state.lang
 
 
-def heading(context: Context, title: Text, question: Text) -> None:
-    """Title and the question that the page answers."""
+def heading(context: Context, title: Text, question: Text, explanation: Text | None = None) -> None:
+    """Title, the question that the page answers, and what is shown, how it is made and when not to trust it."""
     st.title(title(context.lang), anchor=False)
     st.markdown(f"**{question(context.lang)}**")
+    if explanation:
+        st.markdown(explanation(context.lang))
+
+
+def choose(context: Context, label: Text, key: str, options: Sequence[str], name: Callable[[str], str]) -> str:
+    """A select box of a page for one field of the view; what is not among the options becomes the first."""
+    box, chosen = f"{key}-box", getattr(context.state, key)
+    # Streamlit forgets a box with its page; the view, from which it starts again, it does not.
+    st.session_state[box] = chosen if chosen in options else options[0]
+    return st.selectbox(label(context.lang), options, format_func=name, key=box, on_change=_keep, args=(box, key))
+
+
+def _keep(box: str, key: str) -> None:
+    st.session_state[key] = st.session_state[box]
 
 
 def readable_run(context: Context) -> Run | None:

@@ -1,0 +1,99 @@
+"""Runs side by side: what is drawn is what they hold, a run keeps its colour, errors are shown and not subtracted."""
+
+import json
+
+import numpy as np
+import pytest
+from viewer.synthetic import write_all_results, write_run
+from viewer.test_app import go_to, open_app
+
+from thermodl.analyze.results import open_results
+from thermodl.record.store import open_run
+from thermodl.viewer import charts, comparison, figures
+from thermodl.viewer.catalog import read_run
+from thermodl.viewer.state import ViewState
+
+
+@pytest.fixture(scope="module")
+def runs(world):
+    return [read_run(world / name) for name in ("good", "other", "no-results")]
+
+
+def rows_of(figure):
+    spec = figure.chart.to_dict()
+    return spec, next(rows for rows in spec["datasets"].values() if "series" in rows[0])
+
+
+def test_a_run_keeps_its_colour_whoever_stands_beside_it_and_no_two_look_alike():
+    known = [f"run{index:03}" for index in range(100)]
+    alone = comparison.places(["run007"], known)
+    assert comparison.places(["run099", "run007", "run003"], known)["run007"] == alone["run007"]
+    together = comparison.places([known[index] for index in range(0, 100, 10)], known)
+    looks = {(place % len(charts.PALETTE), place % len(charts.DASHES)) for place in together.values()}
+    assert len(looks) == 10
+
+
+def test_an_estimate_is_drawn_with_its_own_error_in_its_own_colour(runs):
+    results = {run.id: open_results(run.path) if run.analyzed else {} for run in runs}
+    sources = comparison.sources_of(results, "temperature/temperature_noise")
+    assert [source.run for source in sources] == ["good", "other"]
+    state = ViewState(group="fc1")
+    _, drawn = rows_of(figures.by_run(sources, "temperature_noise", ["a", "b"], ["x", "y"], "s", [3, 9], state))
+    for row, source in zip(drawn, sources, strict=True):
+        value, error = (float(source.data[name][3]) for name in ("temperature_noise", "temperature_noise_stderr"))
+        assert (row["y"], row["high"] - row["y"]) == (pytest.approx(value), pytest.approx(error))
+    spec, drawn = rows_of(figures.overlay(sources, "temperature_noise_over_time", ["a", "b"], [3, 9], state))
+    assert drawn[0]["y"] == pytest.approx(float(sources[0].data["temperature_noise_over_time"][3, 0]))
+    colour, dash = (spec["layer"][1]["encoding"][channel]["scale"] for channel in ("color", "strokeDash"))
+    assert colour["range"] == [charts.PALETTE[3], charts.PALETTE[3]]
+    assert dash["range"] == [charts.DASHES[3], charts.DASHES[4]]
+
+
+def test_the_loss_is_drawn_as_the_band_of_what_was_recorded(runs):
+    labels = {run.id: run.id for run in runs}
+    at = comparison.places(labels, labels)
+    spec, drawn = rows_of(comparison.recorded_overlay(runs, "loss", labels, at, ViewState()))
+    assert len(drawn) * len(spec["layer"]) <= charts.MAX_ROWS
+    for run in runs:
+        loss, own = open_run(run.path)["loss"].values, [row for row in drawn if row["series"] == run.id]
+        assert min(row["low"] for row in own if row["low"] is not None) == np.nanmin(loss)
+        assert max(row["high"] for row in own if row["high"] is not None) == np.nanmax(loss)
+
+
+def test_differences_are_taken_at_the_last_step_that_both_evaluated(tmp_path):
+    runs = [read_run(write_run(tmp_path / name, steps=steps)) for name, steps in (("long", 1000), ("short", 500))]
+    table = comparison.evaluations(runs, runs[0], "en").set_index("run")["test loss"]
+    loss = [open_run(run.path)["test_loss"].values for run in runs]
+    assert table["long (baseline)"] == f"{loss[0][-1]:.4g}"
+    assert table["short"] == f"{loss[1][-1]:.4g} (Δ {loss[1][2] - loss[0][2]:+.3g} at step 400)"
+
+
+def test_runs_are_sorted_by_size_where_a_setting_is_a_number(runs):
+    assert comparison.sort_by(runs, ["0.1", "0.02", "—"]) == [runs[1], runs[0], runs[2]]
+
+
+def test_the_page_compares_what_the_address_names(world, monkeypatch):
+    query = {"run": "good", "runs": "other,../etc,no-results,good", "by": "learning_rate"}
+    at = go_to(open_app(world, monkeypatch, **{**query, "runs": "other,no-results"}), "compare")
+    assert at.multiselect[0].value == ["other", "no-results"]
+    assert at.dataframe[0].value["setting"].tolist() == ["sampling", "learning_rate", "seed"]
+    spec = json.loads(at.get("vega_lite_chart")[0].proto.spec)
+    sort = spec["layer"][0]["encoding"]["color"]["sort"]
+    assert sort == [f"{run} · learning_rate = {rate}" for run, rate in
+                    (("other", 0.02), ("good", 0.05), ("no-results", 0.05))]  # fmt: skip
+    at.selectbox(key="curve-box").select("diffusion/mean_squared_displacement").run()
+    assert at.query_params["curve"] == "diffusion/mean_squared_displacement"
+    assert any("Without the curve" in note.value and "no\\-results" in note.value for note in at.markdown)
+    assert not go_to(open_app(world, monkeypatch, **query), "compare").exception
+
+
+def test_results_of_another_name_are_not_drawn_beside_those_of_this_one(tmp_path, monkeypatch):
+    write_all_results(write_run(tmp_path / "one"))
+    write_all_results(write_run(tmp_path / "two"), name="middle")
+    at = go_to(open_app(tmp_path, monkeypatch, run="one"), "compare")
+    assert at.dataframe[-1].value["noise temperature (loss)"].tolist()[1] == "—"
+
+
+def test_one_run_alone_has_nothing_to_be_compared_with(tmp_path, monkeypatch):
+    write_run(tmp_path / "only", steps=20)
+    assert "no second readable run" in go_to(open_app(tmp_path, monkeypatch), "compare").info[0].value

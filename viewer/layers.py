@@ -1,0 +1,114 @@
+"""What was recorded of each layer, as a map of layer and time, and as the line of one layer. No Streamlit, no physics.
+
+Only quantities that cannot be negative are on offer, for the colours are logarithmic, and only as they were recorded:
+a ratio of two of them would be noise divided by noise, and is the business of an analysis with its error bar.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thermodl.record.store import growing_dimension
+
+from . import charts
+from .figures import DAMAGED, Figure, recorded_curve
+from .series import Series, grid, read_series
+from .state import ViewState
+from .text import Text, quantity_title
+
+QUANTITIES = {
+    "gradient_squared": Text("squared gradient norm ‖g‖²", "梯度范数平方 ‖g‖²"),
+    "displacement_squared": Text("squared displacement ‖θ−θ_ref‖²", "位移平方 ‖θ−θ_ref‖²"),
+    "update_squared": Text("squared update ‖Δθ‖²", "更新量平方 ‖Δθ‖²"),
+    "velocity_squared": Text("squared velocity ‖v‖²", "速度平方 ‖v‖²"),
+    "parameter_squared": Text("squared parameter norm ‖θ‖²", "参数范数平方 ‖θ‖²"),
+    "noise_trace": Text("gradient noise ½‖g−g′‖² at probes", "探针处的梯度噪声 ½‖g−g′‖²"),
+    "chunk_noise_trace": Text("gradient noise tr C from micro-batches", "由微批次得到的梯度噪声 tr C"),
+    "per_sample_noise_trace": Text("gradient noise of single samples", "单样本梯度噪声"),
+}
+LAYER = Text("layer", "层")
+_MAP = Text("All layers over time: {quantity}", "各层随时间的变化：{quantity}")
+_LINE = Text("Layer {layer}: {quantity}", "层 {layer}：{quantity}")
+_FEWEST, _MOST = 20, 200
+"""buckets of a map; between them as many as give `charts.MAX_ROWS` cells"""
+
+
+def recorded(run: Path) -> list[str]:
+    """The quantities that a run has of each layer."""
+    return [name for name in QUANTITIES if (run / "run.zarr" / name / "zarr.json").exists()]
+
+
+def names_of(attributes: Mapping[str, Any]) -> list[str]:
+    """The names of the layers; [] if the run does not tell them apart."""
+    layers = attributes.get("layers")
+    if not isinstance(layers, list) or not all(isinstance(layer, Mapping) for layer in layers):
+        return []
+    names = [str(layer.get("name", "")) for layer in layers]
+    return names if len(set(names)) == len(names) else []
+
+
+def clock_of(run: Path, name: str, axis: str) -> Series | None:
+    """Where the entries of an array lie on the time axis: each step, or the steps of its probes.
+
+    Raises:
+        RunError: if the recording cannot be read.
+    """
+    clock, dim = read_series(run, axis), growing_dimension(name)
+    if dim == "step" or clock is None:
+        return clock
+    steps, places = read_series(run, "step"), read_series(run, f"{dim}_step")
+    if steps is None or places is None or not len(steps.values):
+        return None
+    at = np.searchsorted(steps.values, places.values)
+    return Series(clock.values[np.clip(at, 0, len(clock.values) - 1)], clock.attributes, clock.unreadable)
+
+
+def layer_map(run: Path, attributes: Mapping[str, Any], name: str, state: ViewState) -> Figure | None:
+    """Layer × time of one quantity; None if there is nothing to draw.
+
+    Raises:
+        RunError: if the recording cannot be read.
+    """
+    series, clock = read_series(run, name), clock_of(run, name, state.axis)
+    names, lang = names_of(attributes), state.lang
+    if series is None or clock is None or not names or series.values.shape[:-1] != (len(names),):
+        return None
+    n = min(len(clock.values), series.values.shape[-1])
+    buckets = int(np.clip(charts.MAX_ROWS // len(names), _FEWEST, _MOST))
+    cells = grid(clock.values[:n], series.values[:, :n], buckets)
+    cells = cells.assign(layer=[names[row] for row in cells["row"]]).drop(columns=["row", "x", "count"])
+    if not len(cells):
+        return None
+    notes = [charts.CELLS(lang).format(buckets=cells["left"].nunique(), count=n)]
+    if lost := max(series.unreadable, clock.unreadable):
+        notes.append(DAMAGED.fill(n=lost)(lang))
+    chart = charts.heatmap(
+        cells,
+        lang=lang,
+        x_title=quantity_title(clock.attributes, lang),
+        y_title=LAYER(lang),
+        colour_title=quantity_title(series.attributes, lang),
+        notes=notes,
+        order=names,
+    )
+    return Figure("layers-map", _filled(_MAP, quantity=QUANTITIES[name]), chart)
+
+
+def layer_line(run: Path, names: list[str], layer: str, name: str, state: ViewState) -> Figure | None:
+    """Mean and band of one layer.
+
+    Raises:
+        RunError: if the recording cannot be read.
+    """
+    clock = clock_of(run, name, state.axis)
+    if clock is None or layer not in names:
+        return None
+    title = _filled(_LINE, layer=Text(layer, layer), quantity=QUANTITIES[name])
+    return recorded_curve(run, name, names.index(layer), title, clock, state, log_y=True)
+
+
+def _filled(text: Text, **parts: Text) -> Text:
+    """A text with its placeholders filled in, each language with its own words."""
+    return Text(*(text(lang).format(**{key: part(lang) for key, part in parts.items()}) for lang in ("en", "zh")))
