@@ -74,12 +74,9 @@ def test_every_analysis_keeps_its_contract() -> None:
         "correlation",
         "diffusion",
         "dissipation",
+        "entropy_production",
         "noise",
         "response",
-        "correlation",
-        "diffusion",
-        "dissipation",
-        "entropy_production",
         "stationarity",
         "temperature",
     ]

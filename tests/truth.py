@@ -105,46 +105,6 @@ def double_well_first_passage(temperature: float, start: float = -1.0, end: floa
     return float(integrate.trapezoid((np.exp(potential / temperature) * below)[inside], z[inside]) / temperature)
 
 
-class HeavyBall:
-    """SGD with momentum on ½λθ² with white gradient noise of variance C (Liu, Ziyin & Ueda 2021; physics.md 1.5).
-
-    Args:
-        learning_rate, momentum: η, μ. curvature: λ. noise: C.
-    """
-
-    def __init__(self, learning_rate: float, momentum: float, curvature: float = 1.0, noise: float = 1.0):
-        self.eta, self.mu, self.lam, self.noise = learning_rate, momentum, curvature, noise
-        self.x = learning_rate * curvature
-
-    @property
-    def temperature(self) -> float:
-        """ηC/(2(1−μ))."""
-        return self.eta * self.noise / (2 * (1 - self.mu))
-
-    @property
-    def variance(self) -> float:
-        """Σ = ηC(1+μ)/[λ(1−μ)(2(1+μ) − ηλ)]."""
-        mu = self.mu
-        return self.eta * self.noise * (1 + mu) / (self.lam * (1 - mu) * (2 * (1 + mu) - self.x))
-
-    @property
-    def mid_velocity_squared(self) -> float:
-        """⟨v_mid²⟩ = C/(2(1−μ)), whatever the curvature."""
-        return self.noise / (2 * (1 - self.mu))
-
-    def correlation(self, longest: int) -> Floats:
-        """ρ(0…longest): ρ(k) = (1+μ−x)ρ(k−1) − μρ(k−2), ρ(1) = (1+μ−x)/(1+μ)."""
-        first = 1 + self.mu - self.x
-        rho = [1.0, first / (1 + self.mu)]
-        while len(rho) <= longest:
-            rho.append(first * rho[-1] - self.mu * rho[-2])
-        return np.array(rho[: longest + 1])
-
-    def mean_squared_displacement(self, longest: int) -> Floats:
-        """2Σ(1 − ρ(τ)) for τ = 0…longest."""
-        return 2 * self.variance * (1 - self.correlation(longest))
-
-
 def coverage(
     estimator: Callable[[Floats], tuple[Floats, Floats]], replicates: Floats, truth: float, level: float = 1.959964
 ) -> float:

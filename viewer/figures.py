@@ -107,6 +107,9 @@ def noise(sources: Sequence[Source], state: ViewState) -> list[Figure]:
         _by_group(sources, ["tail_index", "tail_index_normal", "tail_index_short", "tail_index_short_normal"], state,
                   "noise-tails", Text("Tail index beside normal noise", "尾指数与高斯对照"),
                   Text("tail index", "尾指数")),
+    )  # fmt: skip
+
+
 def entropy_production(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """Heat over time and by group, and how irreversible the motion is beside what chance makes of it."""
     nothing = (0.0, "0")

@@ -47,6 +47,7 @@ NUMBERS = {
         "tail_hill_normal",
         "tail_index",
         "tail_index_normal",
+    ),
     "entropy_production": (
         "heat",
         "heat_direct",

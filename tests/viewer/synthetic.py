@@ -123,7 +123,7 @@ def _set_attribute(folder: Path, name: str, value: float) -> None:
 
 
 def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, name: str = "default") -> Path:
-    """Write the six analyses of a run, under a settings name."""
+    """Write the analyses of a run, under a settings name."""
     recorded = read_attributes(folder)
     rng = np.random.default_rng(seed)
     makers = {
@@ -270,6 +270,7 @@ def _noise(rng) -> xr.Dataset:
     variables["effective_dimension"] = _variable(
         ("group",), 20 * ones, "1", "directions of the noise", "噪声的有效维数", 2 * ones
     )
+    return _dataset(variables, _windows())
 
 
 def _entropy_production(rng) -> xr.Dataset:

@@ -30,6 +30,7 @@ PAGES = (
     "layers",
     "compare",
 )
+WITHOUT_RESULTS = ("", "layers", "new")
 RUNS = ("good", "running", "silent", "no-results", "no-steps", "empty", "truncated-metadata", "newer-format",
         "truncated-chunk", "damaged-results")  # fmt: skip
 CJK = re.compile("[\u4e00-\u9fff]")
