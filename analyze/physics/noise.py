@@ -137,8 +137,8 @@ _COLOUR_PROBES = 4096
 _LONGEST_PAST = 1000
 """steps of the past where the length of an epoch is not known"""
 _FREQUENCIES = 12
-_TWIN = 4096
-"""least coordinates of a normal twin, which is drawn as often as it takes"""
+_TWIN = 1024
+"""least coordinates of a normal twin, which repeats those of the noise"""
 _NORMAL = 1.959964
 
 
@@ -427,9 +427,8 @@ def _of_groups(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     samples = samples.astype(np.float64)
     twins = []
     for group in samples:
-        times = -(-_TWIN // len(group))
-        parts = [tails.tail_statistics(tails.gaussian_twin(group, rng))[0] for _ in range(times)]
-        twins.append(np.mean(parts, axis=0))
+        many = np.tile(group, (-(-_TWIN // len(group)), 1))
+        twins.append(tails.tail_statistics(tails.gaussian_twin(many, rng))[0])
     live = np.array([np.sum(np.all(group != 0, axis=1)) for group in samples])
     together = np.average(np.nan_to_num(twins), axis=0, weights=live) if live.any() else np.full(4, np.nan)
     found = [tails.tail_statistics(group) for group in (np.concatenate(list(samples)), *samples)]
