@@ -38,7 +38,6 @@ from scipy import special, stats
 
 from .. import series
 from ..quantities import (
-    at_probes,
     choose_segment,
     displacement_dimensions,
     group_hyperparameters,
@@ -64,8 +63,8 @@ FORMULA = (
     r"\qquad \chi^2=\sum_{\tau,t_w}\frac{(\ln\Delta-\overline{\ln\Delta}_\tau)^2}{\psi'(d/2)}"
 )
 EXPLANATION = (
-    "How far the parameters move within a lag, by the time already trained, and whether the curves of all waiting times "
-    "fall onto one when time is counted in steps, in SGD time or in noise time: if so, the ageing is that of the "
+    "How far the parameters move within a lag, by the time already trained, and whether the curves of all waiting "
+    "times fall onto one when time is counted in steps, in SGD time or in noise time: if so, the ageing is that of the "
     "schedule or of the noise. Do not take ageing on every clock for glassy dynamics: a descent under way and confined "
     "motion of changing temperature do the same, and one run gives one displacement for each pair of times."
 )
@@ -360,7 +359,8 @@ def _doubling(motion: _Motion) -> dict[str, xr.DataArray]:
     results |= _labelled("doubling_exponent", ("group",), exponent, exponent_error, "1",
                          "exponent of Δ(t, 2t)", "Δ(t, 2t) 的指数")  # fmt: skip
     results |= _labelled("doubling_ratio", ("group",), ratio, ratio_error, "1",
-                         "Δ(t, 2t)/Δ(0, t), 1 for stationary increments", "Δ(t, 2t)/Δ(0, t)，增量平稳时为 1")  # fmt: skip
+                         "Δ(t, 2t)/Δ(0, t), 1 if increments are stationary",
+                         "Δ(t, 2t)/Δ(0, t)，增量平稳时为 1")  # fmt: skip
     results["doubling_age"] = xr.DataArray(
         age, dims="doubling", attrs={"units": "step", "long_name": "age", "long_name_zh": "已训练步数"}
     )

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from made_up import make_run
 from scipy import signal
 
 from thermodl.analyze import AnalysisSettings
@@ -12,7 +13,6 @@ from thermodl.analyze.physics import ageing, diffusion
 from thermodl.analyze.settings import AnalysisError
 
 import truth
-from made_up import make_run
 
 STEPS, COORDINATES = 4000, 32
 STEADY = np.ones(STEPS)
@@ -56,7 +56,7 @@ MOTIONS = {
 
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_the_clock_is_found(motion: str) -> None:
-    """Free motion at constant strength, under a schedule, under noise that fades, and slowing for no recorded reason."""
+    """Motion at constant strength, under a schedule, under noise that fades, and slowing for no reason recorded."""
     step_size, learning_rate, noise, expected = MOTIONS[motion]
     results = age(driven_run(free_motion(10, step_size, 1), learning_rate, noise))
     assert code(results) == expected
