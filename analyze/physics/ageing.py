@@ -360,6 +360,7 @@ def _doubling(motion: _Motion) -> dict[str, xr.DataArray]:
                          "exponent of Δ(t, 2t)", "Δ(t, 2t) 的指数")  # fmt: skip
     results |= _labelled("doubling_ratio", ("group",), ratio, ratio_error, "1",
                          "Δ(t, 2t)/Δ(0, t), 1 for stationary increments",
+                         "Δ(t, 2t)/Δ(0, t), 1 if increments are stationary",
                          "Δ(t, 2t)/Δ(0, t)，增量平稳时为 1")  # fmt: skip
     results["doubling_age"] = xr.DataArray(
         age, dims="doubling", attrs={"units": "step", "long_name": "age", "long_name_zh": "已训练步数"}
