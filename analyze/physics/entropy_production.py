@@ -18,6 +18,9 @@ nats per step: the rate of the divergence between the path and the reversed one 
 tr[S⁻¹(Σ − A²Σ)] − d). p is the one whose predictions are best in the half of the segment that it was not fitted to. σ
 is a lower bound for the whole: directions that are left out hide currents, and currents of large σ may run in
 directions of small variance. In equilibrium Nσ̂/2 of order 1 is χ² with d(d−1)/2 degrees of freedom, so that σ̂ is d(d−1)/N too
+tr[S⁻¹(Σ − A²Σ)] − d). p is the one whose predictions are best in the half of the segment it was not fitted to. σ is a
+lower bound for the whole: directions that are left out hide currents, and those of large σ may run in directions of
+small variance. In equilibrium Nσ̂/2 of order 1 is χ² with d(d−1)/2 degrees of freedom, so that σ̂ is d(d−1)/N too
 large; for higher orders bias and null are those of fits to surrogates, Gaussian series with the spectrum of the fit,
 whose cross-spectra are reduced to their real part for the null. Error bars are those of fits to surrogates of the
 same spectrum. Directions are chosen by variance, which is even under reversal, and so do not favour a sense of turning.
@@ -288,9 +291,12 @@ def principal_directions(positions: Floats, count: int) -> tuple[Floats, Floats]
     Returns:
         (coordinate, d) and (d,).
     """
-    variances, directions = np.linalg.eigh(np.cov(positions, bias=True).reshape(len(positions), -1))
+    if not len(positions):
+        return np.zeros((0, 0)), np.zeros(0)
+    centred = positions - positions.mean(-1, keepdims=True)
+    variances, directions = np.linalg.eigh(centred @ centred.T / positions.shape[1])
     variances, directions = variances[::-1][:count], directions[:, ::-1][:, :count]
-    moved = variances > 1e-10 * max(variances[0], 1e-300) if len(variances) else variances > 0
+    moved = variances > 1e-10 * max(variances[0], 1e-300)
     return directions[:, moved].astype(np.float64), variances[moved].astype(np.float64)
 
 
