@@ -359,9 +359,8 @@ def _doubling(motion: _Motion) -> dict[str, xr.DataArray]:
     results |= _labelled("doubling_exponent", ("group",), exponent, exponent_error, "1",
                          "exponent of Δ(t, 2t)", "Δ(t, 2t) 的指数")  # fmt: skip
     results |= _labelled("doubling_ratio", ("group",), ratio, ratio_error, "1",
-                         "Δ(t, 2t)/Δ(0, t), 1 for stationary increments",
                          "Δ(t, 2t)/Δ(0, t), 1 if increments are stationary",
-                         "Δ(t, 2t)/Δ(0, t)，增量平稳时为 1")  # fmt: skip
+                         "后期与前期位移之比 Δ(t, 2t)/Δ(0, t)，增量平稳时为 1")  # fmt: skip
     results["doubling_age"] = xr.DataArray(
         age, dims="doubling", attrs={"units": "step", "long_name": "age", "long_name_zh": "已训练步数"}
     )

@@ -15,9 +15,6 @@ autoregression x_t = Σ_j A_j x_{t−j} + ε of order p with ⟨εεᵀ⟩ = S p
     σ = ½{tr[S⁻¹ R] − d},   R = ⟨rrᵀ⟩,   r_t = x_t − Σ_j A_j x_{t+j}
 
 nats per step: the rate of the divergence between the path and the reversed one (residual form; for p = 1 it is
-tr[S⁻¹(Σ − A²Σ)] − d). p is the one whose predictions are best in the half of the segment that it was not fitted to. σ
-is a lower bound for the whole: directions that are left out hide currents, and currents of large σ may run in
-directions of small variance. In equilibrium Nσ̂/2 of order 1 is χ² with d(d−1)/2 degrees of freedom, so that σ̂ is d(d−1)/N too
 tr[S⁻¹(Σ − A²Σ)] − d). p is the one whose predictions are best in the half of the segment it was not fitted to. σ is a
 lower bound for the whole: directions that are left out hide currents, and those of large σ may run in directions of
 small variance. In equilibrium Nσ̂/2 of order 1 is χ² with d(d−1)/2 degrees of freedom, so that σ̂ is d(d−1)/N too

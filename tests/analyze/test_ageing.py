@@ -57,7 +57,6 @@ MOTIONS = {
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_the_clock_is_found(motion: str) -> None:
     """Free motion at constant strength, under a schedule, under fading noise, and slowing for no recorded reason."""
-    """Motion at constant strength, under a schedule, under noise that fades, and slowing for no reason recorded."""
     step_size, learning_rate, noise, expected = MOTIONS[motion]
     results = age(driven_run(free_motion(10, step_size, 1), learning_rate, noise))
     assert code(results) == expected
