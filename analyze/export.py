@@ -109,8 +109,8 @@ def results_table(results: Mapping[str, xr.Dataset]) -> Table:
     `codes` of all verdicts on it.
 
     >>> table = results_table(open_results("runs/mine"))
-    >>> sorted(set(table["analysis"]))
-    ['correlation', 'diffusion', 'dissipation', 'stationarity', 'temperature']
+    >>> sorted(set(table["analysis"]))[:3]
+    ['ageing', 'correlation', 'diffusion']
     """
     rows: list[dict[str, Any]] = []
     coordinates: dict[str, None] = {}

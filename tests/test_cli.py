@@ -72,7 +72,9 @@ def test_reading_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture
     # Each is named once, where the sentence names it.
     assert [line.count(str(tmp_path)) for line in both.splitlines()] == [1, 1]
     assert "there is no folder" in fails(capsys, "ls", str(tmp_path / "none"))
-    assert "expected one of correlation" in fails(capsys, "analyze", str(tmp_path / "empty"), "--only", "temprature")
+    assert "expected one of ageing, correlation" in fails(
+        capsys, "analyze", str(tmp_path / "empty"), "--only", "temprature"
+    )
 
 
 @pytest.mark.slow

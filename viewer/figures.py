@@ -154,7 +154,8 @@ def ageing(sources: Sequence[Source], state: ViewState) -> list[Figure]:
         _by_group(sources, [f"ageing_exponent_{clock}" for clock in clocks], state, "ageing-exponent",
                   Text("Ageing exponent d ln Δ/d ln t_w", "老化指数 d ln Δ/d ln t_w"), _AGEING_EXPONENT,
                   level=(0.0, Text("no ageing: 0", "没有老化：0")(state.lang))),
-        _by_group(sources, ["doubling_ratio"], state, "ageing-doubling", Text("Displacement from t to 2t over that before t", "从 t 到 2t 的位移与 t 之前位移之比"),
+        _by_group(sources, ["doubling_ratio"], state, "ageing-doubling",
+                  Text("Displacement from t to 2t over that before t", "从 t 到 2t 的位移与 t 之前位移之比"),
                   level=(1.0, Text("stationary increments: 1", "增量平稳：1")(state.lang))),
     )  # fmt: skip
 

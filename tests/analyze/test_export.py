@@ -47,7 +47,7 @@ def test_netcdf_keeps_everything(mine: Path) -> None:
         assert back.drop_attrs().identical(dataset.drop_attrs())
         for name, variable in dataset.data_vars.items():
             assert back[name].attrs == {key: value for key, value in variable.attrs.items() if key != "_FillValue"}
-        for key in set(dataset.attrs) - {"names_group", "names_layer", "names_series"}:
+        for key in {key for key in dataset.attrs if not key.startswith("names_")}:
             assert np.array_equal(back.attrs[key], dataset.attrs[key]), key
     tree.close()
     assert sorted(entry.name for entry in mine.iterdir()) == ["mine.nc", "runs"]
@@ -114,7 +114,7 @@ def test_what_cannot_be_exported(mine: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert len(Path("mine.csv").read_bytes()) > len(before)
     with pytest.raises(ExportError, match="has no results of the name 'other'; there are default"):
         export("runs/mine", "csv", "x.csv", name="other")
-    with pytest.raises(ExportError, match="has no results of temprature; it has correlation"):
+    with pytest.raises(ExportError, match="has no results of temprature; it has ageing, correlation"):
         export("runs/mine", "csv", "x.csv", only=["temprature"])
     with pytest.raises(ExportError, match="cannot be written"):
         export("runs/mine", "csv", mine / "mine.csv" / "x.csv")

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from thermodl import cli
-from thermodl.analyze import AnalysisSettings, analyze, open_results, open_run
+from thermodl.analyze import AnalysisSettings, analyze, open_results, open_run, physics
 from thermodl.analyze.results import ResultsError, read_verdicts, write_results
 from thermodl.analyze.settings import KERNELS_VERSION, AnalysisError, NotDefinedError, make_settings
 from thermodl.record.store import RunError, RunWriter
@@ -227,7 +227,7 @@ def test_a_diverged_training_is_refused_by_name(tmp_path: Path) -> None:
     """Each analysis names the step; the stretch before it is analyzed where it is asked for."""
     write_walk(tmp_path / "run", diverged_at=400)
     reasons = analyze(tmp_path / "run")
-    assert len(reasons) == 6
+    assert sorted(reasons) == physics.names()
     assert all("not finite from step 400 on; --segment 1:399" in str(reason) for reason in reasons.values())
     assert analyze(tmp_path / "run", settings=make_settings(segment="1:399")) == {}
     results = open_results(tmp_path / "run")
@@ -269,7 +269,7 @@ def test_diffusion_within_the_memory_of_the_velocity(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path) -> None:
     """Unknown analysis, segment outside, run too short, no run."""
     write_walk(tmp_path / "run")
-    with pytest.raises(AnalysisError, match="no analysis 'diffussion'; expected one of correlation, diffusion"):
+    with pytest.raises(AnalysisError, match="no analysis 'diffussion'; expected one of ageing, correlation, diffusion"):
         analyze(tmp_path / "run", ["diffussion"])
     reasons = analyze(tmp_path / "run", ["diffusion"], AnalysisSettings(segment="0:9000"))
     assert "within 0:600" in str(reasons["diffusion"])

@@ -367,8 +367,10 @@ def _ageing(rng) -> xr.Dataset:
         ):
             en_long, zh_long = f"{name_en} in {en}", f"按{zh}计时的{name_zh}"
             variables[name] = _variable(dims, value, units, en_long, zh_long, 0.1 * np.abs(value))
-    ratio, ones = "Δ(t, 2t)/Δ(0, t)", np.ones(groups)
-    variables["doubling_ratio"] = _variable(("group",), ones, "1", ratio, ratio, 0.1 * ones)
+    ones = np.ones(groups)
+    variables["doubling_ratio"] = _variable(
+        ("group",), ones, "1", "Δ(t, 2t)/Δ(0, t)", "位移之比 Δ(t, 2t)/Δ(0, t)", 0.1 * ones
+    )
     return _dataset(variables, {"waiting_time": waiting})
 
 
