@@ -44,7 +44,8 @@ def main() -> None:
         st.Page(partial(module.page, context), title=module.TITLE(state.lang), url_path=module.__name__.split(".")[-1])
         for module in PAGES
     ]
-    st.navigation(pages).run()
+    # All of them: a list that ends in "view more" hides what there is.
+    st.navigation(pages, expanded=True).run()
     _write_address(state)
 
 
