@@ -152,6 +152,7 @@ def heavy_ball_checks(process: Process, dimensions: int = DIMENSIONS) -> list[Ch
         Check("diffusion", "mean_squared_displacement", ball.variance, _lag(1000), 0.5, name=("variance Σ", "方差 Σ")),
         Check("temperature", "temperature_noise", ball.temperature),
         Check("temperature", "temperature_kinetic", ball.temperature),
+        Check("temperature", "temperature_configurational", ball.temperature),
         Check("temperature", "kinetic_over_noise", 1.0),
         Check("temperature", "temperature_variance", eta / 2 * (ball.noise + square)),
         Check("temperature", "noise_trace", dimensions * ball.noise),
@@ -169,6 +170,7 @@ def heavy_ball_checks(process: Process, dimensions: int = DIMENSIONS) -> list[Ch
         ),
         Check("correlation", "parameter_integrated_time", ball.noise / (2 * ball.lam**2 * ball.variance)),
         Check("stationarity", "fdr1_centred", 1.0),
+        Check("stationarity", "fdr2", 1.0),
         Check("stationarity", "identity_residual", 0.0, tolerance=1e-10),
     ]
 

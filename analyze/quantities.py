@@ -207,10 +207,51 @@ def displacement_dimensions(run: xr.Dataset, positions: xr.DataArray, lag: int) 
     return xr.Dataset({name: ("group", values) for name, values in found.items()}, {"group": group_names(run)})
 
 
-def at_probes(data: xr.DataArray, run: xr.Dataset) -> xr.DataArray:
-    """A per-step array of a run, or of a part of one, at the steps of its probes: `step` becomes `probe`."""
-    positions = run["probe_step"].values - int(run["step"].values[0])
-    return data.isel(step=xr.DataArray(positions, dims="probe")).drop_vars("step", errors="ignore")
+def at_probes(data: xr.DataArray, run: xr.Dataset, dim: str = "probe") -> xr.DataArray:
+    """A per-step array of a run, or of a part of one, at the steps of its probes: `step` becomes `probe`.
+
+    Of another channel that has steps of its own, `dim` is the name, such as `curvature`.
+    """
+    positions = run[f"{dim}_step"].values - int(run["step"].values[0])
+    return data.isel(step=xr.DataArray(positions, dims=dim)).drop_vars("step", errors="ignore")
+
+
+def block_means(part: xr.Dataset, blocks: int = 32, **channels: xr.DataArray) -> list[xr.DataArray]:
+    """Means of channels over common blocks of time, (…, block): of those that rise and fall together, or against.
+
+    Blocks much longer than the memory are independent, whatever the sign of the correlations within them; an estimate
+    of each channel by itself would lose how they move together.
+
+    Args:
+        part: the run, or a part of it, whose time is cut.
+        blocks: at most so many, and no more than the rarest channel has rows; empty ones are left out.
+        channels: by their time dimension: `step`, or one with steps of its own such as `probe`.
+    """
+    steps = {
+        dim: part["step" if dim == "step" else f"{dim}_step"].values[: channels[dim].sizes[dim]] for dim in channels
+    }
+    first, length = int(part["step"].values[0]), part.sizes["step"]
+    edges = first + np.linspace(0, length, min(blocks, *map(len, steps.values())) + 1)
+    bounds = {dim: np.searchsorted(rows, edges) for dim, rows in steps.items()}
+    filled = np.all([np.diff(bound) > 0 for bound in bounds.values()], axis=0)
+
+    def mean(values: np.ndarray, bound: np.ndarray) -> np.ndarray:
+        sums = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
+        return (np.diff(sums[..., bound], axis=-1) / np.maximum(np.diff(bound), 1))[..., filled]
+
+    return [
+        xr.apply_ufunc(
+            mean,
+            values.chunk({dim: -1}),
+            input_core_dims=[[dim]],
+            output_core_dims=[["block"]],
+            kwargs={"bound": bounds[dim]},
+            dask="parallelized",
+            output_dtypes=[float],
+            dask_gufunc_kwargs={"output_sizes": {"block": int(filled.sum())}},
+        )
+        for dim, values in channels.items()
+    ]
 
 
 def require(run: xr.Dataset, *names: str) -> None:
@@ -226,12 +267,13 @@ def require(run: xr.Dataset, *names: str) -> None:
 
 
 def within(run: xr.Dataset, segment: Segment) -> xr.Dataset:
-    """The run's steps and probes inside a segment."""
+    """The run's steps, probes and curvatures inside a segment."""
     part = run.isel(step=slice(segment.start, segment.stop))
-    if "probe_step" not in run:
-        return part
-    steps = run["probe_step"].values
-    return part.isel(probe=np.flatnonzero((steps >= segment.start) & (steps < segment.stop)))
+    for dim in ("probe", "curvature"):
+        if f"{dim}_step" in run:
+            steps = run[f"{dim}_step"].values
+            part = part.isel({dim: np.flatnonzero((steps >= segment.start) & (steps < segment.stop))})
+    return part
 
 
 def stretches(run: xr.Dataset) -> list[tuple[int, int]]:

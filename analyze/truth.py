@@ -115,7 +115,7 @@ def simulate(
 ) -> xr.Dataset:
     """A run as `open_run` gives it, of independent parameters that all do the same, recorded once stationary.
 
-    The sketch is exact: it has a coordinate for each parameter.
+    The sketch is exact: it has a coordinate for each parameter. vᵀHv is taken where the probes are.
     """
     theta, velocity, gradient, noise = (np.empty((steps, dimensions)) for _ in range(4))
     x, v = np.zeros(dimensions), np.zeros(dimensions)
@@ -148,6 +148,7 @@ def simulate(
     of_probe = {
         "noise_trace": (("layer", "probe"), 0.5 * np.sum((gradient[probe_step] - probe) ** 2, axis=1)[None]),
         "gradient_dot": (("layer", "probe"), np.sum(gradient[probe_step] * probe, axis=1)[None]),
+        "velocity_curvature": (("layer", "curvature"), stiffness * np.sum(velocity[probe_step] ** 2, axis=1)[None]),
     }
     sketches = {
         f"{name}_sketch": (("group", "sketch", "step"), values.T[None])
@@ -164,6 +165,7 @@ def simulate(
             "layer": ["theta"],
             "step": np.arange(steps),
             "probe_step": ("probe", probe_step),
+            "curvature_step": ("curvature", probe_step),
             "sgd_time": ("step", process.ball.eta / (1 - mu) * np.arange(steps)),
             "layer_group": ("layer", ["theta"]),
             "layer_size": ("layer", [dimensions]),

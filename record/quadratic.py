@@ -60,7 +60,7 @@ def record_quadratic(
     for _ in range(burn_in):
         step()
     attributes = {"sampling": "replacement", "batch_size": 1, "train_size": None}
-    settings = settings or RecorderSettings(probe_every=5, snapshot_every=0, sketch_size=dimensions)
+    settings = settings or RecorderSettings(probe_every=5, curvature_every=5, snapshot_every=0, sketch_size=dimensions)
     with Recorder(model, optimizer, folder, probe=other.loss, settings=settings, attributes=attributes) as recorder:
         for _ in range(steps):
             recorder.log(loss=step())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from thermodl import cli, validate
 from thermodl.analyze import AnalysisSettings, truth
@@ -68,6 +69,32 @@ def test_09_epochs_agree() -> None:
     """Variance and plateau of the displacement under epoch noise, through the analyses."""
     rows = [row for name in ("epoch", "free-epoch") for row in validate.measure(validate.systems()[name], 1)]
     assert all(row.agrees for row in rows), [row for row in rows if not row.agrees]
+
+
+def test_shuffled_epochs_are_seen_by_neither_relation() -> None:
+    """Both hold as for white noise; the configurational temperature says so."""
+    settings = AnalysisSettings(segment="0:6400", windows=2)
+    run = truth.simulate(np.random.default_rng(3), truth.Process(0.4, epoch=8), dimensions=64, steps=6400)
+    results = stationarity.estimate(run, settings).compute().sel(group="all")
+    for name in ("fdr1_centred", "fdr2"):
+        assert abs(float(results[name]) - 1) < 3 * float(results[f"{name}_stderr"])
+    assert {("fdr1_centred", "holds"), ("fdr2", "holds")} <= verdicts_of(results)
+    spoilt = verdicts_of(temperature.estimate(run, settings))
+    assert ("temperature_configurational", "sampler-limited") in spoilt
+
+
+def verdicts_of(results: xr.Dataset) -> set[tuple[str, str]]:
+    """Quantity and code of each verdict."""
+    return {(verdict["quantity"], verdict["code"]) for verdict in results.attrs["verdicts"]}
+
+
+@pytest.mark.parametrize("without", ["probe", "curvature"])
+def test_the_second_relation_needs_probes_and_curvatures(without: str) -> None:
+    """Without either it is absent, and nothing else is."""
+    run = truth.simulate(np.random.default_rng(3), truth.Process(0.2), dimensions=4, steps=200)
+    results = stationarity.estimate(run.drop_dims(without), AnalysisSettings(segment="0:200", windows=2))
+    assert "fdr2" not in results
+    assert "fdr1_centred" in results
 
 
 def test_a_wrong_answer_fails_and_names_are_escaped(

@@ -60,7 +60,9 @@ class Figure:
 
 def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """All thermometers on one axis: over time, and by group."""
-    names = ["temperature_noise", "temperature_kinetic", "temperature_kinetic_drift_free", "temperature_variance"]
+    names = ["temperature_noise", "temperature_kinetic", "temperature_kinetic_drift_free",
+             "temperature_configurational", "temperature_variance"]  # fmt: skip
+    parts = [f"disagreement_{part}" for part in ("drift", "heat", "rest")]
     return _all(
         _over_time(sources, names, state, "temperature-time", Text("Thermometers over time", "各温度计随时间的变化"),
                    _TEMPERATURE),
@@ -68,6 +70,9 @@ def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
                   _TEMPERATURE, log_y=True),
         _by_group(sources, ["kinetic_over_noise"], state, "temperature-ratio",
                   Text("Kinetic over noise temperature", "动能温度与噪声温度之比"), level=(1.0, _AGREE(state.lang))),
+        _by_group(sources, parts, state, "temperature-parts",
+                  Text("What parts kinetic and noise temperature", "动能温度与噪声温度之差的来源"), _TEMPERATURE,
+                  level=(0.0, "0")),
     )  # fmt: skip
 
 
@@ -214,6 +219,8 @@ def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
                    Text("Fluctuation–dissipation ratio over time", "涨落耗散比随时间的变化"), ratio, level=law),
         _by_group(sources, ratios, state, "stationarity-group",
                   Text("Fluctuation–dissipation ratio by group", "各层组的涨落耗散比"), ratio, level=law),
+        _by_group(sources, ["fdr2"], state, "stationarity-second",
+                  Text("Second fluctuation–dissipation relation FDR2", "第二涨落耗散关系 FDR2"), ratio, level=law),
         _by_group(sources, ["identity_residual", "identity_floor"], state, "stationarity-identity",
                   Text("Does the record close? Residual and rounding floor", "记录自洽吗？恒等式残差与舍入误差下限"),
                   Text("relative residual", "相对残差"), log_y=True),

@@ -24,6 +24,7 @@ NUMBERS = {
         "temperature_noise",
         "temperature_kinetic",
         "temperature_kinetic_drift_free",
+        "temperature_configurational",
         "temperature_variance",
         "kinetic_over_noise",
         "noise_trace",
@@ -82,7 +83,7 @@ NUMBERS = {
     ),
     "correlation": ("loss_integrated_time", "parameter_integrated_time", "gradient_integrated_time"),
     "response": ("fdt_ratio", "fdt_temperature", "temperature_noise"),
-    "stationarity": ("fdr1_raw", "fdr1_centred", "identity_residual", "identity_floor"),
+    "stationarity": ("fdr1_raw", "fdr1_centred", "fdr2", "identity_residual", "identity_floor"),
 }
 # The few that stand for a run: (analysis, variable).
 HEADLINES = (

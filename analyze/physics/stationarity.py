@@ -1,4 +1,4 @@
-"""Stationarity: Yaida's first fluctuation–dissipation relation, raw and centred, and the segments it holds in.
+"""Stationarity: Yaida's two fluctuation–dissipation relations, and the segments they hold in.
 
 For SGD with momentum (Yaida 2019, FDR1′; PyTorch's sign of v),
 
@@ -7,6 +7,15 @@ For SGD with momentum (Yaida 2019, FDR1′; PyTorch's sign of v),
 `raw` takes θ as it is, from the exact inner products; `centred` takes θ − ⟨θ⟩, which tests the norm of the
 fluctuation and is far more sensitive (Yaida 2019, footnote 4). The centred one is measured in the sketch, where the
 relation holds for the projected motion exactly. FDR1 says nothing about the colour of the noise.
+
+FDR2 tests the stationarity of the loss (Yaida 2019; in this form physics.md, V1, V10; exact for a quadratic loss, else
+with corrections of higher order in η):
+
+    ⟨‖∇L‖²⟩ = (η/2)((1+μ)/(1−ν)) ⟨vᵀHv⟩.
+
+‖∇L‖² is g·g′ of independent batches and vᵀHv a Hessian-vector product, which is recorded with `curvature_every`. It
+holds for all parameters together only: within a group H couples it to the others. It does not see the colour of
+shuffled epochs: θ·ξ has a mean then, which enters g·g′ through g as it enters vᵀHv, and drops out.
 
 At finite time the relation is a telescoping identity for any gradient sequence (physics.md, fact 3),
 
@@ -30,6 +39,8 @@ from .. import errorbar
 from ..quantities import (
     MIN_STEPS,
     Segment,
+    at_probes,
+    block_means,
     choose_segment,
     constant_stretches,
     group_hyperparameters,
@@ -39,6 +50,7 @@ from ..quantities import (
     is_sgd,
     judge_segment,
     next_velocity_squared,
+    probe_verdicts,
     require,
     segment_verdict,
     split_windows,
@@ -46,34 +58,42 @@ from ..quantities import (
     verdict,
     window_coordinates,
     with_all,
+    within,
 )
 from ..settings import AnalysisSettings, NotDefinedError
 
-VERSION = 2
+VERSION = 3
 USES = ("segment", "windows")
 TITLE = "Stationarity"
 TITLE_ZH = "平稳性"
-FORMULA = r"\frac{\langle\theta\cdot g\rangle}{\frac{\eta(1+\mu)}{2(1-\nu)}\langle\|v_{t+1}\|^2\rangle}=1"
+FORMULA = (
+    r"\frac{\langle\theta\cdot g\rangle}{\frac{\eta(1+\mu)}{2(1-\nu)}\langle\|v_{t+1}\|^2\rangle}=1"
+    r"\qquad \frac{\langle\|\nabla L\|^2\rangle}{\frac{\eta(1+\mu)}{2(1-\nu)}\langle v^\top H v\rangle}=1"
+)
 EXPLANATION = (
     "Yaida's fluctuation–dissipation relation FDR1, as the ratio of its two sides: 1 where the squared norm of the "
     "parameters (raw) or of their fluctuation (centred) is stationary. "
     "Do not take it for equilibrium: it holds for any noise, coloured or not, and for the raw form a large constant "
-    "part of the parameters can hide a drift."
+    "part of the parameters can hide a drift. FDR2, where the curvature vᵀHv was recorded, is 1 if the loss is "
+    "stationary; the colour of shuffled epochs it does not show."
 )
 EXPLANATION_ZH = (
     "Yaida 的涨落耗散关系 FDR1，以两边之比表示：参数范数平方（原始）或其涨落的范数平方（中心化）平稳时等于 1。"
     "不要把它当作平衡态的证据：无论噪声是否有色它都成立；对原始形式，参数中很大的常数部分可能掩盖漂移。"
+    "若记录了曲率 vᵀHv，损失平稳时 FDR2 等于 1；它不反映打乱采样造成的噪声颜色。"
 )
 METHOD = (
-    "Ratio of means; their gap telescopes, so its error is that of the two end points. The segment is the earliest "
+    "FDR1: ratio of means; their gap telescopes, so its error is that of the two end points. FDR2: ratio of the "
+    "means of g·g′ and of vᵀHv in common blocks of time, with a Γ-method error. The segment is the earliest "
     "eighth of the last stretch of constant hyper-parameters from which both halves agree in loss and squared "
     "displacement."
 )
 METHOD_ZH = (
-    "均值之比；两边之差逐项相消，误差来自两个端点的涨落。"
+    "FDR1：均值之比；两边之差逐项相消，误差来自两个端点的涨落。"
+    "FDR2：g·g′ 与 vᵀHv 在共同时间块中的均值之比，误差用 Γ 方法。"
     "区间取超参数不变的最后一段中，最早使前后两半的损失与位移平方一致的起点。"
 )
-REFERENCE = "Yaida 2019, ICLR, arXiv 1810.00004, FDR1′ and footnote 4; Geweke 1992; Wolff 2004."
+REFERENCE = "Yaida 2019, ICLR, arXiv 1810.00004, FDR1′, FDR2 and footnote 4; Geweke 1992; Wolff 2004."
 
 
 def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
@@ -81,7 +101,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
 
     Returns:
         `fdr1_raw`, `fdr1_centred` (group,) and `_over_time` (group, window), dimensionless, with errors;
-        `identity_residual` and `identity_floor` (group,), relative to O_R; per segment the split-half z scores.
+        `identity_residual` and `identity_floor` (group,), relative to O_R; per segment the split-half z scores;
+        `fdr2` (group,), of `all` only, where curvature and probes are there.
 
     Raises:
         NotDefinedError: if the optimizer is not SGD without Nesterov.
@@ -103,10 +124,14 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     part = slice(segment.start, segment.start + span.sizes["step"] - 1)
     raw = errorbar.telescoping_ratio_with_error(left.isel(step=part), right.isel(step=part), "step")
     results |= errorbar.named("fdr1_raw", raw, "1", "FDR1, raw", "FDR1（原始）")
+    part_of_segment = within(run, segment)
+    if part_of_segment.sizes.get("curvature") and part_of_segment.sizes.get("probe"):
+        value, error, n_eff = (values.where(values["group"] == "all") for values in second_ratio(part_of_segment))
+        results |= errorbar.named("fdr2", (value, error, n_eff), "1", "FDR2", "FDR2")
     raw_curve = errorbar.window_telescoping_ratios(left, right, "step", windows)
-    centred = errorbar.telescoping_ratio_with_error(*_centred_sides(span, [(0, span.sizes["step"] - 1)]), "step")
+    centred = errorbar.telescoping_ratio_with_error(*centred_sides(span, [(0, span.sizes["step"] - 1)]), "step")
     results |= errorbar.named("fdr1_centred", centred, "1", "FDR1, centred", "FDR1（中心化）")
-    centred_curve = errorbar.window_telescoping_ratios(*_centred_sides(run, windows), "step", windows)
+    centred_curve = errorbar.window_telescoping_ratios(*centred_sides(run, windows), "step", windows)
     for name, curve, en, zh in (
         ("fdr1_raw_over_time", raw_curve, "FDR1, raw", "FDR1（原始）"),
         ("fdr1_centred_over_time", centred_curve, "FDR1, centred", "FDR1（中心化）"),
@@ -123,7 +148,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     return dataset.assign_attrs(
         segment=[segment.start, segment.stop],
         segment_stationary=segment.stationary,
-        verdicts=_verdicts(dataset, segment),
+        verdicts=_verdicts(dataset, segment, run),
     )
 
 
@@ -136,7 +161,7 @@ def _sides(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     return group_sum(left, run), group_sum(factor * next_velocity_squared(run), run)
 
 
-def _centred_sides(run: xr.Dataset, bounds: list[tuple[int, int]]) -> tuple[xr.DataArray, xr.DataArray]:
+def centred_sides(run: xr.Dataset, bounds: list[tuple[int, int]]) -> tuple[xr.DataArray, xr.DataArray]:
     """The same in the sketch for θ less its mean over each of the windows, NaN outside; v_{t+1} = −Δθ/η.
 
     NaN for a group whose layers have different hyper-parameters. The last row has no update, and no place in the
@@ -155,8 +180,7 @@ def _centred_sides(run: xr.Dataset, bounds: list[tuple[int, int]]) -> tuple[xr.D
 
     left = xr.apply_ufunc(
         moved,
-        run["parameter_sketch"],
-        run["gradient_sketch"],
+        *(run[f"{name}_sketch"].chunk({"sketch": -1, "step": -1}) for name in ("parameter", "gradient")),
         input_core_dims=[["sketch", "step"]] * 2,
         output_core_dims=[["step"]],
         dask="parallelized",
@@ -165,6 +189,17 @@ def _centred_sides(run: xr.Dataset, bounds: list[tuple[int, int]]) -> tuple[xr.D
     velocity = xr.where(eta == 0, 0.0, updates / eta.where(eta != 0))
     right = eta * (1 + mu) / (2 * (1 - nu)) * (velocity**2).sum("sketch", skipna=False)
     return with_all(xr.where(eta == 0, 0.0, left), run), with_all(right.transpose("group", "step"), run)
+
+
+def second_ratio(part: xr.Dataset) -> errorbar.Estimate:
+    """⟨g·g′⟩ over (η/2)((1+μ)/(1−ν))⟨vᵀHv⟩, (group,): FDR2 of a group only where H does not couple it to others."""
+    eta, mu, nu = hyperparameters(part)
+    factor = eta * (1 + mu) / (2 * (1 - nu))
+    # With a factor of its own for each layer the relation mixes them in another way.
+    factor = factor.isel(layer=0).where((factor == factor.isel(layer=0)).all("layer"))
+    curvature = group_sum(at_probes(factor, part, "curvature") * part["velocity_curvature"], part)
+    squares = group_sum(part["gradient_dot"], part)
+    return errorbar.ratio_with_error(*block_means(part, probe=squares, curvature=curvature), "block")
 
 
 def identity(span: xr.Dataset, edges: list[int] | None = None) -> tuple[xr.DataArray, xr.DataArray]:
@@ -249,8 +284,12 @@ def _segments(run: xr.Dataset, chosen: Segment) -> tuple[dict[str, xr.DataArray]
     return variables, coordinates
 
 
-def _verdicts(results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
+def _verdicts(results: xr.Dataset, segment: Segment, run: xr.Dataset) -> list[dict[str, str]]:
     found = [segment_verdict(segment)]
+    if "fdr2" in results:
+        spoilt = probe_verdicts(run, within(run, segment), "fdr2")
+        value, error, n_eff = (float(results[f"fdr2{part}"].sel(group="all")) for part in ("", "_stderr", "_n_eff"))
+        found += spoilt or [_judge_fdr2(value, error, n_eff)]
     value, error = (float(results[name].sel(group="all")) for name in ("fdr1_centred", "fdr1_centred_stderr"))
     if np.isnan(value):
         found.append(
@@ -319,3 +358,24 @@ def _verdicts(results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
             )
         )
     return found
+
+
+def _judge_fdr2(value: float, error: float, n_eff: float) -> dict[str, str]:
+    if not (n_eff >= 10 and error < 0.3 * abs(value)):
+        return verdict(
+            "fdr2",
+            "untrusted",
+            "unresolved",
+            "Unresolved: fewer than ten effective samples, an error above a third, or layers of different "
+            "hyper-parameters, for which FDR2 has another form.",
+            "未分辨：有效样本少于十个，或误差超过三分之一，或各层超参数不同（此时 FDR2 形式不同）。",
+        )
+    if abs(value - 1) < 3 * error:
+        return verdict("fdr2", "ok", "holds", "FDR2 holds within three standard errors.", "FDR2 在三倍标准误差内成立。")
+    return verdict(
+        "fdr2",
+        "caution",
+        "transient",
+        f"FDR2 is {value:.3f} ± {error:.3f} instead of 1: the loss is not stationary, or not quadratic within a step.",
+        f"FDR2 为 {value:.3f} ± {error:.3f} 而不是 1：损失不平稳，或一步之内损失远非二次。",
+    )

@@ -1,9 +1,10 @@
-"""Effective temperature: noise and kinetic thermometers, and η·Var(g)/2.
+"""Effective temperature: noise, kinetic and configurational thermometers, what parts them, and η·Var(g)/2.
 
 With C = Cov(g | θ) of the mini-batch actually used, SGD with momentum μ and dampening ν has per direction
 
     T = η(1−ν) C / (2(1−μ))                                            noise thermometer
     T = η ⟨v_mid²⟩ / (1−ν),   v_mid = (v_t + v_{t+1})/2                kinetic thermometer
+    T = λΣ (1 − η(1−ν)λ/(2(1+μ)))                                      configurational thermometer
 
 in units of the loss (Mandt, Hoffman & Blei 2017; Jastrzębski et al. 2017). Reported is the trace over a group divided
 by its number of parameters: a mean over directions, which parameters without noise pull down. tr C comes from
@@ -13,6 +14,22 @@ which `temperature_kinetic_drift_free` subtracts. ‖⟨v⟩‖² is the product
 halves of the segment, whose fluctuations are independent; the square of one mean would take 2D/T of the diffusion for
 drift. (For a steady gradient the drift is η(1−ν)‖∇L‖²/(1−μ)², V8; but a gradient that turns within 1/(1−μ) steps moves
 nothing.)
+
+The configurational one holds in each eigendirection of the Hessian (physics.md, 1.2). Its trace needs no Hessian, as
+Σ λΣ = ⟨(θ−⟨θ⟩)·∇L⟩ and Σ λ²Σ = ⟨‖∇L‖²⟩:
+
+    P·T = ⟨(θ−⟨θ⟩)·g⟩ − η(1−ν)/(2(1+μ)) ⟨g·g′⟩.
+
+The first term is taken as η(1+μ)/(2(1−ν))⟨‖v_{t+1}‖²⟩, which is exact, times the centred FDR1 ratio of the sketch,
+whose error is that of two end points. It needs a stationary segment and batches that are independent of the past: under
+shuffled epochs θ·ξ has a mean, and spoils the first term. The fourth thermometer is that of the analysis `response`.
+
+Kinetic less noise temperature of a group is the sum of three parts:
+
+    drift   T_kin − T_kin without drift
+    heat    what is left, less that of all parameters: the landscape moves heat between groups,
+            q = (1−μ)(T_kin − T) per direction with Σ q = 0 (physics.md, fact 7), if H and C do not commute
+    rest    that of all parameters: colour of the noise, or a loss that is not quadratic; 0 for neither.
 
 The common η·Var(g)/2 takes the variance of g over time; that contains the spread of the mean gradient and lacks the
 factor 1/(1−μ). It is kept under its own name for comparison.
@@ -26,6 +43,7 @@ import xarray as xr
 from .. import errorbar, series
 from ..quantities import (
     at_probes,
+    block_means,
     choose_segment,
     correlated_steps,
     displacement_dimensions,
@@ -37,6 +55,7 @@ from ..quantities import (
     is_sgd,
     matching_windows,
     mid_velocity_squared,
+    next_velocity_squared,
     probe_verdicts,
     segment_verdict,
     velocity_memory,
@@ -46,31 +65,39 @@ from ..quantities import (
     within,
 )
 from ..settings import AnalysisSettings
+from .stationarity import centred_sides
 
-VERSION = 4
+VERSION = 5
 USES = ("segment", "windows")
 TITLE = "Effective temperature"
 TITLE_ZH = "有效温度"
 FORMULA = (
     r"T=\frac{\eta(1-\nu)}{2(1-\mu)}\,\frac{\mathrm{tr}\,C}{P}"
     r"\qquad T_\mathrm{kin}=\frac{\eta\,\langle\|v_\mathrm{mid}\|^2\rangle}{(1-\nu)\,P}"
+    r"\qquad T_\mathrm{conf}=\frac{\langle\delta\theta\cdot g\rangle"
+    r"-\frac{\eta(1-\nu)}{2(1+\mu)}\langle\|\nabla L\|^2\rangle}{P}"
 )
 EXPLANATION = (
-    "The temperature of the mini-batch noise, once from the variance of the gradient at fixed parameters (noise) and "
-    "once from the squared mid-step velocity (kinetic); where both agree, the fluctuations are thermal. "
+    "The temperature of the mini-batch noise: from the variance of the gradient at fixed parameters (noise), from the "
+    "squared mid-step velocity (kinetic), and from how far the parameters stray against the force (configurational); "
+    "where they agree, the fluctuations are thermal. "
     "Do not read it as one temperature of the network: it is a mean over the parameters of a group, and away from a "
     "plateau or under shuffled epochs the thermometers part for reasons that the verdicts name."
 )
 EXPLANATION_ZH = (
-    "小批量噪声的温度：一种由参数固定时的梯度方差得到（噪声温度计），另一种由半步速度的平方得到（动能温度计）；"
-    "两者一致时，涨落是热涨落。不要把它当作整个网络的单一温度：它是一组参数的平均值；"
+    "小批量噪声的温度：由参数固定时的梯度方差得到（噪声温度计），由半步速度的平方得到（动能温度计），"
+    "以及由参数逆着力偏离平衡位置的程度得到（构型温度计）；三者一致时，涨落是热涨落。不要把它当作整个网络的单一温度：它是一组参数的平均值；"
     "远离平台期或按轮次打乱采样时，两种温度计会分离，原因见判定。"
 )
 METHOD = (
     "Mean over the segment with Γ-method errors. tr C: half the squared difference of the step's gradient and that of "
-    "an independent mini-batch. Kinetic: exact inner products of every step."
+    "an independent mini-batch. Kinetic: exact inner products of every step. Configurational: the virial (θ−⟨θ⟩)·g, "
+    "with the correction for steps of finite size."
 )
-METHOD_ZH = "区间平均，误差用 Γ 方法。tr C：该步梯度与独立小批量梯度之差的平方的一半。动能：每一步的精确内积。"
+METHOD_ZH = (
+    "区间平均，误差用 Γ 方法。tr C：该步梯度与独立小批量梯度之差的平方的一半。动能：每一步的精确内积。"
+    "构型：位力 (θ−⟨θ⟩)·g，并作有限步长修正。"
+)
 REFERENCE = (
     "Mandt, Hoffman & Blei 2017, JMLR 18(134); Jastrzębski et al. 2017, arXiv 1711.04623; "
     "Chaudhari & Soatto 2018, ICLR; estimator errors: Wolff 2004, hep-lat/0306017."
@@ -79,6 +106,7 @@ NAMES = {
     "temperature_noise": ("noise temperature", "噪声温度"),
     "temperature_kinetic": ("kinetic temperature", "动能温度"),
     "temperature_kinetic_drift_free": ("kinetic temperature without drift", "扣除漂移的动能温度"),
+    "temperature_configurational": ("configurational temperature", "构型温度"),
     "temperature_variance": ("η·Var(g)/2 over time", "η·Var(g)/2（对时间取方差）"),
 }
 
@@ -92,8 +120,9 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     Returns:
         `temperature_noise`, `temperature_kinetic` (group,) and `_over_time` (group, window), and over the segment
         `temperature_kinetic_drift_free` and `temperature_variance`, in units of the loss, with errors;
-        `kinetic_over_noise`, without drift; `noise_trace` and `gradient_norm_squared` (unbiased, so it may be
-        negative).
+        `temperature_configurational` (group,); `kinetic_over_noise`, without drift; `disagreement_drift`, `_heat` and
+        `_rest` (group,), whose sum is kinetic less noise temperature; `noise_trace` and `gradient_norm_squared`
+        (unbiased, so it may be negative).
 
     Raises:
         AnalysisError: if the run is too short.
@@ -111,6 +140,9 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         results |= errorbar.named(
             "kinetic_over_noise", ratio, "1", "kinetic over noise temperature", "动能温度与噪声温度之比"
         )
+    if "temperature_kinetic_drift_free" in of_segment and "temperature_noise" in of_segment:
+        for name, (found, en, zh) in _disagreement(part, of_segment).items():
+            results |= errorbar.named(name, found, "loss", en, zh)
     if part.sizes.get("probe"):
         for name, source, en, zh in (
             ("noise_trace", "noise_trace", "trace of the gradient noise covariance tr C", "梯度噪声协方差的迹 tr C"),
@@ -124,7 +156,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
             found = errorbar.mean_with_error(group_sum(part[source], run), "probe")
             results |= errorbar.named(name, found, "loss2 parameter-2", en, zh)
     over_time, coordinates = _over_time(run, settings.windows)
-    verdicts += _verdicts(run, part, results)
+    verdicts += _verdicts(run, part, results, stationary=segment.stationary)
     return xr.Dataset(results | over_time, coords=coordinates).assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
     )
@@ -145,20 +177,30 @@ def _thermometers(
             return errorbar.mean_with_error(data, dim, memory)
         return errorbar.window_means(data, dim, windows[0] if dim == "step" else windows[1], memory)
 
-    per_parameter = 1 / group_sizes(run)
+    per_parameter = _per_parameter(run)
     found: dict[str, errorbar.Estimate] = {}
-    eta, mu, nu = hyperparameters(run)
     if is_sgd(run) and not is_nesterov(run):
         kinetic = average(group_sum(_kinetic(run), run) * per_parameter)
         found["temperature_kinetic"] = kinetic
     if is_sgd(run) and run.sizes.get("probe"):
-        factor = at_probes(eta * (1 - nu) / (2 * (1 - mu)), run)
-        found["temperature_noise"] = average(group_sum(factor * run["noise_trace"], run) * per_parameter)
+        found["temperature_noise"] = average(group_sum(_of_noise(run), run) * per_parameter)
     if is_sgd(run) and "gradient_sketch" in run and steady:
         found["temperature_variance"] = _variance_over_time(run, per_parameter)
         if "temperature_kinetic" in found:
-            found["temperature_kinetic_drift_free"] = _without_drift(run, found["temperature_kinetic"], per_parameter)
+            found |= _without_drift(run, found["temperature_kinetic"], per_parameter)
+            if run.sizes.get("probe"):
+                found["temperature_configurational"] = _configurational(run)
     return found
+
+
+def _per_parameter(run: xr.Dataset) -> xr.DataArray:
+    return 1 / group_sizes(run)
+
+
+def _of_noise(run: xr.Dataset) -> xr.DataArray:
+    """η(1−ν)/(2(1−μ))·½‖g−g′‖² of each probe, (layer, probe)."""
+    eta, mu, nu = hyperparameters(run)
+    return at_probes(eta * (1 - nu) / (2 * (1 - mu)), run) * run["noise_trace"]
 
 
 def _kinetic(run: xr.Dataset) -> xr.DataArray:
@@ -167,8 +209,60 @@ def _kinetic(run: xr.Dataset) -> xr.DataArray:
     return eta * mid_velocity_squared(run) / (1 - nu)
 
 
-def _without_drift(run: xr.Dataset, kinetic: errorbar.Estimate, per_parameter: xr.DataArray) -> errorbar.Estimate:
-    """The kinetic temperature less that of the mean velocity u = −⟨Δθ/η⟩, through the sketch.
+def _configurational(run: xr.Dataset) -> errorbar.Estimate:
+    """The virial less the part of finite steps, over P, with the error of their joint fluctuation."""
+    eta, mu, nu = hyperparameters(run)
+    last = run.sizes["step"] - 1
+    ratio = errorbar.telescoping_ratio_with_error(*centred_sides(run, [(0, last)]), "step")
+    scale = eta * (1 + mu) / (2 * (1 - nu))
+    squared = group_sum(scale * next_velocity_squared(run), run).isel(step=slice(0, last))
+    share = group_sum(at_probes(eta * (1 - nu) / (2 * (1 + mu)), run) * run["gradient_dot"], run)
+    of_squared, of_share = block_means(run, step=squared, probe=share)
+    mean = squared.mean("step")
+    value = mean * ratio[0] - share.mean("probe")
+    _, error, n_eff = errorbar.mean_with_error(of_squared * ratio[0] - of_share, "block")
+    error = (error**2 + (mean * ratio[1]) ** 2) ** 0.5
+    return errorbar.scale((value, error, n_eff.where(n_eff < ratio[2], ratio[2])), _per_parameter(run))
+
+
+def _disagreement(
+    run: xr.Dataset, found: dict[str, errorbar.Estimate]
+) -> dict[str, tuple[errorbar.Estimate, str, str]]:
+    """The three parts of kinetic less noise temperature."""
+    per_parameter = _per_parameter(run)
+    still, noise = (found[f"temperature_{name}"] for name in ("kinetic_drift_free", "noise"))
+    drift, of_drift, _ = found["disagreement_drift"]
+
+    def beyond_all(values: xr.DataArray, dim: str, memory: int = 0) -> errorbar.Estimate:
+        per = group_sum(values, run) * per_parameter
+        return errorbar.mean_with_error(per - per.sel(group="all"), dim, memory)
+
+    kinetic = beyond_all(_kinetic(run), "step", correlated_steps(run))
+    of_probes = beyond_all(_of_noise(run), "probe")
+    heat = kinetic[0] - (drift - drift.sel(group="all")) - of_probes[0]
+    of_heat = (kinetic[1] ** 2 + of_probes[1] ** 2 + xr.where(heat["group"] == "all", 0.0, of_drift**2)) ** 0.5
+    rest = (still[0] - noise[0]).sel(group="all") + 0 * drift
+    of_rest = ((still[1] ** 2 + noise[1] ** 2) ** 0.5).sel(group="all") + 0 * drift
+    n_eff = still[2].where(still[2] < noise[2], noise[2])
+    return {
+        "disagreement_drift": (found["disagreement_drift"], "kinetic less noise: drift", "动能减噪声：漂移"),
+        "disagreement_heat": (
+            (heat, of_heat, n_eff),
+            "kinetic less noise: heat between groups",
+            "动能减噪声：组间传热",
+        ),
+        "disagreement_rest": (
+            (rest, of_rest, n_eff),
+            "kinetic less noise: colour or curvature",
+            "动能减噪声：有色噪声或非二次曲率",
+        ),
+    }
+
+
+def _without_drift(
+    run: xr.Dataset, kinetic: errorbar.Estimate, per_parameter: xr.DataArray
+) -> dict[str, errorbar.Estimate]:
+    """The kinetic temperature less that of the mean velocity u = −⟨Δθ/η⟩, through the sketch, and the drift's own.
 
     The error is that of η(‖v_mid‖² − 2u·v)/(1−ν), in which the beat of drift and noise cancels as it does in the
     value. To this come that of the product of two independent means, ‖n‖⁴/d_eff with n their fluctuation, and that of
@@ -194,7 +288,11 @@ def _without_drift(run: xr.Dataset, kinetic: errorbar.Estimate, per_parameter: x
     variance = variance + xr.where(sizes > width, (norms + product**2) * of_sketch, 0.0)
     drift = with_all(factor * product, run) * per_parameter
     of_drift = with_all(factor**2 * variance, run) ** 0.5 * per_parameter
-    return kinetic[0] - drift, (error**2 + of_drift**2) ** 0.5, n_eff
+    _, of_beat, _ = errorbar.mean_with_error(with_all(2 * factor * beat, run) * per_parameter, "step")
+    return {
+        "temperature_kinetic_drift_free": (kinetic[0] - drift, (error**2 + of_drift**2) ** 0.5, n_eff),
+        "disagreement_drift": (drift, (of_beat**2 + of_drift**2) ** 0.5, n_eff),
+    }
 
 
 def _variance_over_time(run: xr.Dataset, per_parameter: xr.DataArray) -> errorbar.Estimate:
@@ -215,7 +313,9 @@ def _over_time(run: xr.Dataset, count: int) -> tuple[dict[str, xr.DataArray], di
     return curves, window_coordinates(run, windows[0])
 
 
-def _verdicts(run: xr.Dataset, part: xr.Dataset, results: dict[str, xr.DataArray]) -> list[dict[str, str]]:
+def _verdicts(
+    run: xr.Dataset, part: xr.Dataset, results: dict[str, xr.DataArray], *, stationary: bool
+) -> list[dict[str, str]]:
     if not is_sgd(run):
         kind = run.attrs["optimizer"]["class"]
         return [
@@ -252,11 +352,34 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: dict[str, xr.DataArray
         value = float(results["kinetic_over_noise"].sel(group="all"))
         error = float(results["kinetic_over_noise_stderr"].sel(group="all"))
         # What spoils the noise spoils the ratio too.
-        found += probe_verdicts(run, part, "kinetic_over_noise") or [_compare(value, error)]
+        found += probe_verdicts(run, part, "kinetic_over_noise") or [_compare(value, error, run)]
+    if "temperature_configurational" in results:
+        found += probe_verdicts(run, part, "temperature_configurational")
+        if not stationary:
+            found.append(
+                verdict(
+                    "temperature_configurational",
+                    "untrusted",
+                    "not-stationary",
+                    "The configurational temperature needs a stationary segment, which this one is not shown to be.",
+                    "构型温度要求平稳的区间，而此区间未显示平稳。",
+                )
+            )
+        if run.attrs.get("sampling") == "shuffle":
+            found.append(
+                verdict(
+                    "temperature_configurational",
+                    "caution",
+                    "sampler-limited",
+                    "Sampler-limited: under shuffled epochs the noise remembers where the parameters are, and the "
+                    "configurational temperature is not that of independent batches.",
+                    "受采样限制：按轮次打乱采样时噪声与参数位置相关，构型温度不同于独立批量时的值。",
+                )
+            )
     return found
 
 
-def _compare(value: float, error: float) -> dict[str, str]:
+def _compare(value: float, error: float, run: xr.Dataset) -> dict[str, str]:
     if not error < 0.3 * abs(value):
         return verdict(
             "kinetic_over_noise",
@@ -273,11 +396,19 @@ def _compare(value: float, error: float) -> dict[str, str]:
             "The thermometers agree within three standard errors.",
             "两种温度计在三倍标准误差内一致。",
         )
+    # Where every batch is drawn anew the noise has no colour.
+    cause, cause_zh = (
+        ("a loss that is not quadratic within its fluctuations", "涨落范围内损失不是二次的")
+        if run.attrs.get("sampling") == "replacement"
+        else (
+            "colour of the noise under shuffled epochs, or a loss that is not quadratic",
+            "打乱采样造成的有色噪声，或损失不是二次的",
+        )
+    )
     return verdict(
         "kinetic_over_noise",
         "caution",
         "disagree",
-        f"The thermometers differ: kinetic/noise = {value:.3f} ± {error:.3f} (drift, curvature "
-        "beyond the quadratic, or coloured noise).",
-        f"两种温度计不一致：动能/噪声 = {value:.3f} ± {error:.3f}（漂移、非二次曲率或有色噪声）。",
+        f"Without drift the thermometers differ: kinetic/noise = {value:.3f} ± {error:.3f} ({cause}).",
+        f"扣除漂移后两种温度计不一致：动能/噪声 = {value:.3f} ± {error:.3f}（{cause_zh}）。",
     )

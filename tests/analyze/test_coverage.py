@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 
 from thermodl.analyze import AnalysisSettings
-from thermodl.analyze.physics import diffusion, temperature
+from thermodl.analyze.physics import diffusion, stationarity, temperature
+from thermodl.analyze.quantities import group_sum
 
 import truth
 
@@ -38,11 +39,13 @@ def replicated_run(
     slope: float = 0.0,
     drift: float = 0.0,
     sketch: int | None = None,
+    probe_every: int | None = None,
 ) -> xr.Dataset:
     """A run as `open_run` gives it, of `BATCH` groups that share nothing but their hyper-parameters.
 
     Each is SGD on ½λθ² + Gθ per dimension with unit white noise, its velocity stationary. Fewer sketch coordinates
-    than dimensions fold them with random signs. A `drift` per step is added to what the sketch shows.
+    than dimensions fold them with random signs. A `drift` per step is added to what the sketch shows. With
+    `probe_every` there are probes, and vᵀHv at the same steps.
     """
     shape, width = (BATCH, dimensions), sketch or dimensions
     signs = rng.choice([-1.0, 1.0], shape) if width < dimensions else np.ones(shape)
@@ -53,11 +56,18 @@ def replicated_run(
     sketches = {name: np.empty((BATCH, width, steps)) for name in ("parameter_sketch", "gradient_sketch")}
     theta, velocity = np.zeros(shape), np.zeros(shape)
     start = theta
+    probes: dict[str, list[np.ndarray]] = {"noise_trace": [], "gradient_dot": [], "velocity_curvature": []}
     burn_in = round(20 / (1 - MOMENTUM))
     for step in range(-burn_in, steps):
         if step == 0:
             start = theta
-        gradient = curvature * theta + slope + rng.standard_normal(shape)
+        mean = curvature * theta + slope
+        gradient = mean + rng.standard_normal(shape)
+        if probe_every and step >= 0 and step % probe_every == 0:
+            probe = mean + rng.standard_normal(shape)
+            probes["noise_trace"].append(np.sum((gradient - probe) ** 2, 1) / 2)
+            probes["gradient_dot"].append(np.sum(gradient * probe, 1))
+            probes["velocity_curvature"].append(curvature * np.sum(velocity**2, 1))
         if step >= 0:
             moments["gradient_squared"][:, step] = np.sum(gradient**2, 1)
             moments["velocity_squared"][:, step] = np.sum(velocity**2, 1)
@@ -68,7 +78,14 @@ def replicated_run(
         velocity = MOMENTUM * velocity + gradient
         theta = theta - LEARNING_RATE * velocity
     sketches["parameter_sketch"] -= drift * np.arange(steps)
-    return as_run(moments, sketches, dimensions, LEARNING_RATE, MOMENTUM)
+    run = as_run(moments, sketches, dimensions, LEARNING_RATE, MOMENTUM)
+    if not probe_every:
+        return run
+    dims = {"noise_trace": "probe", "gradient_dot": "probe", "velocity_curvature": "curvature"}
+    steps_of = {f"{dim}_step": (dim, np.arange(0, steps, probe_every)) for dim in ("probe", "curvature")}
+    return run.assign({name: (("layer", dim), np.stack(probes[name], 1)) for name, dim in dims.items()}).assign_coords(
+        steps_of
+    )
 
 
 def as_run(
@@ -241,3 +258,34 @@ def test_temperatures_over_time_cover(dimensions: int, steps: int, curvature: fl
     assert 0.92 <= covered(results, "temperature_variance", LEARNING_RATE / 2 * variance, bias=0.35) <= 0.98
     exact = truth.HeavyBall(LEARNING_RATE, MOMENTUM).temperature
     assert 0.92 <= covered(results, "temperature_kinetic", exact) <= 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dimensions", "steps", "curvature"), [(16, 1000, 1.0), (4, 2000, 1.0), (16, 1000, 8.0)])
+def test_configurational_temperature_and_second_relation_cover(dimensions: int, steps: int, curvature: float) -> None:
+    """ηC/(2(1−μ)) from the virial for small and large ηλ, and FDR2, whose replicates do not couple."""
+    settings = AnalysisSettings(segment=f"0:{steps}", windows=2)
+
+    def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
+        value, error, _ = stationarity.second_ratio(run)
+        return temperature.estimate(run, settings).assign(fdr2=value, fdr2_stderr=error)
+
+    results = replicated(estimate, settings, dimensions=dimensions, steps=steps, curvature=curvature, probe_every=2)
+    ball = truth.HeavyBall(LEARNING_RATE, MOMENTUM, curvature)
+    assert 0.93 <= covered(results, "temperature_configurational", ball.temperature) <= 0.97
+    # What is left of the loss in one block is missing in the next: its bar is up to a fifth too wide.
+    assert 0.93 <= covered(results, "fdr2", 1.0, bias=0.1) <= 0.99
+    assert 0.93 <= covered(results, "disagreement_heat", 0.0) <= 0.97
+
+
+def test_kinetic_less_noise_is_the_sum_of_its_parts() -> None:
+    """Drift in a sloped landscape is named as such, and heat between the groups adds up to none."""
+    run = replicated_run(np.random.default_rng(2), dimensions=16, steps=2000, slope=0.5, probe_every=2)
+    results = temperature.estimate(run, AnalysisSettings(segment="0:2000", windows=2)).compute()
+    parts = sum(results[f"disagreement_{name}"] for name in ("drift", "heat", "rest"))
+    xr.testing.assert_allclose(parts, results["temperature_kinetic"] - results["temperature_noise"], atol=1e-12)
+    drift = LEARNING_RATE * (0.5 / (1 - MOMENTUM)) ** 2
+    everything = results.sel(group="all")
+    assert abs(float(everything["disagreement_drift"]) - drift) < 4 * float(everything["disagreement_drift_stderr"])
+    sizes = group_sum(run["layer_size"].astype(float), run).isel(group=slice(1, None))
+    assert float((results["disagreement_heat"] * sizes).sum()) == pytest.approx(0, abs=1e-9)
