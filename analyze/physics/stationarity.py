@@ -199,7 +199,8 @@ def second_ratio(part: xr.Dataset) -> errorbar.Estimate:
     factor = factor.isel(layer=0).where((factor == factor.isel(layer=0)).all("layer"))
     curvature = group_sum(at_probes(factor, part, "curvature") * part["velocity_curvature"], part)
     squares = group_sum(part["gradient_dot"], part)
-    return errorbar.ratio_with_error(*block_means(part, probe=squares, curvature=curvature), "block")
+    top, bottom = block_means(part, probe=squares, curvature=curvature)
+    return errorbar.ratio_with_error(top, bottom, "block")
 
 
 def identity(span: xr.Dataset, edges: list[int] | None = None) -> tuple[xr.DataArray, xr.DataArray]:
