@@ -4,6 +4,7 @@ import html
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,8 @@ from thermodl.analyze.truth import Process
 
 STEPS, DIMENSIONS = 12_800, 64
 """of each run; 12,800 steps are whole epochs of 32"""
+Title = tuple[str, str]
+"""in English and Chinese"""
 LIMIT = 3.0
 """standard errors within which a measurement agrees"""
 
@@ -57,7 +60,7 @@ class Check:
 class System:
     """A process, and what is known of it."""
 
-    title: tuple[str, str]
+    title: Title
     process: Process
     checks: list[Check] = field(default_factory=list)
 
@@ -66,7 +69,7 @@ class System:
 class Row:
     """A line of the table; `error` is NaN for an identity."""
 
-    system: tuple[str, str]
+    system: Title
     quantity: tuple[str, str]
     value: float
     error: float
@@ -85,7 +88,8 @@ def validate(
     html_file: Annotated[Path | None, typer.Option("--html", help="Write the table to this file as HTML.")] = None,
     language: Annotated[Literal["en", "zh"], typer.Option(help="Of the table.")] = "en",
     full: Annotated[
-        bool, typer.Option("--full", help="Also train with PyTorch, record, and analyze the recording from its store.")
+        bool,
+        typer.Option("--full", help="Also train with PyTorch, record, and analyze the recordings from their stores."),
     ] = False,
 ) -> None:
     """Hold the analyses against processes with exact answers, and print measured ± error beside the exact value.
@@ -241,12 +245,12 @@ def measure(system: System, seed: int, *, steps: int = STEPS, dimensions: int = 
     settings = AnalysisSettings(segment=f"0:{steps}", windows=2, waiting_times=1)
     wanted = dict.fromkeys(check.analysis for check in system.checks)
     results = {name: physics.load(name).estimate(run, settings).compute() for name in wanted}
-    return list(compare(system, results))
+    return list(compare(system.title, system.checks, results))
 
 
-def compare(system: System, results: Any) -> Iterator[Row]:
+def compare(system: Title, checks: Sequence[Check], results: Any) -> Iterator[Row]:
     """What was measured beside what is exact."""
-    for check in system.checks:
+    for check in checks:
         value, error = _number(check, results[check.analysis]), float("nan")
         if check.tolerance is None:
             error = _number(check, results[check.analysis], "_stderr")
@@ -257,7 +261,7 @@ def compare(system: System, results: Any) -> Iterator[Row]:
         en, zh = check.name or (str(attributes["long_name"]), str(attributes["long_name_zh"]))
         if check.lag is not None and check.name is None:
             en, zh = f"{en}, τ = {check.lag}", f"{zh}，τ = {check.lag}"
-        yield Row(system.title, (en, zh), value, error, check.exact, agrees)
+        yield Row(system, (en, zh), value, error, check.exact, agrees)
 
 
 def _number(check: Check, results: xr.Dataset, suffix: str = "") -> float:
@@ -265,24 +269,92 @@ def _number(check: Check, results: xr.Dataset, suffix: str = "") -> float:
     return check.scale * float(data if check.lag is None else data.sel(lag=check.lag))
 
 
-def _recorded() -> dict[str, Callable[[int], list[Row]]]:
-    """Heavy ball trained by PyTorch, through recorder, store and pipeline."""
-    processes = {"recorded-0.2-0.9": Process(0.2, 0.9), "recorded-0.8-0.0": Process(0.8)}
+def double_well_checks(well: truth.DoubleWell, dimensions: int = DIMENSIONS) -> list[Check]:
+    """What is known of the double well, at the lag 5 for the response of training without momentum."""
+    eta, lags = well.eta, [_lag(near) for near in (1, 10, 100)]
+    correlation, response = well.correlation(max(lags)), np.cumsum(well.response(5))
+    moved = 2 * (correlation[0] - correlation)
+    ratio = eta * well.noise * response[-1] / ((moved[5] + moved[6] - moved[1]) / 2)
+    return [
+        Check("temperature", "temperature_noise", well.temperature),
+        Check("temperature", "temperature_kinetic", well.kinetic_temperature),
+        Check("temperature", "temperature_variance", eta / 2 * (well.noise + well.force_squared)),
+        Check("dissipation", "descent_power", eta * dimensions * well.force_squared),
+        *(Check("diffusion", "mean_squared_displacement", float(moved[lag]), lag) for lag in lags),
+        Check("response", "fdt_ratio", ratio),
+        Check("stationarity", "fdr1_centred", 1.0),
+        Check("stationarity", "identity_residual", 0.0, tolerance=1e-10),
+    ]
 
-    def make(process: Process, seed: int) -> list[Row]:
+
+def scale_invariant_checks(learning_rate: float, momentum: float, weight_decay: float) -> list[Check]:
+    """What is known of the scale-invariant layer; its FDR1 is the radial balance, and so its angular step."""
+    lags = [_lag(near, "correlation") for near in (1, 10)]
+    rho = truth.HeavyBall(learning_rate, momentum, weight_decay).correlation(max(lags))
+    return [
+        Check("temperature", "kinetic_over_noise", 1.0),
+        *(Check("correlation", "parameter_autocorrelation", float(rho[lag]), lag) for lag in lags),
+        Check("stationarity", "fdr1_raw", 1.0, name=("radial balance wd‖w‖²/[(η/2)(1+μ)‖v‖²]",
+                                                     "径向平衡 wd‖w‖²/[(η/2)(1+μ)‖v‖²]")),
+        Check("stationarity", "identity_residual", 0.0, tolerance=1e-10),
+    ]  # fmt: skip
+
+
+def _recorded() -> dict[str, Callable[[int], list[Row]]]:
+    """Heavy ball, double well and scale-invariant layer trained by PyTorch, through recorder, store and pipeline."""
+
+    def ball(process: Process, folder: Path, seed: int) -> tuple[Title, list[Check]]:
         from thermodl.record.quadratic import record_quadratic
 
         eta, mu = process.learning_rate, process.momentum
+        record_quadratic(folder, learning_rate=eta, momentum=mu, dimensions=DIMENSIONS, steps=STEPS + 1, seed=seed)
         title = (f"recorded training, ηλ = {eta}, μ = {mu}", f"记录的训练，ηλ = {eta}，μ = {mu}")
+        return title, heavy_ball_checks(process)
+
+    def double_well(folder: Path, seed: int) -> tuple[Title, list[Check]]:
+        from thermodl.record.nonlinear import record_double_well
+
+        well = truth.DoubleWell(0.1, 3.0)
+        record_double_well(
+            folder, learning_rate=well.eta, noise=well.noise, dimensions=DIMENSIONS, steps=STEPS + 1, seed=seed
+        )
+        title = ("recorded training, double well, η = 0.1, T = 0.15", "记录的训练，双势阱，η = 0.1，T = 0.15")
+        return title, double_well_checks(well)
+
+    def scale_invariant(folder: Path, seed: int) -> tuple[Title, list[Check]]:
+        from thermodl.record.nonlinear import record_scale_invariant
+
+        eta, mu, decay = 0.1, 0.9, 0.01
+        record_scale_invariant(
+            folder,
+            learning_rate=eta,
+            momentum=mu,
+            weight_decay=decay,
+            dimensions=DIMENSIONS,
+            steps=STEPS + 1,
+            seed=seed,
+        )
+        title = ("recorded training, scale-invariant layer, η·wd = 0.001, μ = 0.9",
+                 "记录的训练，尺度不变层，η·wd = 0.001，μ = 0.9")  # fmt: skip
+        return title, scale_invariant_checks(eta, mu, decay)
+
+    def make(record: Callable[[Path, int], tuple[Title, list[Check]]], seed: int) -> list[Row]:
         with TemporaryDirectory() as folder:
             run = Path(folder) / "run"
-            record_quadratic(run, learning_rate=eta, momentum=mu, dimensions=DIMENSIONS, steps=STEPS + 1, seed=2 * seed)
-            errors = analyze_run(run, settings=AnalysisSettings(segment=f"1:{STEPS + 1}", windows=2))
+            title, checks = record(run, 2 * seed)
+            wanted = dict.fromkeys(check.analysis for check in checks)
+            errors = analyze_run(run, list(wanted), AnalysisSettings(segment=f"1:{STEPS + 1}", windows=2))
             for error in errors.values():
                 raise error
-            return list(compare(System(title, process, heavy_ball_checks(process)), open_results(run)))
+            return list(compare(title, checks, open_results(run)))
 
-    return {name: lambda seed, process=process: make(process, seed) for name, process in processes.items()}
+    recordings = {
+        "recorded-0.2-0.9": partial(ball, Process(0.2, 0.9)),
+        "recorded-0.8-0.0": partial(ball, Process(0.8)),
+        "recorded-double-well": double_well,
+        "recorded-scale-invariant": scale_invariant,
+    }
+    return {name: partial(make, record) for name, record in recordings.items()}
 
 
 def _choose(only: str | None) -> dict[str, Callable[[int], list[Row]]]:

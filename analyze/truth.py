@@ -6,6 +6,9 @@ w is coupled weight decay, G a constant slope, ⟨ξ²⟩ = C. ξ is white, or d
 replacement: it then sums to zero over each, with Cov(ξ_i, ξ_j) = −C/(M−1). All formulas are exact for this loss and
 noise at every ηλ below the limit of stability, and for no other (Liu, Ziyin & Ueda 2021, ICML; Kühn & Rosenow 2023,
 arXiv 2306.05300). Those of heavy ball hold with η(1−ν) for η and λ+w for λ.
+
+Two losses that are not quadratic have exact answers as well: the double well, by quadrature, and the scale-invariant
+layer, whose noise drives it along a sphere while weight decay holds its radius.
 """
 
 from dataclasses import dataclass
@@ -89,9 +92,87 @@ def epoch_plateau(learning_rate: float, steps: int, noise: float = 1.0) -> float
     return learning_rate**2 * noise * (steps + 1) / 3
 
 
+def decoupled_dissipation(
+    velocity_squared: float, parameter_squared: float, learning_rate: float, momentum: float, decay: float
+) -> float:
+    """⟨θ·g⟩ of stationary θ′ = aθ − ηv′, a = 1 − η·wd: (η⟨v²⟩/2)(1/a+μ) − ((1−a²)⟨θ²⟩/(2η))(1/a−μ), for any loss.
+
+    That is FDR1 under decoupled weight decay, without dampening; of heavy ball it would be (1+μ)η⟨v²⟩/2.
+    """
+    a = 1 - learning_rate * decay
+    lost = (1 - a**2) * parameter_squared / (2 * learning_rate)
+    return learning_rate * velocity_squared / 2 * (1 / a + momentum) - lost * (1 / a - momentum)
+
+
+def angular_step(learning_rate: float, momentum: float, weight_decay: float) -> float:
+    """√(η²⟨v²⟩/⟨w²⟩) = √(2η·wd/(1+μ)) of a scale-invariant layer under coupled weight decay (Wan et al. 2021).
+
+    For g·w = 0 it is FDR1, which says there wd⟨‖w‖²⟩ = (η/2)(1+μ)⟨‖v‖²⟩ and no more: the radial balance.
+    """
+    return float(np.sqrt(2 * learning_rate * weight_decay / (1 + momentum)))
+
+
+class DoubleWell:
+    """SGD without momentum on x⁴/4 − x²/2 under white Gaussian gradient noise, stationary, every number by quadrature.
+
+    A step takes x to y with the density K(x, y) = N(y; x − ηU′(x), η²C). On a grid finer than η√C the trapezoidal rule
+    is exact to rounding, and averages over the stationary density p = pK are sums: no small η is assumed.
+
+    Args:
+        learning_rate: η. noise: C.
+    """
+
+    def __init__(self, learning_rate: float, noise: float):
+        self.eta, self.noise = learning_rate, noise
+        width = learning_rate * np.sqrt(noise)
+        self.x = np.linspace(-3, 3, 2 * int(np.ceil(9 / width)) + 1)
+        self.force = self.x**3 - self.x
+        """U′(x)"""
+        jump = (self.x[None] - (self.x - learning_rate * self.force)[:, None]) / width
+        kernel = np.exp(-(jump**2) / 2)
+        self.kernel = kernel / kernel.sum(axis=1, keepdims=True)
+        self.density = np.linalg.matrix_power(self.kernel, 2**20)[len(self.x) // 2]
+
+    @property
+    def temperature(self) -> float:
+        """ηC/2."""
+        return self.eta * self.noise / 2
+
+    @property
+    def force_squared(self) -> float:
+        """⟨U′²⟩, which is ‖∇L‖² per parameter."""
+        return float(self.density @ self.force**2)
+
+    @property
+    def kinetic_temperature(self) -> float:
+        """η⟨v_mid²⟩ = (η/2)(⟨g²⟩ + ⟨g_t g_{t+1}⟩), with g_t = (x_t − x_{t+1})/η."""
+        gradient = (self.x[:, None] - self.x[None]) / self.eta
+        following = float(self.density @ (self.kernel * gradient) @ self.force)
+        return self.eta / 2 * (self.force_squared + self.noise + following)
+
+    def correlation(self, longest: int) -> Floats:
+        """⟨x_0 x_τ⟩ for τ = 0…longest."""
+        return (self.density * self.x) @ self._means(longest)
+
+    def response(self, longest: int) -> Floats:
+        """R(τ) = −⟨x_τ ξ_0⟩/C for τ = 1…longest, the answer to a push, since the noise is Gaussian (Novikov 1965)."""
+        noise = (self.x[:, None] - self.x[None]) / self.eta - self.force[:, None]
+        return -(self.density @ (self.kernel * noise)) @ self._means(longest - 1) / self.noise
+
+    def _means(self, longest: int) -> Floats:
+        """Mean place τ = 0…longest steps after each place, (place, τ)."""
+        means = [self.x]
+        for _ in range(longest):
+            means.append(self.kernel @ means[-1])
+        return np.stack(means, axis=1)
+
+
 @dataclass(frozen=True)
 class Process:
-    """A training: η, μ, λ, C, ν, w, G, Nesterov, and the steps of an epoch, None for independent batches."""
+    """A training: η, μ, λ, C, ν, w, G, Nesterov, and the steps of an epoch, None for independent batches.
+
+    `decoupled_decay` shrinks θ by 1 − η·wd in every step, beside the gradient (SGDW).
+    """
 
     learning_rate: float
     momentum: float = 0.0
@@ -102,6 +183,7 @@ class Process:
     slope: float = 0.0
     nesterov: bool = False
     epoch: int | None = None
+    decoupled_decay: float = 0.0
 
     @property
     def ball(self) -> HeavyBall:
@@ -130,7 +212,7 @@ def simulate(
             row = step - burn_in
             theta[row], velocity[row], gradient[row], noise[row] = x, v, g, drawn[step]
         v = mu * v + (1 - process.dampening) * g
-        x = x - eta * (g + mu * v if process.nesterov else v)
+        x = (1 - eta * process.decoupled_decay) * x - eta * (g + mu * v if process.nesterov else v)
     probe_step = np.arange(0, steps, probe_every)
     mean = (gradient - noise)[probe_step]
     probe = mean + np.sqrt(process.noise) * rng.standard_normal(mean.shape)
@@ -156,7 +238,7 @@ def simulate(
     }
     rows = {name: (("optimizer_group", "step"), np.full((1, steps), value)) for name, value in constants.items()}
     loss = np.sum((0.5 * process.curvature * theta + process.slope + noise) * theta, axis=1)
-    optimizer = {"class": "SGD", "nesterov": process.nesterov}
+    optimizer = {"class": "SGDW" if process.decoupled_decay else "SGD", "nesterov": process.nesterov}
     sampling = {"sampling": "shuffle" if process.epoch else "replacement", "steps_per_epoch": process.epoch}
     return xr.Dataset(
         of_step | of_probe | sketches | rows | {"loss": ("step", loss)},

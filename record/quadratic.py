@@ -10,20 +10,35 @@ from .recorder import Recorder
 from .settings import RecorderSettings
 
 
-class Quadratic(nn.Module):
-    """½ Σ λ_i θ_i² + (G + ξ)·θ in float64: the gradient is λθ + G + ξ with ξ ~ N(0, C) drawn anew for every loss."""
+class Noisy(nn.Module):
+    """Parameters θ in float64 with a mini-batch loss, whose noise ξ ~ N(0, C) is drawn anew for every loss."""
 
-    def __init__(self, dimensions: int, curvature: float | Tensor, noise: float, seed: int, slope: float = 0.0):
+    def __init__(self, start: Tensor, noise: float, seed: int):
         super().__init__()
-        self.theta = nn.Parameter(torch.zeros(dimensions, dtype=torch.float64))
-        self.curvature = torch.as_tensor(curvature, dtype=torch.float64)
-        self.scale, self.slope = noise**0.5, slope
+        self.theta = nn.Parameter(start.to(torch.float64))
+        self.scale = noise**0.5
         self.generator = torch.Generator().manual_seed(seed)
+
+    def draw(self) -> Tensor:
+        """ξ of one mini-batch."""
+        return self.scale * torch.randn(self.theta.shape, generator=self.generator, dtype=torch.float64)
 
     def loss(self) -> Tensor:
         """A mini-batch loss."""
-        noise = self.scale * torch.randn(self.theta.shape, generator=self.generator, dtype=torch.float64)
-        return 0.5 * (self.curvature * self.theta**2).sum() + ((noise + self.slope) * self.theta).sum()
+        raise NotImplementedError
+
+
+class Quadratic(Noisy):
+    """½ Σ λ_i θ_i² + (G + ξ)·θ: the gradient is λθ + G + ξ."""
+
+    def __init__(self, dimensions: int, curvature: float | Tensor, noise: float, seed: int, slope: float = 0.0):
+        super().__init__(torch.zeros(dimensions), noise, seed)
+        self.curvature = torch.as_tensor(curvature, dtype=torch.float64)
+        self.slope = slope
+
+    def loss(self) -> Tensor:
+        """A mini-batch loss."""
+        return 0.5 * (self.curvature * self.theta**2).sum() + ((self.draw() + self.slope) * self.theta).sum()
 
 
 def record_quadratic(
@@ -50,6 +65,22 @@ def record_quadratic(
         model.parameters(), lr=learning_rate, momentum=momentum, dampening=dampening, weight_decay=weight_decay
     )
 
+    settings = settings or RecorderSettings(probe_every=5, curvature_every=5, snapshot_every=0, sketch_size=dimensions)
+    record_stationary(folder, model, other, optimizer, steps=steps, burn_in=burn_in, settings=settings)
+
+
+def record_stationary(
+    folder: Path,
+    model: Noisy,
+    other: Noisy,
+    optimizer: torch.optim.Optimizer,
+    *,
+    steps: int,
+    burn_in: int,
+    settings: RecorderSettings,
+) -> None:
+    """Train for `burn_in` steps, then record `steps`; `other` has the same parameters and draws the probes' noise."""
+
     def step() -> Tensor:
         loss = model.loss()
         optimizer.zero_grad()
@@ -60,7 +91,6 @@ def record_quadratic(
     for _ in range(burn_in):
         step()
     attributes = {"sampling": "replacement", "batch_size": 1, "train_size": None}
-    settings = settings or RecorderSettings(probe_every=5, curvature_every=5, snapshot_every=0, sketch_size=dimensions)
     with Recorder(model, optimizer, folder, probe=other.loss, settings=settings, attributes=attributes) as recorder:
         for _ in range(steps):
             recorder.log(loss=step())

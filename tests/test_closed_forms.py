@@ -39,7 +39,7 @@ def assert_within(
     assert abs(value - exact) <= 3 * error, f"{name} {where}: {value} ± {error}, exact {exact}"
 
 
-def test_temperatures(case) -> None:
+def test_01_temperatures(case) -> None:
     """Both thermometers read ηC/(2(1−μ)) at every ηλ, and ⟨v_mid²⟩ = C/(2(1−μ))."""
     ball, _, results = case
     temperature = results["temperature"]
@@ -61,7 +61,7 @@ def test_variance_over_time_reads_more_than_the_noise(case) -> None:
     )
 
 
-def test_mean_squared_displacement(case) -> None:
+def test_02_mean_squared_displacement(case) -> None:
     """2Σ(1 − ρ(τ)) at short and long lags."""
     ball, _, results = case
     diffusion = results["diffusion"]
@@ -71,7 +71,7 @@ def test_mean_squared_displacement(case) -> None:
         assert_within(diffusion, "mean_squared_displacement", exact[lag], lag=lag)
 
 
-def test_autocorrelation(case) -> None:
+def test_02_autocorrelation(case) -> None:
     """ρ(τ) of the AR(2) that heavy ball is."""
     ball, _, results = case
     correlation = results["correlation"]

@@ -105,6 +105,36 @@ def double_well_first_passage(temperature: float, start: float = -1.0, end: floa
     return float(integrate.trapezoid((np.exp(potential / temperature) * below)[inside], z[inside]) / temperature)
 
 
+def scale_invariant_layer(
+    rng: np.random.Generator,
+    replicates: int,
+    dimensions: int,
+    steps: int,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+) -> tuple[Floats, Floats, Floats]:
+    """‖w_t‖², ‖v_{t+1}‖² and the angle from w_t to w_{t+1}, each (replicate, N), of a layer before a normalization.
+
+    g = (ξ − ŵŵ·ξ)/‖w‖ with white ξ of unit variance: all noise, along the sphere, less on a larger one (physics.md 4).
+    """
+    radius = (learning_rate * (dimensions - 1) / (2 * weight_decay * (1 - momentum))) ** 0.25
+    w, v = rng.standard_normal((replicates, dimensions)), np.zeros((replicates, dimensions))
+    w *= radius / np.linalg.norm(w, axis=1, keepdims=True)
+    burn_in = round(20 / (learning_rate * weight_decay))
+    out = np.empty((3, steps, replicates))
+    for step in range(-burn_in, steps):
+        xi, square = rng.standard_normal(w.shape), np.sum(w * w, axis=1)
+        gradient = (xi - w * (np.sum(xi * w, axis=1) / square)[:, None]) / np.sqrt(square)[:, None]
+        v = momentum * v + gradient + weight_decay * w
+        before, w = w, w - learning_rate * v
+        if step >= 0:
+            cosine = np.sum(before * w, axis=1) / np.sqrt(square * np.sum(w * w, axis=1))
+            out[:, step] = square, np.sum(v * v, axis=1), np.arccos(cosine)
+    squared, moved, angle = out.swapaxes(1, 2)
+    return squared, moved, angle
+
+
 def coverage(
     estimator: Callable[[Floats], tuple[Floats, Floats]], replicates: Floats, truth: float, level: float = 1.959964
 ) -> float:

@@ -121,7 +121,7 @@ def test_a_collapse_is_significant_as_often_as_it_says(motion: str) -> None:
 
 
 @pytest.mark.parametrize(("exponent", "seed"), [(0.4, 4), (1.5, 5)])
-def test_scaled_brownian_motion_is_told_from_fractional(exponent: float, seed: int) -> None:
+def test_15_scaled_brownian_motion_is_told_from_fractional(exponent: float, seed: int) -> None:
     """Must-pass 15: Δ(t, 2t)/t^α = 2^α − 1, and the time average shows another exponent than the ensemble."""
     positions = truth.scaled_brownian(np.random.default_rng(seed), (40, COORDINATES, STEPS + 1), exponent)
     results = age(driven_run(positions, np.ones(STEPS + 1), np.ones(STEPS + 1)))
@@ -144,7 +144,7 @@ def test_scaled_brownian_motion_is_told_from_fractional(exponent: float, seed: i
 
 
 @pytest.mark.parametrize("hurst", [0.3, 0.7])
-def test_fractional_brownian_motion_does_not_age(hurst: float) -> None:
+def test_16_fractional_brownian_motion_does_not_age(hurst: float) -> None:
     """Must-pass 16: α = 2H from doubled ages, and increments that are stationary."""
     rng = np.random.default_rng(6)
     positions = np.stack([truth.fractional_brownian(rng, COORDINATES, STEPS, hurst) for _ in range(20)])

@@ -236,7 +236,7 @@ def test_diffusion_coefficient_covers(coordinates: int, sources: int | None, lag
 
 
 @pytest.mark.parametrize("hurst", [0.3, 0.5, 0.7])
-def test_local_exponent_of_fractional_brownian_motion(hurst: float) -> None:
+def test_16_local_exponent_of_fractional_brownian_motion(hurst: float) -> None:
     """α = 2H (physics.md, must-pass 16), within four of its own errors up to a tenth of the run."""
     positions = truth.fractional_brownian(np.random.default_rng(7), 32, 4000, hurst)[None]
     results = diffusion.estimate(moving_run(positions), AnalysisSettings(segment="0:4000", lags_per_decade=5))

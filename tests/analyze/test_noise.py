@@ -286,7 +286,7 @@ def test_colour_of_shuffled_and_of_independent_batches() -> None:
     assert ("low_frequency_weight", "coloured-epoch") in codes_of(results)
 
 
-def test_must_pass_17_tail_index_traps() -> None:
+def test_17_tail_index_traps() -> None:
     """(17) α̂ of pooled normal coordinates with log-normal scales is near 1; coordinate by coordinate it is 2."""
     rng = np.random.default_rng(12)
     scale = np.exp(2 * rng.standard_normal((256, 1)))
@@ -306,7 +306,7 @@ def test_must_pass_17_tail_index_traps() -> None:
     assert 1 / light[3] < 1 / light[2] < 1.97
 
 
-def test_must_pass_7_finite_population_correction() -> None:
+def test_07_finite_population_correction() -> None:
     """(7) Of B of N without replacement tr C = (S²/B)(1−B/N), 0 at B = N, and not S²/B."""
     rng, examples = np.random.default_rng(13), 40
     gradients = rng.standard_normal((examples, 3))
@@ -322,7 +322,7 @@ def test_must_pass_7_finite_population_correction() -> None:
         assert float(measured(run)["noise_trace_chunks"].sel(group="all")) == pytest.approx(found, rel=0.06, abs=1e-12)
 
 
-def test_must_pass_8_sketch_is_taken_off_the_trace_of_the_square() -> None:
+def test_08_sketch_is_taken_off_the_trace_of_the_square() -> None:
     """(8) tr C² through a sketch is tr C²(1+1/k) + (tr C)²/k: 1/d_eff raw is several times 1/d_eff."""
     run = noisy_run(np.random.default_rng(14), np.ones(256), 1000, parameters=1024, sketch=64)
     x = (run["gradient_sketch"].values[0, :, :1000] - run["probe_sketch"].values[0]) / np.sqrt(2)

@@ -202,7 +202,7 @@ def naive(run: xr.Dataset, lag: int) -> dict[str, float]:
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("curvature", [0.0, 0.5, 1.0, 8.0, 15.0])
-def test_theory_lies_on_the_fluctuation_dissipation_line(momentum: float, curvature: float) -> None:
+def test_03_theory_lies_on_the_fluctuation_dissipation_line(momentum: float, curvature: float) -> None:
     """c(τ−1) − c(τ+1) = 2T R(τ) and X_Δ = 1 to 1e-10 (physics.md, must-pass 3), at every ηλ and for free motion."""
     eta, longest = 0.1, 200
     pushed = [eta, eta * (1 + momentum - eta * curvature)]
@@ -319,7 +319,7 @@ def verdicts(results: xr.Dataset) -> dict[tuple[str, str], str]:
     return {(one["quantity"], one["code"]): one["status"] for one in results.attrs["verdicts"]}
 
 
-def test_data_lie_on_the_fluctuation_dissipation_line() -> None:
+def test_03_data_lie_on_the_fluctuation_dissipation_line() -> None:
     """χ over ½[c(τ)+c(τ+1)] has the slope −1/T, over the displacement 1/2T (must-pass 3): 3 standard errors on data."""
     motion = Motion(curvature=(1.0,), dimensions=4, steps=800, probe_every=2)
     results = analyzed(motion.run(np.random.default_rng(8), groups=100), per_decade=4, start=1)
@@ -333,7 +333,7 @@ def test_data_lie_on_the_fluctuation_dissipation_line() -> None:
         assert np.all(abs(gap) < 0.03 * short["integrated_response"].mean("group")), of
 
 
-def test_active_motion_has_the_temperatures_of_its_closed_forms() -> None:
+def test_14_active_motion_has_the_temperatures_of_its_closed_forms() -> None:
     """An active Ornstein–Uhlenbeck particle, physics.md 1.7 and must-pass 14: T_eff(t), T(ω) and X_Δ to order η."""
     eta, k, memory, active, longest = 0.005, 1.0, 0.5, 0.02, 4000
     motion = Motion(eta, 0.0, curvature=(k,), noise=(4.0,), force=active / memory, persistence=np.exp(-eta / memory),

@@ -63,7 +63,7 @@ def train(model: nn.Module, shape: tuple[int, ...], folder: Path | None, setting
     [(lambda: cnn((1, 28, 28), 10), (1, 28, 28)), (normalized_net, (1, 8, 8))],
     ids=["cnn", "batchnorm"],
 )
-def test_recording_does_not_disturb(make, shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_20_recording_does_not_disturb(make, shape: tuple[int, ...], tmp_path: Path) -> None:
     """After 200 steps weights and buffers are bit for bit the same, with a probe at every step."""
     torch.manual_seed(0)
     plain = make()
