@@ -1,4 +1,4 @@
-"""The verbs `thermodl view`, `thermodl report` and `thermodl export`. Streamlit is imported only when the viewer starts."""
+"""The verbs `thermodl view`, `report` and `export`. Streamlit is imported only when the viewer starts."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, cast, get_args
 
 import typer
 
@@ -148,7 +148,7 @@ def export(
     if to in get_args(Format):
         if chart:
             raise ViewError(f"--chart goes with --to {', '.join(CHART_FORMATS)}; got --to {to}")
-        print(export_run(run, to, out, name=name, only=wanted, series=series, overwrite=overwrite))
+        print(export_run(run, cast(Format, to), out, name=name, only=wanted, series=series, overwrite=overwrite))
         return
     if not chart or only or series:
         raise ViewError(f"--to {to} needs --chart, such as --chart diffusion-msd, and goes without --only and --series")

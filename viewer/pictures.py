@@ -171,7 +171,7 @@ def rows(figure: Figure) -> pd.DataFrame:
     encodings = [layer["encoding"] for layer in chart.to_dict()["layer"]]
     titled = {axis: entry[axis] for entry in reversed(encodings) for axis in ("x", "y") if axis in entry}
     names = {"chart": figure.id, **{f"{axis}_title": entry.get("title") or "" for axis, entry in titled.items()}}
-    return shown.assign(**names)[[*names, *shown.columns]]
+    return pd.DataFrame(shown.assign(**names), columns=[*names, *shown.columns])
 
 
 def _titled(figure: Figure, lang: str) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def test_the_content_of_a_run_folder_zipped_by_hand_is_a_run(mine: Path) -> None
     assert sorted(entry.name for entry in Path("new/by-hand").iterdir()) == ["results.zarr", "run.zarr"]
 
 
-def test_the_model_as_safetensors(mine: Path) -> None:
+def test_the_model_as_safetensors(mine: Path) -> None:  # noqa: ARG001
     """The final parameters by name; the file that training saved where there is one; none before the end."""
     load_file = pytest.importorskip("safetensors.numpy").load_file
     run = open_run("runs/mine")
