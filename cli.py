@@ -11,7 +11,8 @@ from importlib.metadata import version
 VERBS = {
     "record": ("thermodl.record.cli", "record", "train a model and record its trajectory"),
     "analyze": ("thermodl.analyze.cli", None, "turn recorded runs into temperatures, diffusion coefficients, …"),
-    "export": ("thermodl.analyze.cli", None, "write results as NetCDF, Parquet or CSV"),
+    "export": ("thermodl.viewer.cli", None, "write results, charts, the model or the whole run as files"),
+    "unpack": ("thermodl.analyze.cli", None, "make a run folder of a zip of a run"),
     "check": ("thermodl.analyze.check", None, "hold recordings against themselves: a certificate, or every defect"),
     "ls": ("thermodl.analyze.cli", None, "list runs, their state and what was analyzed"),
     "validate": ("thermodl.validate", None, "hold the analyses against processes with exact answers"),

@@ -1,4 +1,4 @@
-"""`thermodl analyze` and `thermodl ls`."""
+"""`thermodl analyze`, `thermodl unpack` and `thermodl ls`."""
 
 import json
 import os
@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from thermodl.record.archive import unpack_run
 from thermodl.record.store import NAME, RunError, UserError, list_runs, read_attributes, run_folder, run_state
 
 from . import physics
-from .export import Format
-from .export import export as export_run
 from .pipeline import analyze as analyze_run
 from .results import list_settings_names, read_result_attributes
 from .settings import AnalysisError, NotDefinedError, make_settings
@@ -97,34 +96,20 @@ def describe_failure(run: Path, analysis: str, message: str) -> str:
     return ": ".join([" ".join(filter(None, where)), message]) if any(where) else message
 
 
-def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    to: Annotated[Format, typer.Option(help="Format of the file.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The file. [default: named after the run, in the working directory]")
-    ] = None,
-    name: Annotated[str, typer.Option(help="Name under which the results are kept.")] = "default",
-    only: Annotated[
-        str | None, typer.Option(help="Analyses, separated by commas. [default: all that there are]")
-    ] = None,
-    series: Annotated[
-        bool, typer.Option("--series", help="The recorded series of every step instead of results, without sketches.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+def unpack(
+    archive: Annotated[Path, typer.Argument(help="Zip of a run, as thermodl export --to zip writes it.")],
+    runs_dir: Annotated[Path, typer.Option(help="Folder that receives the run folder.")] = Path("runs"),
 ) -> None:
-    """Write the results of a run to one file that other programs read.
+    """Make a run folder of a zip. A run that is there already is left alone.
 
-    netcdf keeps everything: a group for each analysis, with units, methods and verdicts as attributes; xarray opens
-    it with xr.open_datatree. parquet and csv are one long table: a row for each value, with its analysis, coordinates,
-    error bar, unit, and the worst verdict on it. netcdf and parquet need pip install "thermodl[export]".
+    A zip with paths out of its folder, links or too much content is refused as a whole. To only look at a run, give
+    its zip to thermodl view.
 
     \b
-    thermodl export runs/mine --to csv
-    thermodl export runs/mine --to netcdf --only diffusion,temperature --out mine.nc
-    thermodl export runs/mine --to parquet --series
+    thermodl unpack mine.zip
     """
-    wanted = [part.strip() for part in only.split(",")] if only else None
-    print(export_run(run, to, out, name=name, only=wanted, series=series, overwrite=overwrite))
+    for run in unpack_run(archive, runs_dir):
+        print(run)
 
 
 def ls(

@@ -1,8 +1,11 @@
-"""Results leave as plain files: NetCDF with everything, or one long table as Parquet or CSV.
+"""Results leave as plain files: NetCDF with everything, or one long table as Parquet or CSV; runs as zip, and their
+trained models as safetensors.
 
 NetCDF has a group for each analysis, as `results.zarr` has, with all attributes; what NetCDF has no type for, a truth
 value or a nested list, becomes a number or JSON. A table has a row for each value, with the coordinates that it
-belongs to, its error bar and the worst verdict on it. The recorded series are one row for each step instead.
+belongs to, its error bar and the worst verdict on it. The recorded series are one row for each step instead. The
+model is the file that the built-in training wrote, buffers included; of another recording it is made of the final
+parameters, under their names, without buffers.
 
 A file is written beside its place and renamed into it, so that what is there is whole.
 """
@@ -11,22 +14,34 @@ import csv
 import importlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from thermodl.record.store import open_run, run_folder
+from thermodl.record.archive import pack_run
+from thermodl.record.store import open_run, read_attributes, run_folder
 
 from .results import STATUSES, ResultsError, list_settings_names, open_results, read_verdicts
 
-Format = Literal["netcdf", "parquet", "csv"]
+Format = Literal["netcdf", "parquet", "csv", "zip", "safetensors"]
 Table = dict[str, list[Any]]
 
-SUFFIXES: dict[str, str] = {"netcdf": ".nc", "parquet": ".parquet", "csv": ".csv"}
-_NEEDS = {"netcdf": "h5netcdf", "parquet": "pyarrow"}
+SUFFIXES: dict[Format, str] = {
+    "netcdf": ".nc",
+    "parquet": ".parquet",
+    "csv": ".csv",
+    "zip": ".zip",
+    "safetensors": ".safetensors",
+}
+TABLES: tuple[Format, ...] = ("csv", "parquet", "netcdf")
+"""formats of results and series; the others are of the run as a whole"""
+NEEDS = {"netcdf": "h5netcdf", "parquet": "pyarrow", "safetensors": "safetensors"}
+"""packages of the extra `export` that formats need"""
 _ACCOMPANY = ("stderr", "low", "high", "n_eff")
 _ENDS = tuple(f"_{suffix}" for suffix in _ACCOMPANY)
 
@@ -49,7 +64,7 @@ def export(
 
     Args:
         run: the run folder.
-        to: `netcdf`, `parquet` or `csv`.
+        to: `netcdf`, `parquet` or `csv`; `zip` for the run as a whole, `safetensors` for its trained model.
         out: the file; by default named after the run, in the working directory.
         name: under which name the results are kept.
         only: names of analyses; all that there are by default.
@@ -74,20 +89,45 @@ def export(
     if to not in SUFFIXES:
         raise ExportError(f"{to!r} is no format; expected one of {', '.join(SUFFIXES)}")
     folder = run_folder(run)
+    if to not in TABLES and (only or series or name != "default"):
+        raise ExportError(f"--to {to} takes the run as a whole; it does not go with --name, --only or --series")
     kind = "-series" if series else "" if name == "default" else f"-{name}"
     path = Path(out) if out is not None else Path(f"{folder.resolve().name}{kind}{SUFFIXES[to]}")
-    if path.is_dir():
-        raise ExportError(f"{path} is a folder; expected the name of a file")
-    if path.exists() and not overwrite:
-        raise ExportError(f"{path} exists; --overwrite replaces it, --out names another file")
-    if to in _NEEDS:
-        _require(_NEEDS[to])
-    if series:
+    check_place(path, overwrite)
+    require(to)
+    write: Callable[[Path], None]
+    if to == "zip":
+        read_attributes(folder)  # says what is wrong, before a file is begun
+        write = partial(pack_run, folder)
+    elif to == "safetensors":
+        write = _model(folder)
+    elif series:
         recorded = recorded_series(folder)
         write = _netcdf({"series": recorded}) if to == "netcdf" else _table(to, series_table(recorded))
     else:
         results = _choose(folder, name, only)
         write = _netcdf(results) if to == "netcdf" else _table(to, results_table(results))
+    return write_file(path, write)
+
+
+def check_place(path: Path, overwrite: bool = False) -> None:
+    """Whether a file may be written there.
+
+    Raises:
+        ExportError: if not.
+    """
+    if path.is_dir():
+        raise ExportError(f"{path} is a folder; expected the name of a file")
+    if path.exists() and not overwrite:
+        raise ExportError(f"{path} exists; --overwrite replaces it, --out names another file")
+
+
+def write_file(path: Path, write: Callable[[Path], None]) -> Path:
+    """Write beside the place, and rename: what is there is whole.
+
+    Raises:
+        ExportError: if that fails.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +139,52 @@ def export(
     except OSError as error:
         raise ExportError(f"{path} cannot be written ({error.strerror or error})") from error
     return path
+
+
+def write_rows(path: Path, to: Format, columns: Mapping[str, Any]) -> None:
+    """A table of any columns as CSV, Parquet, or NetCDF with the dimension `row`.
+
+    Raises:
+        ExportError: if a package is missing.
+    """
+    require(to)
+    if to == "netcdf":
+        rows = xr.Dataset({name: ("row", np.asarray(values)) for name, values in columns.items()})
+        _netcdf({"rows": rows})(path)
+    else:
+        _table(to, columns)(path)
+
+
+def has_model(run: str | Path) -> bool:
+    """Whether a run has a trained model, or final parameters, to export."""
+    folder = run_folder(run)
+    return (folder / "model.safetensors").is_file() or (folder / "run.zarr" / "final_parameters").is_dir()
+
+
+def _model(folder: Path) -> Callable[[Path], None]:
+    attributes = read_attributes(folder)
+    saved = folder / "model.safetensors"
+    if saved.is_file():
+        return lambda path: _copy(saved, path)
+    run = open_run(folder)
+    if "final_parameters" not in run:
+        raise ExportError(f"{folder} has no trained model: its training has not come to its end")
+    layers, vector = attributes["layers"], run["final_parameters"].values
+    ends = np.cumsum([layer["size"] for layer in layers])
+    shapes = [layer.get("shape", [layer["size"]]) for layer in layers]
+    parts = [part.reshape(shape) for part, shape in zip(np.split(vector, ends[:-1]), shapes, strict=True)]
+    tensors = {layer["name"]: part for layer, part in zip(layers, parts, strict=True)}
+
+    def write(path: Path) -> None:
+        from safetensors.numpy import save
+
+        path.write_bytes(save(tensors))
+
+    return write
+
+
+def _copy(source: Path, path: Path) -> None:
+    shutil.copyfile(source, path)
 
 
 def results_table(results: Mapping[str, xr.Dataset]) -> Table:
@@ -234,8 +320,15 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _require(package: str) -> None:
+def require(to: str) -> None:
+    """Whether the package that a format needs is there.
+
+    Raises:
+        ExportError: naming the extra that brings it.
+    """
+    if to not in NEEDS:
+        return
     try:
-        importlib.import_module(package)
+        importlib.import_module(NEEDS[to])
     except ModuleNotFoundError as error:
         raise ExportError(f'this format needs the package {error.name}: pip install "thermodl[export]"') from error

@@ -1,10 +1,12 @@
-"""Zip files from elsewhere, unpacked so that nothing can land outside the target or fill the disk.
+"""Zip files: a run packed into one, and those from elsewhere, unpacked so that nothing can land outside the target or
+fill the disk.
 
 An archive is refused as a whole, before anything is written, if an entry has an absolute path, `..`, a drive or stream
 name (`:`), a control character, the name of a Windows device, is a symbolic link or anything else but a file or a
 folder, is encrypted, or meets another entry's path; and if the entries are too many or too large. What is written is
-counted too, since the sizes in an archive can lie. Only files with a wanted ending are unpacked, always as new plain
-files, into a folder named by the archive's SHA-256 that appears when it is complete.
+counted too, since the sizes in an archive can lie. Only wanted files are unpacked, always as new plain files, into a
+folder that appears when it is complete: data into one named by the archive's SHA-256, a run into one of its own name.
+A packed run has what reads again on any computer: recording, results and model, not the checkpoint to resume from.
 """
 
 import hashlib
@@ -14,11 +16,12 @@ import tempfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from .settings import SettingsError
+from .store import NAME, RunError, list_runs, read_attributes
 
 MAX_FILES = 500_000
 MAX_BYTES = 8 * 10**9
@@ -50,30 +53,114 @@ def unpack(archive: Path, cache: Path, endings: Sequence[str]) -> Path:
             if not target.is_dir():
                 cache.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryDirectory(prefix="unpacking-", dir=cache) as folder:
-                    _unpack(file, archive.stat().st_size, Path(folder) / "content", tuple(endings))
-                    _rename(Path(folder) / "content", target)
+                    content = Path(folder) / "content"
+                    _unpack(file, archive.stat().st_size, content, lambda parts: _ends(parts, endings))
+                    _rename(content, target)
             return target
     except FileNotFoundError:
         raise SettingsError(f"--data {archive}: there is no such file") from None
     except _Refused as error:
         raise SettingsError(f"--data {archive} is not unpacked: {error}") from error
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError) as error:
-        # A RuntimeError is what zipfile raises for a compression that it does not know.
+    except _UNREADABLE as error:
         raise SettingsError(f"--data {archive} cannot be unpacked: {error or type(error).__name__}") from error
+
+
+def pack_run(run: Path, path: Path) -> None:
+    """Write a run folder as a zip that holds it under its name; links in it are left out.
+
+    The recording may go on meanwhile: its commit record is read first, so that what it promises is in the zip.
+
+    Raises:
+        RunError: if the folder holds no readable recording.
+        OSError: if a file cannot be read or written.
+    """
+    read_attributes(run)
+    name = run.resolve().name
+    with zipfile.ZipFile(path, "w", strict_timestamps=False) as archive:
+        for file in _run_files(run):
+            # Chunks are compressed already.
+            how = zipfile.ZIP_DEFLATED if file.suffix == ".json" else zipfile.ZIP_STORED
+            try:
+                archive.write(file, f"{name}/{file.relative_to(run).as_posix()}", how)
+            except FileNotFoundError:  # the recorder's own temporary files come and go
+                continue
+
+
+def count_bytes(run: Path) -> int:
+    """How large the zip of a run will be, about."""
+    return sum(file.stat().st_size for file in _run_files(run))
+
+
+def unpack_run(archive: Path, folder: Path) -> list[Path]:
+    """Unpack the runs of a zip into a folder of runs, which is made if it is missing.
+
+    Returns:
+        The run folders.
+
+    Raises:
+        RunError: if the zip cannot be read, must not be unpacked, holds no run, or one of a name that is there.
+    """
+    try:
+        with archive.open("rb") as file:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as beside:
+                content = Path(beside) / "content"
+                _unpack(file, archive.stat().st_size, content, _belongs_to_run)
+                bare = (content / "run.zarr").is_dir()
+                found = {archive.stem: content} if bare else {run.name: run for run in list_runs(content)}
+                if not found or not all(map(NAME.fullmatch, found)):
+                    raise RunError(f"{archive} holds no run: there is no folder with a run.zarr in it")
+                for name in found:
+                    if (folder / name).exists():
+                        raise RunError(f"{folder / name} is there already, and was left alone; nothing was unpacked")
+                for name, run in found.items():
+                    run.rename(folder / name)
+            return [folder / name for name in found]
+    except FileNotFoundError:
+        raise RunError(f"{archive}: there is no such file") from None
+    except _Refused as error:
+        raise RunError(f"{archive} is not unpacked: {error}") from error
+    except _UNREADABLE as error:
+        raise RunError(f"{archive} cannot be unpacked: {error or type(error).__name__}") from error
+
+
+_STORES = ("run.zarr", "results.zarr")
+_MODEL = "model.safetensors"
+# A RuntimeError is what zipfile raises for a compression that it does not know.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError)
+
+
+def _run_files(run: Path) -> Iterator[Path]:
+    """Files of a run that go into its zip, the commit record first."""
+    first = run / "run.zarr" / "zarr.json"
+    yield first
+    files = (file for store in _STORES for file in sorted((run / store).rglob("*")))
+    for file in (*files, run / _MODEL):
+        # A link, of the file or of a folder above it, could bring along anything of this computer.
+        if file != first and file.is_file() and file.resolve() == run.resolve() / file.relative_to(run):
+            yield file
+
+
+def _belongs_to_run(parts: list[str]) -> bool:
+    return any(part in _STORES for part in parts[:2]) or (parts[-1] == _MODEL and len(parts) <= 2)
+
+
+def _ends(parts: list[str], endings: Sequence[str]) -> bool:
+    return parts[-1].lower().endswith(tuple(endings))
 
 
 class _Refused(Exception):
     """What is wrong with an archive."""
 
 
-def _unpack(file: IO[bytes], size: int, target: Path, endings: tuple[str, ...]) -> None:
+def _unpack(file: IO[bytes], size: int, target: Path, wanted: Callable[[list[str]], bool]) -> None:
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         paths = _check(entries, size)
         target.mkdir()
         left = _limit(size)
         for entry, parts in zip(entries, paths, strict=True):
-            if entry.is_dir() or not parts[-1].lower().endswith(endings):
+            if entry.is_dir() or not wanted(parts):
                 continue
             path = target.joinpath(*parts)
             path.parent.mkdir(parents=True, exist_ok=True)

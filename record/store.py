@@ -542,6 +542,8 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
     """
     folder = run_folder(path)
     metadata = folder / "run.zarr" / "zarr.json"
+    if folder.is_file():
+        raise RunError(f"{folder} is a file, and no run folder; from a zip of a run `thermodl unpack` makes one")
     if not folder.is_dir():
         raise RunError(f"there is no run at {folder}: no such folder; `thermodl ls` lists the runs")
     try:

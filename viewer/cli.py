@@ -1,4 +1,4 @@
-"""The verbs `thermodl view` and `thermodl report`. Streamlit is imported only when the viewer starts."""
+"""The verbs `thermodl view`, `report` and `export`. Streamlit is imported only when the viewer starts."""
 
 import os
 import socket
@@ -8,16 +8,24 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Literal, cast, get_args
 
 import typer
 
+from thermodl.analyze.export import Format
+from thermodl.analyze.export import export as export_run
 from thermodl.data import unpack_sample
+from thermodl.record.archive import unpack_run
 from thermodl.record.store import UserError, list_runs, run_folder
 
 # The script `app.py` reads these: it runs inside Streamlit and takes no arguments.
 ROOT = "THERMODL_VIEW_ROOT"
 LANG = "THERMODL_VIEW_LANG"
+
+
+ChartFormat = Literal["png", "svg", "pdf", "vega"]
+AnyFormat = Literal["netcdf", "parquet", "csv", "zip", "safetensors", "png", "svg", "pdf", "vega"]
+CHART_FORMATS = get_args(ChartFormat)
 
 
 class ViewError(UserError):
@@ -32,7 +40,7 @@ class Language(StrEnum):
 
 
 def view(
-    runs: Annotated[Path, typer.Argument(help="Folder that holds the run folders.")] = Path("runs"),
+    runs: Annotated[Path, typer.Argument(help="Folder that holds the run folders, or a zip of a run.")] = Path("runs"),
     host: Annotated[str, typer.Option(help="Address to listen on. Any other than the default opens your runs to the "
                                            "network; there is no password.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = 8501,
@@ -48,6 +56,10 @@ def view(
         with TemporaryDirectory(prefix="thermodl-sample-") as folder:
             unpack_sample(Path(folder))
             _serve(Path(folder), "the sample", host, port, lang, no_browser)
+    elif runs.is_file():
+        with TemporaryDirectory(prefix="thermodl-zip-") as folder:
+            unpack_run(runs, Path(folder))
+            _serve(Path(folder), str(runs), host, port, lang, no_browser)
     else:
         list_runs(runs)  # a missing folder is better said here than in the browser
         _serve(runs, str(runs), host, port, lang, no_browser)
@@ -91,6 +103,63 @@ def report(
     parts = ["report", results if results != "default" else "", lang.value if lang is not Language.en else "", "html"]
     output = output or run_folder(run) / ".".join(filter(None, parts))
     print(write_report(run_folder(run), output, lang.value, results, overwrite=overwrite))
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    to: Annotated[AnyFormat, typer.Option(help="Format of the file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file. [default: named after the run, in the working directory]")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name under which the results are kept.")] = "default",
+    only: Annotated[
+        str | None, typer.Option(help="Analyses, separated by commas. [default: all that there are]")
+    ] = None,
+    series: Annotated[
+        bool, typer.Option("--series", help="The recorded series of every step instead of results, without sketches.")
+    ] = False,
+    chart: Annotated[
+        str,
+        typer.Option(help="A chart, such as diffusion-msd; a name that there is not lists all.", show_default=False),
+    ] = "",
+    lang: Annotated[Language, typer.Option(help="Language of the chart.")] = Language.en,
+    axis: Annotated[Literal["step", "sgd_time"], typer.Option(help="Time axis of the chart.")] = "step",
+    group: Annotated[str, typer.Option(help="Group of layers that the chart shows.")] = "all",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write results, the recorded series, a chart, the trained model or the whole run to one file.
+
+    netcdf keeps everything: a group for each analysis, with units, methods and verdicts as attributes; xarray opens
+    it with xr.open_datatree. parquet and csv are one long table: a row for each value, with its analysis, coordinates,
+    error bar, unit, and the worst verdict on it. png, svg, pdf and vega (Vega-Lite) are of the chart that --chart
+    names; in Chinese, png and pdf need a font that has it, and are in English otherwise. safetensors is the trained
+    model. zip is the whole run without its checkpoint; thermodl view and thermodl unpack open it anywhere.
+
+    netcdf, parquet and safetensors need pip install "thermodl[export]", charts pip install "thermodl[view]".
+
+    \b
+    thermodl export runs/mine --to csv
+    thermodl export runs/mine --to netcdf --only diffusion,temperature --out mine.nc
+    thermodl export runs/mine --to parquet --series
+    thermodl export runs/mine --to pdf --chart diffusion-msd
+    thermodl export runs/mine --to zip
+    """
+    wanted = [part.strip() for part in only.split(",")] if only else None
+    if to in get_args(Format):
+        if chart:
+            raise ViewError(f"--chart goes with --to {', '.join(CHART_FORMATS)}; got --to {to}")
+        print(export_run(run, cast(Format, to), out, name=name, only=wanted, series=series, overwrite=overwrite))
+        return
+    if not chart or only or series:
+        raise ViewError(f"--to {to} needs --chart, such as --chart diffusion-msd, and goes without --only and --series")
+    try:
+        from .pictures import write_picture
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("thermodl"):
+            raise
+        raise ViewError(f'a chart needs the package {error.name}: pip install "thermodl[view]"') from error
+    state = {"lang": lang.value, "axis": axis, "group": group, "results": name}
+    print(write_picture(run_folder(run), chart, to, out, state, overwrite=overwrite))
 
 
 def _listen(host: str, port: int) -> socket.socket:

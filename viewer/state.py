@@ -43,6 +43,10 @@ class ViewState:
     """what is drawn for each run there: `analysis/variable`"""
     by: str = ""
     """setting by which its runs are sorted, or empty"""
+    part: str = ""
+    """the training or an analysis, of which the page of exports shows a chart; empty: the training"""
+    figure: str = ""
+    """id of that chart, or empty: the first"""
 
     def to_query(self) -> dict[str, str]:
         """Query parameters: the version, and each field that is not empty."""
@@ -80,4 +84,6 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
     "curve": _is_name,
     "number": _is_name,
     "by": _is_name,
+    "part": _is_name,
+    "figure": _is_name,
 }

@@ -3,18 +3,23 @@
 import csv
 import doctest
 import importlib
+import json
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from thermodl import cli
 from thermodl.analyze import analyze, export, open_results, open_run
 from thermodl.analyze.export import ExportError, recorded_series
 from thermodl.analyze.settings import AnalysisError
+from thermodl.record.archive import unpack_run
+from thermodl.record.store import RunError
 
 from .test_pipeline import STEPS, write_walk
 
@@ -96,6 +101,96 @@ def test_recorded_series(mine: Path, to: str) -> None:  # noqa: ARG001
     squares = run["gradient_squared"].sel(layer="second").values
     assert [float(row["gradient_squared.second"]) for row in rows] == squares.tolist()
     assert len(rows) == STEPS
+
+
+def test_a_zip_of_a_run_is_opened_again_elsewhere(mine: Path, capsys: pytest.CaptureFixture) -> None:
+    """Byte for byte, without the checkpoint and without what links lead to; a run of the name is left alone."""
+    run = mine / "runs" / "mine"
+    (run / "checkpoint.pt").write_bytes(b"pickle")
+    (run / "run.zarr" / "link").symlink_to(Path(__file__))
+    (run / "run.zarr" / "folder").symlink_to(Path(__file__).parent)
+    path = export(run, "zip")
+    assert path == Path("mine.zip")
+    for arguments, code in ((["unpack", "mine.zip", "--runs-dir", "else/where"], 0), (["unpack", "mine.zip"], 2)):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(arguments)
+        assert stopped.value.code == code
+    said = capsys.readouterr()
+    assert said.out == f"{Path('else/where/mine')}\n"
+    assert "is there already, and was left alone" in said.err
+    back = mine / "else" / "where" / "mine"
+    files = {file.relative_to(run) for file in run.rglob("*") if file.is_file() and not file.is_symlink()}
+    assert {file.relative_to(back) for file in back.rglob("*") if file.is_file()} == files - {Path("checkpoint.pt")}
+    assert all((back / name).read_bytes() == (run / name).read_bytes() for name in files - {Path("checkpoint.pt")})
+    assert open_run(back).identical(open_run(run))
+    assert sorted(open_results(back)) == sorted(open_results(run))
+    assert [entry.name for entry in back.parent.iterdir()] == ["mine"]
+    with pytest.raises(RunError, match=r"is a file, and no run folder; from a zip of a run `thermodl unpack`"):
+        open_run("mine.zip")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("../mine/run.zarr/zarr.json", "leads out of the folder"),
+        ("/mine/run.zarr/zarr.json", "is an absolute path"),
+        ("mine/run.zarr/c:x", "a drive"),
+        ("elsewhere/zarr.json", "holds no run"),
+        ("mi ne/run.zarr/zarr.json", "holds no run"),
+    ],
+)
+def test_a_zip_that_is_none_of_a_run_is_refused(tmp_path: Path, name: str, said: str) -> None:
+    """As a whole; nothing is left behind. A link in it is refused, too, and a file that is no zip."""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(name, "{}")
+    with pytest.raises(RunError, match=said):
+        unpack_run(tmp_path / "x.zip", tmp_path / "runs")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        entry = zipfile.ZipInfo("mine/run.zarr/link")
+        entry.external_attr = 0o120777 << 16
+        archive.writestr(entry, "/etc/passwd")
+    with pytest.raises(RunError, match="symbolic link"):
+        unpack_run(tmp_path / "x.zip", tmp_path / "runs")
+    (tmp_path / "x.zip").write_bytes(b"PK nothing")
+    with pytest.raises(RunError, match="cannot be unpacked"):
+        unpack_run(tmp_path / "x.zip", tmp_path / "runs")
+    with pytest.raises(RunError, match="no such file"):
+        unpack_run(tmp_path / "y.zip", tmp_path / "runs")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_the_content_of_a_run_folder_zipped_by_hand_is_a_run(mine: Path) -> None:
+    """Named by the zip; what does not belong to a run stays in it."""
+    (mine / "runs" / "mine" / "run.sh").write_text("rm -rf")
+    shutil.make_archive("by-hand", "zip", "runs/mine")
+    assert unpack_run(Path("by-hand.zip"), Path("new")) == [Path("new/by-hand")]
+    assert open_run("new/by-hand").identical(open_run("runs/mine"))
+    assert sorted(entry.name for entry in Path("new/by-hand").iterdir()) == ["results.zarr", "run.zarr"]
+
+
+def test_the_model_as_safetensors(mine: Path) -> None:  # noqa: ARG001
+    """The final parameters by name; the file that training saved where there is one; none before the end."""
+    load_file = pytest.importorskip("safetensors.numpy").load_file
+    run = open_run("runs/mine")
+    ends = np.cumsum([layer["size"] for layer in run.attrs["layers"]])
+    vector = np.arange(ends[-1], dtype="f4")
+    metadata = Path("runs/mine/run.zarr/zarr.json")
+    with pytest.raises(ExportError, match="has no trained model"):
+        export("runs/mine", "safetensors")
+    group = zarr.open_group("runs/mine/run.zarr", mode="r+")
+    group.create_array("final_parameters", data=vector, dimension_names=["parameter"])
+    content = json.loads(metadata.read_bytes())
+    first = content["attributes"]["layers"][0]
+    first["shape"] = [first["size"], 1]
+    metadata.write_text(json.dumps(content))
+    tensors = load_file(export("runs/mine", "safetensors"))
+    assert list(tensors) == sorted(layer["name"] for layer in run.attrs["layers"])
+    assert tensors[first["name"]].shape == (first["size"], 1)
+    np.testing.assert_array_equal(
+        np.concatenate([tensors[layer["name"]].ravel() for layer in run.attrs["layers"]]), vector
+    )
+    Path("runs/mine/model.safetensors").write_bytes(b"with buffers")
+    assert export("runs/mine", "safetensors", overwrite=True).read_bytes() == b"with buffers"
 
 
 def test_what_cannot_be_exported(mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -24,6 +24,7 @@ PAGES = (
     "entropy_production",
     "layers",
     "compare",
+    "data",
 )
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 

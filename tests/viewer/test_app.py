@@ -29,6 +29,7 @@ PAGES = (
     "entropy_production",
     "layers",
     "compare",
+    "data",
 )
 WITHOUT_RESULTS = ("", "layers", "new")
 RUNS = ("good", "running", "silent", "no-results", "no-steps", "empty", "truncated-metadata", "newer-format",

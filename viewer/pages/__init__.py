@@ -6,6 +6,7 @@ from . import (
     ageing,
     compare,
     correlation,
+    data,
     diffusion,
     dissipation,
     entropy_production,
@@ -32,4 +33,5 @@ PAGES: tuple[ModuleType, ...] = (
     entropy_production,
     layers,
     compare,
+    data,
 )

@@ -1,0 +1,138 @@
+"""Charts as files, and what is drawn as rows: from the page and from the command line."""
+
+import json
+import re
+import struct
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from viewer.synthetic import write_all_results, write_run
+
+from thermodl import cli
+from thermodl.viewer import catalog, pictures
+from thermodl.viewer.pictures import draw, figures_of, find_figure, parts_of, rows
+from thermodl.viewer.state import ViewState
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    return write_all_results(write_run(tmp_path_factory.mktemp("pictures") / "good"))
+
+
+@pytest.fixture(scope="module")
+def loaded(good):
+    run = catalog.read_run(good)
+    return run, catalog.read_results(run)
+
+
+@pytest.fixture
+def fonts(monkeypatch):
+    """Letters drawn as if the fonts of this computer had Chinese characters, or had not."""
+
+    def choose(present):
+        missing = pictures._IN_NO_FONT
+        monkeypatch.setattr(pictures, "_letter", lambda letter: (letter if present else missing).encode())
+
+    return choose
+
+
+def _maker(loaded, name):
+    run, results = loaded
+    return lambda lang: find_figure(run, name, results, ViewState(lang=lang))
+
+
+MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<svg", "vega": b"{"}
+
+
+@pytest.mark.parametrize("to", MAGIC)
+@pytest.mark.parametrize("present", [True, False])
+def test_png_and_pdf_fall_back_to_english_where_no_font_has_the_letters(loaded, fonts, to, present):
+    fonts(present)
+    picture, lang = draw(_maker(loaded, "diffusion-msd"), to, "zh")
+    assert picture.startswith(MAGIC[to])
+    assert lang == ("zh" if present or to in ("svg", "vega") else "en")
+    if to in ("svg", "vega"):
+        assert "均方位移" in picture.decode()
+    if to == "png":
+        assert (picture == draw(_maker(loaded, "diffusion-msd"), to, "en")[0]) == (not present)
+
+
+def test_the_check_of_fonts_draws_the_letters():
+    """A Latin letter is in some font of any computer, and what no font has looks like itself."""
+    assert not pictures.lacks_letters({"title": "diffusion η‖g‖²"})
+    assert pictures._letter("A") != pictures._letter(pictures._IN_NO_FONT)
+    same = pictures._letter("温") == pictures._letter(pictures._IN_NO_FONT)
+    assert pictures.lacks_letters({"title": "温"}) == same
+
+
+def test_a_picture_has_the_title_and_a_sharp_size(loaded):
+    png, _ = draw(_maker(loaded, "temperature-time"), "png", "en")
+    width, _height = struct.unpack(">II", png[16:24])
+    assert width > 1.8 * pictures.WIDTH
+    svg, _ = draw(_maker(loaded, "temperature-time"), "svg", "en")
+    text = " ".join(ElementTree.fromstring(svg).itertext())
+    assert "Thermometers over time" in text
+    assert "± 1 standard error" in text
+    spec = json.loads(draw(_maker(loaded, "temperature-time"), "vega", "en")[0])
+    assert spec["$schema"].startswith("https://vega.github.io/schema/vega-lite/v6")
+
+
+def test_rows_are_what_every_chart_draws(loaded):
+    run, results = loaded
+    count = 0
+    for part in parts_of(run):
+        for name, figure in figures_of(run, part, results.get(part), ViewState()).items():
+            drawn = rows(figure)
+            assert {"chart", "x_title", "y_title", "x", "y", "low", "high", "series"} <= set(drawn.columns), name
+            assert set(drawn["chart"]) == {name}
+            assert drawn["x_title"].iloc[0], name
+            assert drawn["y_title"].iloc[0], name
+            count += 1
+    assert count > 30
+    msd = rows(find_figure(run, "diffusion-msd", results, ViewState()))
+    kept = results["diffusion"]["mean_squared_displacement"].isel(group=0).values
+    shown = msd[msd["series"] == msd["series"].iloc[0]]
+    np.testing.assert_array_equal(np.sort(shown["y"]), np.sort(kept))
+
+
+def _run(*arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["export", *map(str, arguments)])
+    return stopped.value.code
+
+
+@pytest.mark.parametrize("to", MAGIC)
+def test_a_chart_from_the_command_line(good, tmp_path, monkeypatch, capsys, to):
+    monkeypatch.chdir(tmp_path)
+    assert _run(good, "--to", to, "--chart", "diffusion-msd", "--group", "fc1") == 0
+    name = f"good-diffusion-msd{pictures.SUFFIXES[to]}"
+    assert capsys.readouterr().out == f"{name}\n"
+    before = (tmp_path / name).read_bytes()
+    assert before.startswith(MAGIC[to])
+    assert _run(good, "--to", to, "--chart", "diffusion-msd") == 2
+    assert "exists; --overwrite" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_mistakes_are_named(good, tmp_path, monkeypatch, capsys, fonts):
+    monkeypatch.chdir(tmp_path)
+    for arguments, said in (
+        (["--to", "svg"], "needs --chart"),
+        (["--to", "csv", "--chart", "x"], "--chart goes with --to png, svg, pdf, vega"),
+        (
+            ["--to", "svg", "--chart", "diffusion-msg"],
+            "has no chart 'diffusion-msg'; it has .*diffusion-msd.*noise-time",
+        ),
+        (["--to", "svg", "--chart", "diffusion-msd", "--group", "fc9"], "has no group 'fc9'; it has all, conv1"),
+        (["--to", "svg", "--chart", "diffusion-msd", "--name", "other"], "has no results of the name 'other'"),
+        (["--to", "zip", "--series"], "--to zip takes the run as a whole"),
+    ):
+        assert _run(good, *arguments) == 2
+        error = capsys.readouterr().err
+        assert re.search(said, error), error
+        assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    fonts(False)
+    assert _run(good, "--to", "png", "--chart", "training-loss", "--lang", "zh") == 0
+    assert "drawn in English" in capsys.readouterr().err
