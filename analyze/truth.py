@@ -235,7 +235,7 @@ def simulate(
     sketches = {
         f"{name}_sketch": (("group", "sketch", "step"), values.T[None])
         for name, values in (("parameter", theta), ("gradient", gradient))
-    }
+    } | {"probe_sketch": (("group", "sketch", "probe"), probe.T[None])}
     rows = {name: (("optimizer_group", "step"), np.full((1, steps), value)) for name, value in constants.items()}
     loss = np.sum((0.5 * process.curvature * theta + process.slope + noise) * theta, axis=1)
     optimizer = {"class": "SGDW" if process.decoupled_decay else "SGD", "nesterov": process.nesterov}

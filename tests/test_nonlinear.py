@@ -46,6 +46,7 @@ def test_temperatures_of_the_double_well(wells) -> None:
     well, _, results = wells
     temperature = results["temperature"]
     assert_within(temperature, "temperature_noise", well.temperature)
+    assert_within(temperature, "temperature_configurational", well.temperature, excuse=0.05)
     assert_within(temperature, "temperature_kinetic", well.kinetic_temperature)
     assert_within(temperature, "kinetic_over_noise", well.kinetic_temperature / well.temperature)
     assert_within(temperature, "temperature_variance", well.eta / 2 * (well.noise + well.force_squared))

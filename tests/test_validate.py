@@ -78,15 +78,21 @@ def test_09_epochs_agree() -> None:
 
 
 def test_shuffled_epochs_are_seen_by_neither_relation() -> None:
-    """Both hold as for white noise; the configurational temperature says so."""
+    """Both hold as for white noise; the configurational temperature is λΣ of the epochs, and says why."""
     settings = AnalysisSettings(segment="0:6400", windows=2)
     run = truth.simulate(np.random.default_rng(3), truth.Process(0.4, epoch=8), dimensions=64, steps=6400)
     results = stationarity.estimate(run, settings).compute().sel(group="all")
     for name in ("fdr1_centred", "fdr2"):
         assert abs(float(results[name]) - 1) < 3 * float(results[f"{name}_stderr"])
     assert {("fdr1_centred", "holds"), ("fdr2", "holds")} <= verdicts_of(results)
-    spoilt = verdicts_of(temperature.estimate(run, settings))
-    assert ("temperature_configurational", "sampler-limited") in spoilt
+    found = temperature.estimate(run, settings).compute()
+    assert ("temperature_configurational", "coloured") in verdicts_of(found)
+    value, error = (float(found[f"temperature_configurational{part}"].sel(group="all")) for part in ("", "_stderr"))
+    sigma = truth.epoch_variance(0.4, 8)
+    # θ·ξ from stationarity of θ²; the last term holds it once, with λ = 1
+    colour = (0.2 * (sigma + 1) - sigma) / (1 - 0.4)
+    assert abs(value - (sigma - 0.2 * (sigma + colour))) < 3 * error
+    assert value < 0.9 * float(found["temperature_noise"].sel(group="all"))
 
 
 def verdicts_of(results: xr.Dataset) -> set[tuple[str, str]]:

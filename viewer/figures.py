@@ -62,7 +62,7 @@ def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """All thermometers on one axis: over time, and by group."""
     names = ["temperature_noise", "temperature_kinetic", "temperature_kinetic_drift_free",
              "temperature_configurational", "temperature_variance"]  # fmt: skip
-    parts = [f"disagreement_{part}" for part in ("drift", "heat", "rest")]
+    parts = [*(f"disagreement_{part}" for part in ("drift", "heat", "rest")), "configurational_colour"]
     return _all(
         _over_time(sources, names, state, "temperature-time", Text("Thermometers over time", "各温度计随时间的变化"),
                    _TEMPERATURE),
@@ -71,7 +71,7 @@ def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
         _by_group(sources, ["kinetic_over_noise"], state, "temperature-ratio",
                   Text("Kinetic over noise temperature", "动能温度与噪声温度之比"), level=(1.0, _AGREE(state.lang))),
         _by_group(sources, parts, state, "temperature-parts",
-                  Text("What parts kinetic and noise temperature", "动能温度与噪声温度之差的来源"), _TEMPERATURE,
+                  Text("What parts the thermometers", "各温度计之差的来源"), _TEMPERATURE,
                   level=(0.0, "0")),
     )  # fmt: skip
 

@@ -18,11 +18,13 @@ nothing.)
 The configurational one holds in each eigendirection of the Hessian (physics.md, 1.2). Its trace needs no Hessian, as
 Σ λΣ = ⟨(θ−⟨θ⟩)·∇L⟩ and Σ λ²Σ = ⟨‖∇L‖²⟩:
 
-    P·T = ⟨(θ−⟨θ⟩)·g⟩ − η(1−ν)/(2(1+μ)) ⟨g·g′⟩.
+    P·T = ⟨(θ−⟨θ⟩)·g⟩ − ⟨θ·ξ⟩ − η(1−ν)/(2(1+μ)) ⟨g·g′⟩.
 
 The first term is taken as η(1+μ)/(2(1−ν))⟨‖v_{t+1}‖²⟩, which is exact, times the centred FDR1 ratio of the sketch,
-whose error is that of two end points. It needs a stationary segment and batches that are independent of the past: under
-shuffled epochs θ·ξ has a mean, and spoils the first term. The fourth thermometer is that of the analysis `response`.
+whose error is that of two end points. FDR1 ties it to the noise whatever the motion; what makes a thermometer of it is
+the second, ⟨θ·(g−g′)⟩ of independent batches: 0 for white noise, and under shuffled epochs, where the noise remembers
+θ, most of the temperature in flat directions (physics.md, 1.6). There the last term keeps ηλ/2 of it. The segment must
+be stationary. The fourth thermometer is that of the analysis `response`.
 
 Kinetic less noise temperature of a group is the sum of three parts:
 
@@ -107,6 +109,7 @@ NAMES = {
     "temperature_kinetic": ("kinetic temperature", "动能温度"),
     "temperature_kinetic_drift_free": ("kinetic temperature without drift", "扣除漂移的动能温度"),
     "temperature_configurational": ("configurational temperature", "构型温度"),
+    "configurational_colour": ("what colour adds to the configurational temperature", "有色噪声对构型温度的贡献"),
     "temperature_variance": ("η·Var(g)/2 over time", "η·Var(g)/2（对时间取方差）"),
 }
 
@@ -120,9 +123,9 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     Returns:
         `temperature_noise`, `temperature_kinetic` (group,) and `_over_time` (group, window), and over the segment
         `temperature_kinetic_drift_free` and `temperature_variance`, in units of the loss, with errors;
-        `temperature_configurational` (group,); `kinetic_over_noise`, without drift; `disagreement_drift`, `_heat` and
-        `_rest` (group,), whose sum is kinetic less noise temperature; `noise_trace` and `gradient_norm_squared`
-        (unbiased, so it may be negative).
+        `temperature_configurational` and, in it, `configurational_colour` (group,); `kinetic_over_noise`, without
+        drift; `disagreement_drift`, `_heat` and `_rest` (group,), whose sum is kinetic less noise temperature; `noise_trace` and
+        `gradient_norm_squared` (unbiased, so it may be negative).
 
     Raises:
         AnalysisError: if the run is too short.
@@ -188,8 +191,8 @@ def _thermometers(
         found["temperature_variance"] = _variance_over_time(run, per_parameter)
         if "temperature_kinetic" in found:
             found |= _without_drift(run, found["temperature_kinetic"], per_parameter)
-            if run.sizes.get("probe"):
-                found["temperature_configurational"] = _configurational(run)
+            if run.sizes.get("probe") and "probe_sketch" in run:
+                found |= _configurational(run)
     return found
 
 
@@ -209,8 +212,8 @@ def _kinetic(run: xr.Dataset) -> xr.DataArray:
     return eta * mid_velocity_squared(run) / (1 - nu)
 
 
-def _configurational(run: xr.Dataset) -> errorbar.Estimate:
-    """The virial less the part of finite steps, over P, with the error of their joint fluctuation."""
+def _configurational(run: xr.Dataset) -> dict[str, errorbar.Estimate]:
+    """The virial less the part of finite steps, over P, with the error of their joint fluctuation; and −⟨θ·ξ⟩/P."""
     eta, mu, nu = hyperparameters(run)
     last = run.sizes["step"] - 1
     ratio = errorbar.telescoping_ratio_with_error(*centred_sides(run, [(0, last)]), "step")
@@ -221,8 +224,41 @@ def _configurational(run: xr.Dataset) -> errorbar.Estimate:
     mean = squared.mean("step")
     value = mean * ratio[0] - share.mean("probe")
     _, error, n_eff = errorbar.mean_with_error(of_squared * ratio[0] - of_share, "block")
-    error = (error**2 + (mean * ratio[1]) ** 2) ** 0.5
-    return errorbar.scale((value, error, n_eff.where(n_eff < ratio[2], ratio[2])), _per_parameter(run))
+    colour = _colour(run)
+    value, error = value + colour[0], (error**2 + (mean * ratio[1]) ** 2 + colour[1] ** 2) ** 0.5
+    fewest = n_eff.where(n_eff < ratio[2], ratio[2])
+    fewest = fewest.where(fewest < colour[2], colour[2])
+    found = {"temperature_configurational": (value, error, fewest), "configurational_colour": colour}
+    return {name: errorbar.scale(estimate, _per_parameter(run)) for name, estimate in found.items()}
+
+
+def _colour(run: xr.Dataset) -> errorbar.Estimate:
+    """−⟨θ·ξ⟩ through the sketch, ξ − ξ′ = g − g′, θ from the mean of the steps before.
+
+    A mean that holds later steps would know ξ, which moves them: with independent batches this one gives 0 exactly. A
+    sketch that is not exact is off by √(2/k) of the value.
+    """
+    positions = (run["probe_step"].values - int(run["step"].values[0])).astype(int)
+    later = positions[positions > 0]
+
+    def product(theta: np.ndarray, gradient: np.ndarray, probe: np.ndarray) -> np.ndarray:
+        before = np.cumsum(theta, axis=-1)[..., later - 1] / later
+        return -np.sum((theta[..., later] - before) * (gradient[..., later] - probe[..., positions > 0]), axis=-2)
+
+    sketches = [run[f"{name}_sketch"].drop_vars(["step", "probe_step"], errors="ignore").astype(float)
+                for name in ("parameter", "gradient", "probe")]  # fmt: skip
+    products = xr.apply_ufunc(
+        product,
+        *(data.chunk(dict.fromkeys(data.dims[1:], -1)) for data in sketches),
+        input_core_dims=[["sketch", "step"], ["sketch", "step"], ["sketch", "probe"]],
+        output_core_dims=[["later"]],
+        dask="parallelized",
+        output_dtypes=[float],
+        dask_gufunc_kwargs={"output_sizes": {"later": len(later)}},
+    )
+    value, error, n_eff = errorbar.mean_with_error(with_all(products, run), "later")
+    of_sketch = xr.where(group_sizes(run) > run.sizes["sketch"], 2 / run.sizes["sketch"], 0.0) * value**2
+    return value, (error**2 + of_sketch) ** 0.5, n_eff
 
 
 def _disagreement(
@@ -365,15 +401,17 @@ def _verdicts(
                     "构型温度要求平稳的区间，而此区间未显示平稳。",
                 )
             )
-        if run.attrs.get("sampling") == "shuffle":
+        colour, error = (float(results[f"configurational_colour{part}"].sel(group="all")) for part in ("", "_stderr"))
+        if abs(colour) > 3 * error:
             found.append(
                 verdict(
                     "temperature_configurational",
                     "caution",
-                    "sampler-limited",
-                    "Sampler-limited: under shuffled epochs the noise remembers where the parameters are, and the "
-                    "configurational temperature is not that of independent batches.",
-                    "受采样限制：按轮次打乱采样时噪声与参数位置相关，构型温度不同于独立批量时的值。",
+                    "coloured",
+                    f"The noise remembers where the parameters are: it adds {colour:.2g} ± {error:.1g} to the "
+                    "configurational temperature, as in shuffled epochs; predictions for independent batches fail.",
+                    f"噪声与参数位置相关：对构型温度的贡献为 {colour:.2g} ± {error:.1g}，"
+                    "打乱采样即如此；独立批量的预言在此不适用。",
                 )
             )
     return found

@@ -57,6 +57,7 @@ def replicated_run(
     theta, velocity = np.zeros(shape), np.zeros(shape)
     start = theta
     probes: dict[str, list[np.ndarray]] = {"noise_trace": [], "gradient_dot": [], "velocity_curvature": []}
+    probe_sketch: list[np.ndarray] = []
     burn_in = round(20 / (1 - MOMENTUM))
     for step in range(-burn_in, steps):
         if step == 0:
@@ -65,6 +66,7 @@ def replicated_run(
         gradient = mean + rng.standard_normal(shape)
         if probe_every and step >= 0 and step % probe_every == 0:
             probe = mean + rng.standard_normal(shape)
+            probe_sketch.append((probe * signs).reshape(BATCH, -1, width).sum(1))
             probes["noise_trace"].append(np.sum((gradient - probe) ** 2, 1) / 2)
             probes["gradient_dot"].append(np.sum(gradient * probe, 1))
             probes["velocity_curvature"].append(curvature * np.sum(velocity**2, 1))
@@ -83,9 +85,9 @@ def replicated_run(
         return run
     dims = {"noise_trace": "probe", "gradient_dot": "probe", "velocity_curvature": "curvature"}
     steps_of = {f"{dim}_step": (dim, np.arange(0, steps, probe_every)) for dim in ("probe", "curvature")}
-    return run.assign({name: (("layer", dim), np.stack(probes[name], 1)) for name, dim in dims.items()}).assign_coords(
-        steps_of
-    )
+    channels = {name: (("layer", dim), np.stack(probes[name], 1)) for name, dim in dims.items()}
+    sketch_of_probe = (("group", "sketch", "probe"), np.stack(probe_sketch, 2))
+    return run.assign(channels | {"probe_sketch": sketch_of_probe}).assign_coords(steps_of)
 
 
 def as_run(
@@ -275,7 +277,8 @@ def test_configurational_temperature_and_second_relation_cover(dimensions: int, 
     assert 0.93 <= covered(results, "temperature_configurational", ball.temperature) <= 0.97
     # What is left of the loss in one block is missing in the next: its bar is up to a fifth too wide.
     assert 0.93 <= covered(results, "fdr2", 1.0, bias=0.1) <= 0.99
-    assert 0.93 <= covered(results, "disagreement_heat", 0.0) <= 0.97
+    for name in ("disagreement_heat", "configurational_colour"):
+        assert 0.93 <= covered(results, name, 0.0) <= 0.97, name
 
 
 def test_kinetic_less_noise_is_the_sum_of_its_parts() -> None:
