@@ -124,8 +124,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         `temperature_noise`, `temperature_kinetic` (group,) and `_over_time` (group, window), and over the segment
         `temperature_kinetic_drift_free` and `temperature_variance`, in units of the loss, with errors;
         `temperature_configurational` and, in it, `configurational_colour` (group,); `kinetic_over_noise`, without
-        drift; `disagreement_drift`, `_heat` and `_rest` (group,), whose sum is kinetic less noise temperature; `noise_trace` and
-        `gradient_norm_squared` (unbiased, so it may be negative).
+        drift; `disagreement_drift`, `_heat` and `_rest` (group,), whose sum is kinetic less noise temperature;
+        `noise_trace` and `gradient_norm_squared` (unbiased, so it may be negative).
 
     Raises:
         AnalysisError: if the run is too short.
