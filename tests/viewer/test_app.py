@@ -30,6 +30,7 @@ PAGES = (
     "layers",
     "compare",
     "data",
+    "new",
 )
 WITHOUT_RESULTS = ("", "layers", "new")
 RUNS = ("good", "running", "silent", "no-results", "no-steps", "empty", "truncated-metadata", "newer-format",
