@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from .budget import PLURALS, Budget, foretell
+from .forecast import planned_entries
 from .observables import PRODUCTS, SKETCHES
 from .schedule import compile_schedule, count_due
 from .settings import RunSettings
@@ -89,16 +90,7 @@ def make_plan(settings: RunSettings) -> Plan:
         sizes["step"] -= sizes["products"]
         tried = {dim: run.sizes.get(dim, 0) for dim in sizes}
     window = recorder.moments_window
-    planned = {
-        "step": settings.steps,
-        "products": count_due(settings.recorder.products_every, settings.steps),
-        "probe": count_due(recorder.probe_every, settings.steps),
-        "curvature": count_due(recorder.curvature_every, settings.steps),
-        "per_sample": count_due(recorder.per_sample_every, settings.steps),
-        "window": -(-settings.steps // window) if window else 0,
-        "snapshot": count_due(recorder.snapshot_every, settings.steps),
-        "evaluation": count_due(settings.evaluate_every, settings.steps) + 1,
-    }
+    planned = planned_entries(settings)
     each = {
         "step": seconds["steps"] / steps,
         "products": seconds["products"] / steps,

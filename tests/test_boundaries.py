@@ -21,10 +21,14 @@ def loaded_after(statement: str) -> set[str]:
     [
         "thermodl.record",
         "thermodl.record.store",
+        "thermodl.record.archive",
         "thermodl.record.check",
+        "thermodl.record.forecast",
         "thermodl.analyze",
         "thermodl.analyze.cli",
         "thermodl.analyze.check",
+        "thermodl.viewer.cli",
+        "thermodl.viewer.composition",
         "thermodl.cli",
     ],
 )

@@ -25,6 +25,7 @@ PAGES = (
     "layers",
     "compare",
     "data",
+    "new",
 )
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 

@@ -63,7 +63,7 @@ def test_every_page_is_drawn_and_leaves_no_trace(runs, address, browser, lang, t
         "console", lambda message: faults.append(message.text) if "Content Security Policy" in message.text else None
     )
     for name in PAGES:
-        open_page(page, f"{address}/{name}?v=1&run=good&lang={lang}", charts=2 if name else 0)
+        open_page(page, f"{address}/{name}?v=1&run=good&lang={lang}", charts={"": 0, "new": 0, "data": 1}.get(name, 2))
         assert page.locator("[data-testid=stException]").count() == 0, name
         assert f"lang={lang}" in page.url
         background = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
@@ -116,6 +116,22 @@ def test_pages_and_languages_change_by_clicking_and_the_address_follows(address,
     assert "run=good" in page.url
     assert "group=fc1" in page.url
     page.close()
+
+
+@pytest.mark.parametrize(("button", "suffix", "start"), [("PNG", "png", b"\x89PNG"), ("zip", "zip", b"PK"),
+                                                         ("HTML", "html", b"<!doctype html>")])  # fmt: skip
+def test_a_button_downloads_a_file_and_writes_nothing(runs, address, browser, button, suffix, start):
+    before = fingerprint(runs)
+    page = browser.new_page()
+    open_page(page, f"{address}/data?run=good&part=diffusion", charts=1)
+    with page.expect_download(timeout=60_000) as download:
+        page.get_by_role("button", name=button).first.click()
+    found = download.value
+    assert found.suggested_filename.endswith(f".{suffix}")
+    with open(found.path(), "rb") as file:  # noqa: PTH123 - a path of the browser's
+        assert file.read(len(start)).lower() == start.lower()
+    page.close()
+    assert fingerprint(runs) == before
 
 
 WEBSOCKET = {

@@ -11,6 +11,7 @@ from . import (
     dissipation,
     entropy_production,
     layers,
+    new,
     noise,
     overview,
     response,
@@ -34,4 +35,5 @@ PAGES: tuple[ModuleType, ...] = (
     layers,
     compare,
     data,
+    new,
 )

@@ -162,7 +162,7 @@ def _series(context: Context, run: Run) -> None:
     st.subheader(_SERIES(lang), anchor=False)
     values = _count_values(str(run.path), run.version)
     if values > MOST_VALUES:
-        layout.note(_LARGE(lang).format(size=_size(8 * values)))
+        layout.note(_LARGE(lang).format(size=layout.size(8 * values)))
     else:
         makes = {to: partial(_exported, run.path, to, series=True) for to in TABLES}
         _buttons(_EACH_STEP(lang), f"{run.id}-series", makes, SUFFIXES, "series", lang)
@@ -180,7 +180,7 @@ def _whole(context: Context, run: Run, results: Mapping[str, xr.Dataset]) -> Non
     _button(middle, _MODEL(lang), f"{run.id}.safetensors", model, "model", "safetensors")
     size = _count_bytes(str(run.path), run.version)
     archive = partial(_exported, run.path, "zip") if size <= MOST_BYTES else None
-    _button(right, _ZIP(lang).format(size=_size(size)), f"{run.id}.zip", archive, "zip", "zip")
+    _button(right, _ZIP(lang).format(size=layout.size(size)), f"{run.id}.zip", archive, "zip", "zip")
     if not results:
         layout.note(_NO_REPORT(lang))
     if not has_model(run.path):
@@ -188,12 +188,16 @@ def _whole(context: Context, run: Run, results: Mapping[str, xr.Dataset]) -> Non
     elif not _has("safetensors"):
         st.markdown(f":small[{_NEEDS(lang).format(formats='safetensors')}]")
     if archive is None:
-        layout.note(_LARGE(lang).format(size=_size(size)))
+        layout.note(_LARGE(lang).format(size=layout.size(size)))
     st.markdown(f":small[{_AGAIN(lang)}]")
-    path = shlex.quote(str(context.root / run.id))
-    lines = [f"thermodl export {path} --to safetensors", f"thermodl export {path} --to zip"]
-    report = shlex.join(["thermodl", "report", str(context.root / run.id), *(["--lang", lang] if lang != "en" else [])])
-    st.code("\n".join([report, *lines]), language="bash")
+    path = str(context.root / run.id)
+    commands = [["export", path, "--to", "zip"]]
+    if has_model(run.path):
+        commands.insert(0, ["export", path, "--to", "safetensors"])
+    if results:
+        named = ["--results", run.results_name] if run.results_name != "default" else []
+        commands.insert(0, ["report", path, *(["--lang", lang] if lang != "en" else []), *named])
+    st.code("\n".join(shlex.join(["thermodl", *command]) for command in commands), language="bash")
 
 
 def _part_name(part: str, lang: str) -> str:
@@ -209,9 +213,9 @@ def _buttons(
     lang: str = "",
 ) -> None:
     """A row of buttons, one for each format; a format whose package is missing cannot be clicked."""
-    first, *places = st.columns([2, *[1] * len(makes)], vertical_alignment="center")
+    first, *places = st.columns([2, 1, 1, 1, 1], vertical_alignment="center")
     first.markdown(escape_markdown(title))
-    for place, (to, make) in zip(places, makes.items(), strict=True):
+    for place, (to, make) in zip(places, makes.items(), strict=False):
         _button(place, _NAMES[to], f"{stem}{suffixes[to]}", make if not lang or _has(to) else None, f"{key}-{to}", to)
 
 
@@ -248,13 +252,6 @@ def _command(context: Context, run: Run, options: list[str]) -> None:
 
 def _named(run: Run) -> list[str]:
     return ["--name", run.results_name] if run.results_name != "default" else []
-
-
-def _size(count: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count / 1e3:.3g} kB"
 
 
 # ------------------------------------------------------------------------- what the buttons make, when clicked

@@ -204,6 +204,14 @@ def draw_figures(figures: Iterable[Figure], lang: str) -> None:
         st.altair_chart(figure.chart, width="stretch", key=f"chart-{figure.id}", alt=title)
 
 
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"
+
+
 def table(frame: pd.DataFrame) -> None:
     """A table of untrusted text."""
     if len(frame):

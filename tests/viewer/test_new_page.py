@@ -1,0 +1,70 @@
+"""The page that composes a recording: what is typed arrives in the command, and what is wrong is said."""
+
+import shlex
+import tomllib
+
+import pytest
+from viewer.synthetic import write_run
+from viewer.test_app import go_to, open_app, words
+
+from thermodl.record.settings import make_settings
+
+
+def _page(root, monkeypatch, **query):
+    return go_to(open_app(root, monkeypatch, **query), "new")
+
+
+def _rerun(at):
+    at.run()
+    return go_to(at, "new")
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_what_is_typed_arrives_in_command_and_file(tmp_path, monkeypatch, lang):
+    at = _page(tmp_path, monkeypatch, lang=lang)
+    at.selectbox(key="new--sampling").set_value("replacement")
+    for key, text in (("learning_rate", "1e-3"), ("probe_every", "log:10"), ("snapshot_every", "0, 10"),
+                      ("max_bytes", "2GB"), ("name", "mine")):  # fmt: skip
+        at.text_input(key=f"new--{key}").set_value(text)
+    at = go_to(at, "new")
+    assert not at.exception
+    command, file = (code.value for code in at.code[-2:])
+    wanted = make_settings(
+        {"sampling": "replacement", "learning_rate": 1e-3,
+         "recorder": {"probe_every": "log:10", "snapshot_every": [0, 10], "max_bytes": 2 * 10**9}}
+    )  # fmt: skip
+    table = tomllib.loads(file)
+    assert table.pop("name") == "mine"
+    assert make_settings(table) == wanted
+    assert shlex.split(command)[:6] == ["thermodl", "record", "--name", "mine", "--runs-dir", str(tmp_path)]
+    # Nothing was recorded before, so only a dry run knows the time.
+    assert at.code[0].value == f"{command} --dry-run"
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("learning_rate", "-1"), ("steps", "many"), ("probe_every", "now"), ("max_bytes", "2 apples"), ("name", "../x"),
+     ("momentum", ""), ("batch_size", "1.5"), ("sketch_size", "**x**")],
+)  # fmt: skip
+def test_what_is_wrong_is_said_and_gives_no_command(tmp_path, monkeypatch, key, text):
+    at = _page(tmp_path, monkeypatch)
+    at.text_input(key=f"new--{key}").set_value(text)
+    at = go_to(at, "new")
+    assert not at.exception
+    assert "not valid" in at.error[0].value
+    assert not at.code
+
+
+def test_a_recorded_run_is_a_start_and_an_unknown_model_is_asked_for(tmp_path, monkeypatch):
+    write_run(tmp_path / "old", learning_rate=0.02)
+    at = _page(tmp_path, monkeypatch)
+    at.selectbox(key="new-from").set_value("old")
+    at = go_to(at, "new")
+    assert "--learning-rate 0.02" in at.code[-2].value
+    assert "105,866 parameters" in " ".join(words(at))
+    at.selectbox(key="new-old-model").set_value("resnet18")
+    at = go_to(at, "new")
+    assert not at.exception
+    at.number_input(key="new-size-parameters").set_value(1000)
+    at = go_to(at, "new")
+    assert "1,000 parameters in 60 layers, 10 groups \\(as given above\\)" in " ".join(words(at))
