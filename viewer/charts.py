@@ -96,6 +96,40 @@ def curves(
     return chart.properties(height=400, **_subtitle([*notes, *more]))
 
 
+def brush(
+    frame: pd.DataFrame,
+    *,
+    x_title: str,
+    y_title: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    chosen: tuple[float, float] | None = None,
+) -> alt.LayerChart:
+    """A whole series, small; dragging across it chooses an interval (selection `interval`).
+
+    Args:
+        frame: tidy frame of one series.
+        chosen: the interval that is chosen already, which is shaded.
+    """
+    frame, _ = _fit_axes(frame, "en", log_x, log_y)
+    ends = [float(frame["x"].min()), float(frame["x"].max())] if len(frame) else [0.0, 1.0]
+    scale = _scale(log_x, nice=False, domain=ends)
+    x = alt.X("x:Q", title=x_title, scale=scale, axis=_axis(frame["x"].to_numpy(), log_x))
+    y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
+    base = alt.Chart(frame)
+    drag = alt.selection_interval(name="interval", encodings=["x"])
+    # Always there, so that a choice changes the data of the chart and not the chart, which would lose the brush.
+    shade = alt.Chart(pd.DataFrame({"left": [chosen[0] if chosen else None], "right": [chosen[1] if chosen else None]}))
+    shaded = shade.mark_rect(color=PALETTE[4], opacity=0.3, clip=True)
+    layers: list[Any] = [shaded.encode(alt.X("left:Q", scale=scale), alt.X2("right:Q"))]
+    layers.append(base.mark_area(opacity=0.25, color=PALETTE[0], invalid=_BREAK).encode(x, y=low, y2="high:Q"))
+    line = base.mark_line(strokeWidth=1.2, color=PALETTE[0], invalid=_BREAK)
+    layers.append(line.encode(x, y).add_params(drag))
+    chart: Any = alt.layer(*layers)
+    # A brush of SVG is a picture without a name to a reader of screens; of a canvas it is part of the picture.
+    return chart.properties(height=150, usermeta={"embedOptions": {"renderer": "canvas"}})
+
+
 def bars(
     frame: pd.DataFrame,
     *,
@@ -220,6 +254,12 @@ def _fit_axes(frame: pd.DataFrame, lang: str, log_x: bool, log_y: bool) -> tuple
         frame = frame.assign(low=np.where(low <= 0, smallest / 2, low))
         notes.append(_CUT(lang))
     return frame, notes
+
+
+def off_log_axis(x: np.ndarray, lang: str) -> list[str]:
+    """A word about places ≤ 0, which were left out before values were put into buckets."""
+    off = int((x <= 0).sum())
+    return [_OFF_LOG.fill(n=off)(lang)] if off else []
 
 
 def _missing(frame: pd.DataFrame, lang: str) -> list[str]:

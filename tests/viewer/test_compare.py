@@ -35,7 +35,7 @@ def test_a_run_keeps_its_colour_whoever_stands_beside_it_and_no_two_look_alike()
 
 def test_an_estimate_is_drawn_with_its_own_error_in_its_own_colour(runs):
     results = {run.id: open_results(run.path) if run.analyzed else {} for run in runs}
-    sources = comparison.sources_of(results, "temperature/temperature_noise")
+    sources = comparison.sources_of(results, "temperature/temperature_noise", {run.id: run for run in runs})
     assert [source.run for source in sources] == ["good", "other"]
     state = ViewState(group="fc1")
     _, drawn = rows_of(figures.by_run(sources, "temperature_noise", ["a", "b"], ["x", "y"], "s", [3, 9], state))

@@ -114,7 +114,7 @@ def _curve(context: Context, runs: list[Run], results: Results, labels: dict[str
     if chosen in comparison.RECORDED:
         figure = comparison.recorded_overlay(runs, chosen, labels, at, state)
     else:
-        sources = comparison.sources_of(results, chosen)
+        sources = comparison.sources_of(results, chosen, context.runs)
         names = [source.run for source in sources]
         _say_lacking(labels, names, lang)
         figure = figures.overlay(
@@ -132,7 +132,7 @@ def _number(context: Context, results: Results, labels: dict[str, str], values: 
     if not offered:
         return
     chosen = layout.choose(context, _NUMBER, "number", list(offered), offered.__getitem__)
-    sources = comparison.sources_of(results, chosen)
+    sources = comparison.sources_of(results, chosen, context.runs)
     names = [source.run for source in sources]
     at = comparison.places(labels, context.runs)
     _say_lacking(labels, names, lang)

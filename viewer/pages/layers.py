@@ -48,7 +48,8 @@ def page(context: Context) -> None:
 
 def _draw(context: Context, run: Run, name: str) -> None:
     lang = context.lang
-    figure = _map(str(run.path), run.version, name, context.state.axis, lang, run)
+    view = ViewState(axis=context.state.axis, steps=context.state.steps, lang=lang)
+    figure = _map(str(run.path), run.version, name, view, run)
     if figure is None:
         st.info(_NOTHING(lang))
         return
@@ -76,6 +77,6 @@ def _choose(key: str) -> None:
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _map(path: str, version: str, name: str, axis: str, lang: str, _run: Run) -> Figure | None:  # noqa: ARG001
+def _map(path: str, version: str, name: str, view: ViewState, _run: Run) -> Figure | None:  # noqa: ARG001
     """The map is made of all layers at all steps: read once for each version of the run."""
-    return layers.layer_map(Path(path), _run.attributes, name, ViewState(axis=axis, lang=lang))
+    return layers.layer_map(Path(path), _run.attributes, name, view)

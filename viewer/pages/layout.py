@@ -3,7 +3,9 @@
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -11,7 +13,7 @@ import xarray as xr
 
 from thermodl.analyze.results import STATUSES, read_verdicts
 from thermodl.record.store import RunError, UserError
-from thermodl.viewer import catalog, tables
+from thermodl.viewer import catalog, clocks, figures, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.figures import ANALYSES, Figure, Source
 from thermodl.viewer.state import ViewState
@@ -35,6 +37,14 @@ _BAD_RESULTS = Text("The results cannot be read:", "无法读取分析结果："
 _METHOD = Text("Method and reference", "方法与参考文献")
 _NUMBERS = Text("Numbers", "数值")
 _OTHER_LACKS = Text("{run} has no results for this page and is not overlaid.", "{run} 没有本页的分析结果，未叠加显示。")
+_DRAG = Text(
+    "Drag across the chart to choose the steps that charts over time show, or type them into the sidebar.",
+    "在图上拖动即可选择各随时间变化图显示的步，也可在侧边栏输入。",
+)
+_SHOWN = Text(
+    "Charts over time show steps {first:,} to {last:,} (shaded); drag again for others.",
+    "各随时间变化图显示第 {first:,} 至 {last:,} 步（阴影部分）；再次拖动可另选。",
+)
 _BOXES = {"ok": st.success, "caution": st.warning, "untrusted": st.error}
 
 
@@ -127,7 +137,7 @@ def analysis_page(context: Context, analysis: str, title: Text, question: Text) 
         missing_results(context, run)
         return None
     _explain(data, run, analysis, context.lang)
-    sources = [Source(run.id, data), *_other_source(context, analysis)]
+    sources = [Source(run.id, data, run.path), *_other_source(context, analysis)]
     draw_figures(ANALYSES[analysis](sources, context.state), context.lang)
     for source in sources:
         name = f" · {escape_markdown(source.run)}" if len(sources) > 1 else ""
@@ -158,7 +168,7 @@ def _other_source(context: Context, analysis: str) -> list[Source]:
         st.info(_OTHER_LACKS(lang).format(run=escape_markdown(other.id)))
         return []
     _say_stale(other, analysis, lang)
-    return [Source(other.id, data)]
+    return [Source(other.id, data, other.path)]
 
 
 def _say_stale(run: Run, analysis: str, lang: str) -> None:
@@ -196,12 +206,48 @@ def _verdict_line(data: xr.Dataset, verdict: Mapping[str, str], lang: str) -> st
     return f"{escape_markdown(title)}{COLON(lang)}{sentence}" if title else sentence
 
 
-def draw_figures(figures: Iterable[Figure], lang: str) -> None:
+def draw_figures(drawn: Iterable[Figure], lang: str) -> None:
     """Charts under their titles, across the page."""
-    for figure in figures:
+    for figure in drawn:
         title = figure.title(lang)
         st.subheader(escape_markdown(title), anchor=False)
         st.altair_chart(figure.chart, width="stretch", key=f"chart-{figure.id}", alt=title)
+
+
+def draw_brush(run: Run, context: Context) -> None:
+    """The whole run, across which the pointer drags the interval that all charts over time show.
+
+    Raises:
+        RunError: if the recording cannot be read.
+    """
+    state, lang = context.state, context.lang
+    figure = figures.whole_run(run.path, state)
+    if figure is None:
+        return
+    st.subheader(figure.title(lang), anchor=False)
+    interval = state.interval
+    note(_SHOWN(lang).format(first=interval[0], last=interval[1]) if interval else _DRAG(lang))
+    key = f"chart-{figure.id}"
+    st.altair_chart(
+        figure.chart,
+        width="stretch",
+        key=key,
+        alt=figure.title(lang),
+        on_select=partial(_keep_interval, key, run.path, state.axis),
+        selection_mode="interval",
+    )
+
+
+def _keep_interval(key: str, run: Path, axis: str) -> None:
+    """Keep the steps of the interval that was dragged; a brush that is gone changes nothing."""
+    event: Any = st.session_state[key]
+    dragged = event["selection"].get("interval", {}).get("x")
+    if not dragged:
+        return
+    clock = clocks.clock_of(run, "loss", axis)
+    steps = clocks.steps_between(clock, *dragged) if clock else None
+    if steps:
+        st.session_state["steps"] = f"{steps[0]}-{steps[1]}"
 
 
 def table(frame: pd.DataFrame) -> None:

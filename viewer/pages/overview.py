@@ -26,6 +26,7 @@ def page(context: Context) -> None:
         return
     _headlines(context, run)
     try:
+        layout.draw_brush(run, context)
         layout.draw_figures(figures.training(run.path, context.state), context.lang)
     except RunError as error:
         layout.say(st.error, _UNREADABLE(context.lang), catalog.plain_reason(error, run.path))
