@@ -37,19 +37,25 @@ _DIFFERENCE_AT = Text("{value} (Δ {difference} at step {step})", "{value}（第
 _PAIRS = lcm(len(charts.PALETTE), len(charts.DASHES))
 
 
-def places(chosen: Iterable[str], known: Iterable[str]) -> dict[str, int]:
-    """The place of each chosen run in the palette: its place among all runs of the folder, which no choice changes.
+def places(chosen: Iterable[str], known: Iterable[Run]) -> dict[str, int]:
+    """The place of each chosen run in the palette: that of its start among all runs of the folder.
 
-    Of two that would look alike, the later one gives way.
+    No choice changes it, and no run that is recorded later. Of two that would look alike, the later one gives way.
     """
     taken: dict[str, int] = {}
-    position = {name: place for place, name in enumerate(sorted(known))}
-    for name in sorted(chosen):
+    by_start = sorted(known, key=lambda run: (_start(run), run.id))
+    position = {run.id: place for place, run in enumerate(by_start)}
+    for name in sorted(chosen, key=position.__getitem__):
         place = position[name]
         while place % _PAIRS in {other % _PAIRS for other in taken.values()}:
             place += 1
         taken[name] = place
     return taken
+
+
+def _start(run: Run) -> float:
+    started = run.attributes.get("started")
+    return float(started) if isinstance(started, int | float) else float("inf")
 
 
 def curves_on_offer(results: Results, lang: str) -> dict[str, str]:

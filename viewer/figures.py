@@ -4,7 +4,7 @@ A `Source` is one run's dataset of the analysis at hand; with two of them every 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +40,7 @@ _SPREAD = Text("spread over the expected", "离散与预期之比")
 _AGEING_EXPONENT = Text("ageing exponent", "老化指数")
 _WAITED = Text("waited {n} steps", "等待 {n} 步")
 _HEAT = Text("heat", "热量")
+_GREY = Text("grey: the other groups", "灰色：其他层组")
 _ONE_EPOCH = Text("one epoch", "一轮")
 _AGREE = Text("the two agree: 1", "二者一致：1")
 _LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
@@ -55,6 +56,8 @@ class Source(NamedTuple):
     data: xr.Dataset
     path: Path | None = None
     """the run's folder, whose recording knows where the windows lie on clocks that the results do not have"""
+    place: int = 0
+    """of the run in the palette; where runs stand side by side, colours tell runs apart and dashes quantities"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Figure:
     id: str
     title: Text
     chart: alt.LayerChart
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """groups that a click on the chart chooses, by the name that it draws"""
 
 
 def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
@@ -290,9 +295,23 @@ def _all(*figures: Figure | None) -> list[Figure]:
 
 
 def recorded_curve(
-    run: Path, name: str, row: int | None, title: Text, state: ViewState, log_y: bool = False
+    run: Path,
+    name: str,
+    row: int | None,
+    title: Text,
+    state: ViewState,
+    log_y: bool = False,
+    rest: Mapping[int, str] | None = None,
 ) -> Figure | None:
     """One recorded series as mean and band, of the interval on display; None if it is not there.
+
+    Args:
+        run, name: the recording and the array in it.
+        row: the index of the array's first dimension.
+        title: what is drawn.
+        state: axis, interval and language.
+        log_y: a logarithmic axis of values whatever the view.
+        rest: rows and names of lines drawn in grey behind.
 
     Raises:
         RunError: if the recording cannot be read.
@@ -305,6 +324,12 @@ def recorded_curve(
     x, y, log_x = clock.x[:n][shown], series.values[:n][shown], "x" in state.scale
     buckets = band(x, y, log=log_x)
     frame = buckets.rename(columns={"mean": "y"}).assign(series=title(state.lang)).drop(columns=["count", "missing"])
+    others = []
+    for other, label in (rest or {}).items():
+        behind = read_series(run, name, other)
+        if behind is not None:
+            cells = band(x, behind.values[:n][shown], charts.MAX_ROWS // 4 // len(rest or {}), log=log_x)
+            others.append(cells.rename(columns={"mean": "y"}).assign(series=label))
     note = charts.EXTREMES.fill(buckets=len(buckets), count=len(y), missing=int(buckets["missing"].to_numpy().sum()))
     notes = [note(state.lang)] if len(buckets) < len(y) else []
     notes += charts.off_log_axis(x, state.lang) if log_x else []
@@ -319,6 +344,7 @@ def recorded_curve(
         log_x=log_x,
         log_y=log_y or "y" in state.scale,
         points=False,
+        others=pd.concat(others) if others else None,
     )
     return Figure(f"training-{name}", title, chart)
 
@@ -436,15 +462,18 @@ def _over_time(
         return None
     x = _time_axis([source for source, _ in found], state)
     frame = pd.concat([_curve(source, name, x, state, len(sources) > 1) for source, name in found])
+    others = _other_groups(*found[0], x, state) if len(found) == 1 else None
     chart = charts.curves(
         frame,
         lang=state.lang,
         x_title=_coordinate_title(found[0][0].data, x, state.lang),
         y_title=_y_title(found[0], y, state.lang),
-        notes=[charts.STANDARD_ERROR(state.lang)],
+        notes=[charts.STANDARD_ERROR(state.lang), _GREY(state.lang) if others is not None else ""],
         log_x="x" in state.scale,
         log_y="y" in state.scale,
         level=level,
+        others=others,
+        **_looks(found, names),
     )
     return Figure(figure_id, title, chart)
 
@@ -473,6 +502,7 @@ def _over_lag(
         log_x=True,
         log_y=log_y,
         level=level,
+        **_looks(found, names),
         rule=_one_epoch(found[0][0].data, x, state.lang),
     )
     return Figure(figure_id, title, chart)
@@ -586,8 +616,30 @@ def _by_group(
         y_title=_y_title(found[0], y, state.lang),
         level=level,
         log_y=log_y,
+        chosen=state.group if state.group != "all" else None,
+        choose=True,
+        **_looks(found, names),
     )
-    return Figure(figure_id, title, chart)
+    groups = group_names(found[0][0].data)
+    return Figure(figure_id, title, chart, dict(zip(_shown_groups(found[0][0].data, state.lang), groups, strict=True)))
+
+
+def _looks(found: Sequence[tuple[Source, str]], names: Sequence[str]) -> dict[str, Any]:
+    """Colours of several runs by run, dashes and shapes by quantity; of one run, all by quantity."""
+    if len({source.run for source, _ in found}) < 2:
+        return {}
+    order = [name.removesuffix("_over_time") for name in names]
+    styles = [order.index(name.removesuffix("_over_time")) for _, name in found]
+    return {"places": [source.place for source, _ in found], "styles": styles}
+
+
+def _other_groups(source: Source, name: str, x: str, state: ViewState) -> pd.DataFrame | None:
+    """The lines of all groups but the chosen one, once one is chosen."""
+    if state.group == "all" or "group" not in source.data[name].dims:
+        return None
+    rest = [group for group in group_names(source.data) if group not in ("all", state.group)]
+    parts = [_curve(source, name, x, replace(state, group=group), False).assign(series=group) for group in rest]
+    return pd.concat(parts) if parts else None
 
 
 def _curve(source: Source, name: str, x: str, state: ViewState, several: bool) -> pd.DataFrame:

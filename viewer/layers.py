@@ -29,6 +29,8 @@ QUANTITIES = {
 LAYER = Text("layer", "层")
 _MAP = Text("All layers over time: {quantity}", "各层随时间的变化：{quantity}")
 _LINE = Text("Layer {layer}: {quantity}", "层 {layer}：{quantity}")
+_MOST_OTHERS = 30
+"""layers in grey behind the chosen one; each is read in full"""
 _FEWEST, _MOST = 20, 200
 """buckets of a map; between them as many as give `charts.MAX_ROWS` cells"""
 
@@ -75,6 +77,7 @@ def layer_map(run: Path, attributes: Mapping[str, Any], name: str, state: ViewSt
         colour_title=quantity_title(series.attributes, lang),
         notes=notes,
         order=names,
+        chosen=state.layer,
     )
     return Figure("layers-map", _filled(_MAP, quantity=QUANTITIES[name]), chart)
 
@@ -88,7 +91,9 @@ def layer_line(run: Path, names: list[str], layer: str, name: str, state: ViewSt
     if layer not in names:
         return None
     title = _filled(_LINE, layer=Text(layer, layer), quantity=QUANTITIES[name])
-    return recorded_curve(run, name, names.index(layer), title, state, log_y=True)
+    rest = {row: other for row, other in enumerate(names) if other != layer}
+    rest = dict(list(rest.items())[:_MOST_OTHERS])
+    return recorded_curve(run, name, names.index(layer), title, state, log_y=True, rest=rest)
 
 
 def _filled(text: Text, **parts: Text) -> Text:

@@ -75,8 +75,8 @@ def write_run(
                   "groups": GROUPS, "sampling": sampling}  # fmt: skip
     sizes = {"layer": len(layers), "group": len(GROUPS), "optimizer_group": 1, "sketch": 4, "parameter": 8}
     names = ["step", "sgd_time", "epoch", "epoch_position", "wall_time", "loss", "learning_rate", "momentum",
-             "gradient_squared", "displacement_squared", "probe_step", "noise_trace", "evaluation_step", "train_loss", "test_loss",
-             "train_accuracy", "test_accuracy"]  # fmt: skip
+             "gradient_squared", "displacement_squared", "probe_step", "noise_trace", "evaluation_step", "train_loss",
+             "test_loss", "train_accuracy", "test_accuracy"]  # fmt: skip
     writer = RunWriter(folder, sizes, names, attributes)
     _append_steps(writer, steps, learning_rate, len(layers), np.random.default_rng(seed))
     if state != "running":

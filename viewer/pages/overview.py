@@ -20,6 +20,10 @@ _UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 
 def page(context: Context) -> None:
     """Draw the page."""
+    layout.live(context, _page)
+
+
+def _page(context: Context) -> None:
     layout.heading(context, TITLE, QUESTION)
     run = layout.readable_run(context)
     if run is None:
