@@ -5,24 +5,33 @@ The address is read into the session and written back at the end of every rerun;
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 
 import streamlit as st
 
-from thermodl.record.store import UserError
-from thermodl.viewer import catalog
+from thermodl.record.store import RunError, UserError
+from thermodl.viewer import catalog, clocks
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.cli import LANG, ROOT
 from thermodl.viewer.figures import ALL
 from thermodl.viewer.pages import PAGES
 from thermodl.viewer.pages.layout import Context
-from thermodl.viewer.state import AXES, LANGUAGES, ViewState
-from thermodl.viewer.text import Text, escape_markdown
+from thermodl.viewer.state import AXES, LANGUAGES, SCALES, ViewState
+from thermodl.viewer.text import COLON, Text, escape_markdown
 
 _LANGUAGE_NAMES = {"en": "English", "zh": "中文"}
-_AXIS_NAMES = {"step": Text("optimizer step", "优化步"), "sgd_time": Text("SGD time", "SGD 时间")}
+_SCALE_NAMES = {
+    "": Text("as the chart needs", "由图表决定"),
+    "x": Text("time logarithmic", "时间取对数"),
+    "y": Text("values logarithmic", "数值取对数"),
+    "xy": Text("both logarithmic", "两轴均取对数"),
+}
+_AXIS_LACKING = Text("Not on offer here:", "此处不可选：")
+_FIRST = Text("first step", "起始步")
+_LAST = Text("last step", "末步")
+_ALL_STEPS = Text("Show all steps", "显示全部步")
 _NONE = Text("none", "无")
 _NO_FOLDER = Text("The folder of runs cannot be read:", "无法读取实验文件夹：")
 
@@ -72,8 +81,11 @@ def _sidebar(runs: dict[str, Run]) -> ViewState:
     _select(Text("Run", "实验")(lang), "run", list(runs) or [""], lambda run: run)
     others = ["", *(run for run in runs if run != st.session_state["run"])]
     _select(Text("Compare with", "对比实验")(lang), "other", others, lambda run: run or _NONE(lang))
-    _select(Text("Time axis", "时间轴")(lang), "axis", AXES, lambda axis: _AXIS_NAMES[axis](lang))
     run = runs.get(st.session_state["run"])
+    _axis(run, lang)
+    scale = Text("Scales of charts over time", "随时间变化图的坐标")(lang)
+    _select(scale, "scale", SCALES, lambda scale: _SCALE_NAMES[scale](lang))
+    _interval(run, lang)
     groups = ["all", *(str(group) for group in (run.attributes.get("groups") or [] if run else []))]
     if run and len(run.results_names) > 1:
         _select(Text("Results", "分析结果")(lang), "results", run.results_names, lambda name: name)
@@ -83,7 +95,60 @@ def _sidebar(runs: dict[str, Run]) -> ViewState:
     return ViewState(**{field.name: st.session_state[field.name] for field in fields(ViewState)})
 
 
-def _select(label: str, key: str, options: Sequence[str], name: Callable[[str], str]) -> None:
+def _select(
+    label: str, key: str, options: Sequence[str], name: Callable[[str], str], explanation: str | None = None
+) -> None:
     if st.session_state.get(key) not in options:
         st.session_state[key] = options[0]
-    st.sidebar.selectbox(label, options, format_func=name, key=key)
+    st.sidebar.selectbox(label, options, format_func=name, key=key, help=explanation)
+
+
+def _axis(run: Run | None, lang: str) -> None:
+    """The axes that the run has recorded; why the others are not among them stands beside the box."""
+    offered = ("step",) if run is None or run.broken else _axes(str(run.path), run.version)
+    reasons = {axis: clocks.NOT_RECORDED for axis in AXES if axis not in offered}
+    reasons["noise_time"] = clocks.NO_NOISE_TIME
+    lacking = "\n".join(f"- {clocks.NAMES[axis](lang)}{COLON(lang)}{why(lang)}" for axis, why in reasons.items())
+    _select(
+        Text("Time axis", "时间轴")(lang),
+        "axis",
+        offered,
+        lambda axis: clocks.NAMES[axis](lang),
+        f"{_AXIS_LACKING(lang)}\n\n{lacking}",
+    )
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _axes(path: str, version: str) -> tuple[str, ...]:  # noqa: ARG001 - the cache key
+    try:
+        return clocks.on_offer(Path(path))
+    except RunError:
+        return ("step",)
+
+
+def _interval(run: Run | None, lang: str) -> None:
+    """First and last step on display, for the keyboard what the brush of the overview is for the pointer."""
+    if run is None or run.steps < 2:
+        return
+    most = run.steps - 1
+    first, last = replace(ViewState(), steps=st.session_state["steps"]).interval or (0, most)
+    # An interval from another run may lie beyond the end of this one.
+    first, last = (first, min(last, most)) if first < most else (0, most)
+    # Boxes start again from the view, which the brush changes, too.
+    st.session_state["first-step"], st.session_state["last-step"] = first, last
+    left, right = st.sidebar.columns(2)
+    for column, key, label in ((left, "first-step", _FIRST), (right, "last-step", _LAST)):
+        column.number_input(
+            label(lang), min_value=0, max_value=most, step=1, key=key, on_change=_keep_interval, args=(most,)
+        )
+    if st.session_state["steps"]:
+        st.sidebar.button(_ALL_STEPS(lang), key="all-steps", on_click=_show_all_steps, width="stretch")
+
+
+def _keep_interval(most: int) -> None:
+    first, last = sorted((st.session_state["first-step"], st.session_state["last-step"]))
+    st.session_state["steps"] = f"{first}-{last}" if first < last and (first, last) != (0, most) else ""
+
+
+def _show_all_steps() -> None:
+    st.session_state["steps"] = ""

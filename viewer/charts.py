@@ -55,6 +55,8 @@ def curves(
     sequential: bool = False,
     points: bool = True,
     places: Sequence[int] | None = None,
+    styles: Sequence[int] | None = None,
+    others: pd.DataFrame | None = None,
 ) -> alt.LayerChart:
     """Lines with bands.
 
@@ -67,6 +69,8 @@ def curves(
         sequential: series are steps of one quantity and get a gradual colour scale.
         points: mark the single points, and show their values under the pointer.
         places: for each series its place in the palette, where that must not depend on what else is drawn.
+        styles: for each series its place among the dashes, where that is another one.
+        others: lines of what was not chosen, thin and grey behind the chosen ones, with the same columns.
     """
     # Buckets bring their own count of missing values.
     notes = [*notes, *(_missing(frame, lang) if points else [])]
@@ -78,10 +82,18 @@ def curves(
         "series:N", title=None, scale=_colours(order, sequential, places), legend=_legend(order, "stroke"), sort=order
     )
     dash = alt.StrokeDash(
-        "series:N", title=None, scale=_dashes(order, sequential, places), legend=_legend(order, "stroke"), sort=order
+        "series:N",
+        title=None,
+        scale=_dashes(order, sequential, styles or places),
+        legend=_legend(order, "stroke"),
+        sort=order,
     )
     base = alt.Chart(frame)
     layers: list[Any] = []
+    if others is not None and len(others):
+        behind, _ = _fit_axes(others, lang, log_x, log_y)
+        grey = alt.Chart(behind).mark_line(strokeWidth=1, color="#888888", opacity=0.45, invalid=_BREAK)
+        layers.append(grey.encode(x, y, detail="series:N", tooltip=[alt.Tooltip("series:N", title="·")]))
     if _has_errors(frame):
         layers.append(base.mark_area(opacity=0.25, invalid=_BREAK).encode(x, y=low, y2="high:Q", color=colour))
     line = base.mark_line(strokeWidth=1.8, invalid=_BREAK)
@@ -96,6 +108,40 @@ def curves(
     return chart.properties(height=400, **_subtitle([*notes, *more]))
 
 
+def brush(
+    frame: pd.DataFrame,
+    *,
+    x_title: str,
+    y_title: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    chosen: tuple[float, float] | None = None,
+) -> alt.LayerChart:
+    """A whole series, small; dragging across it chooses an interval (selection `interval`).
+
+    Args:
+        frame: tidy frame of one series.
+        chosen: the interval that is chosen already, which is shaded.
+    """
+    frame, _ = _fit_axes(frame, "en", log_x, log_y)
+    ends = [float(frame["x"].min()), float(frame["x"].max())] if len(frame) else [0.0, 1.0]
+    scale = _scale(log_x, nice=False, domain=ends)
+    x = alt.X("x:Q", title=x_title, scale=scale, axis=_axis(frame["x"].to_numpy(), log_x))
+    y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
+    base = alt.Chart(frame)
+    drag = alt.selection_interval(name="interval", encodings=["x"])
+    # Always there, so that a choice changes the data of the chart and not the chart, which would lose the brush.
+    shade = alt.Chart(pd.DataFrame({"left": [chosen[0] if chosen else None], "right": [chosen[1] if chosen else None]}))
+    shaded = shade.mark_rect(color=PALETTE[4], opacity=0.3, clip=True)
+    layers: list[Any] = [shaded.encode(alt.X("left:Q", scale=scale), alt.X2("right:Q"))]
+    layers.append(base.mark_area(opacity=0.25, color=PALETTE[0], invalid=_BREAK).encode(x, y=low, y2="high:Q"))
+    line = base.mark_line(strokeWidth=1.2, color=PALETTE[0], invalid=_BREAK)
+    layers.append(line.encode(x, y).add_params(drag))
+    chart: Any = alt.layer(*layers)
+    # A brush of SVG is a picture without a name to a reader of screens; of a canvas it is part of the picture.
+    return chart.properties(height=150, usermeta={"embedOptions": {"renderer": "canvas"}})
+
+
 def bars(
     frame: pd.DataFrame,
     *,
@@ -107,8 +153,18 @@ def bars(
     level: tuple[float, str] | None = None,
     log_y: bool = False,
     places: Sequence[int] | None = None,
+    styles: Sequence[int] | None = None,
+    chosen: str | None = None,
+    choose: bool = False,
 ) -> alt.LayerChart:
-    """Points with error bars, side by side for each category; `x` of the frame is the category's name."""
+    """Points with error bars, side by side for each category; `x` of the frame is the category's name.
+
+    Args:
+        frame, order, level, places, styles: as for `curves`.
+        categories: all categories from left to right.
+        chosen: the category that stands out, by size and strength; the others fade.
+        choose: a click on a point chooses its category (selection `group`).
+    """
     missing = _missing(frame, lang)
     frame, notes = _fit_axes(frame, lang, False, log_y)
     order = list(order or dict.fromkeys(frame["series"]))
@@ -116,15 +172,22 @@ def bars(
     offset = alt.XOffset("series:N", sort=order)
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
     colour = alt.Color("series:N", title=None, scale=_colours(order, places=places), legend=_legend(order), sort=order)
-    shape = alt.Shape("series:N", title=None, scale=_shapes(order, places), legend=_legend(order), sort=order)
+    shape = alt.Shape("series:N", title=None, scale=_shapes(order, styles or places), legend=_legend(order), sort=order)
+    frame = frame.assign(chosen=True if chosen is None else frame["x"] == chosen)
     base = alt.Chart(frame)
+    # Names may hold anything, and stay data.
+    strength = alt.condition("datum.chosen", alt.value(1), alt.value(0.3))
+    size = alt.condition("datum.chosen", alt.value(45 if chosen is None else 110), alt.value(45))
     layers: list[Any] = []
     if _has_errors(frame):
         notes.insert(0, STANDARD_ERROR_BARS(lang))
-        layers.append(base.mark_rule(strokeWidth=2).encode(x, y=low, y2="high:Q", color=colour, xOffset=offset))
-    marks = base.mark_point(filled=True, size=45, opacity=1)
+        layers.append(
+            base.mark_rule(strokeWidth=2).encode(x, y=low, y2="high:Q", color=colour, xOffset=offset, opacity=strength)
+        )
+    marks = base.mark_point(filled=True)
     tooltip = [alt.Tooltip("x:N", title=x_title), *_tooltip("", y_title)[1:]]
-    layers.append(marks.encode(x, y, color=colour, shape=shape, xOffset=offset, tooltip=tooltip))
+    points = marks.encode(x, y, color=colour, shape=shape, xOffset=offset, tooltip=tooltip, opacity=strength, size=size)
+    layers.append(points.add_params(alt.selection_point(name="group", fields=["x"], on="click")) if choose else points)
     layers += _references(level, None)
     chart: Any = alt.layer(*layers)
     return chart.properties(height=350, **_subtitle([*notes, *missing]))
@@ -139,6 +202,7 @@ def heatmap(
     colour_title: str,
     notes: Sequence[str] = (),
     order: Sequence[str],
+    chosen: str = "",
 ) -> alt.LayerChart:
     """Cells of layer and time on a logarithmic colour scale; a click chooses a layer (selection `layer`).
 
@@ -146,6 +210,7 @@ def heatmap(
         frame: cells with the columns `layer`, `left`, `right`, `mean`, `low`, `high`, `missing`. A cell whose mean is
             not positive has no colour and is counted.
         order: all layers from top to bottom.
+        chosen: the layer whose row has a frame.
     """
     mean = frame["mean"].to_numpy(float)
     drawn = pd.DataFrame(frame.loc[mean > 0].reset_index(drop=True))
@@ -166,8 +231,8 @@ def heatmap(
         legend=alt.Legend(orient="top", gradientLength=360, format="~g", titleLimit=600, tickCount=4),
     )
     left, right = frame["left"].to_numpy(float), frame["right"].to_numpy(float)
-    ends = alt.Scale(domain=[float(left.min()), float(right.max())], nice=False)
-    x = alt.X("left:Q", title=x_title, scale=ends, axis=_axis(right, False))
+    first, last = float(left.min()), float(right.max())
+    x = alt.X("left:Q", title=x_title, scale=alt.Scale(domain=[first, last], nice=False), axis=_axis(right, False))
     rows = alt.Axis(labelLimit=220, labelOverlap=True)
     y = alt.Y("layer:N", title=y_title, sort=list(order), scale=alt.Scale(domain=list(order)), axis=rows)
     tooltip = [
@@ -181,7 +246,9 @@ def heatmap(
     cells = alt.Chart(drawn).mark_rect(strokeWidth=0, clip=True)
     cells = cells.encode(x, alt.X2("right:Q"), y, colour, tooltip=tooltip)
     clicked = cells.add_params(alt.selection_point(name="layer", fields=["layer"], on="click"))
-    chart: Any = alt.layer(clicked)
+    row = alt.Chart(pd.DataFrame({"layer": [chosen], "left": [first], "right": [last]}))
+    frame_of_row = row.mark_rect(filled=False, stroke=PALETTE[1], strokeWidth=3).encode(x, alt.X2("right:Q"), y)
+    chart: Any = alt.layer(clicked, frame_of_row) if chosen in order else alt.layer(clicked)
     # In the app the height holds the titles and the scale of colours too.
     height = 190 + int(np.clip(22 * len(order), 60, 900))
     # Thousands of cells are one picture to a reader of screens, not thousands of marks.
@@ -220,6 +287,12 @@ def _fit_axes(frame: pd.DataFrame, lang: str, log_x: bool, log_y: bool) -> tuple
         frame = frame.assign(low=np.where(low <= 0, smallest / 2, low))
         notes.append(_CUT(lang))
     return frame, notes
+
+
+def off_log_axis(x: np.ndarray, lang: str) -> list[str]:
+    """A word about places ≤ 0, which were left out before values were put into buckets."""
+    off = int((x <= 0).sum())
+    return [_OFF_LOG.fill(n=off)(lang)] if off else []
 
 
 def _missing(frame: pd.DataFrame, lang: str) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from . import charts, tables
+from . import charts, clocks, tables
 from .catalog import Run
 from .figures import Figure, Source
 from .series import band, read_series
@@ -37,19 +37,25 @@ _DIFFERENCE_AT = Text("{value} (Δ {difference} at step {step})", "{value}（第
 _PAIRS = lcm(len(charts.PALETTE), len(charts.DASHES))
 
 
-def places(chosen: Iterable[str], known: Iterable[str]) -> dict[str, int]:
-    """The place of each chosen run in the palette: its place among all runs of the folder, which no choice changes.
+def places(chosen: Iterable[str], known: Iterable[Run]) -> dict[str, int]:
+    """The place of each chosen run in the palette: that of its start among all runs of the folder.
 
-    Of two that would look alike, the later one gives way.
+    No choice changes it, and no run that is recorded later. Of two that would look alike, the later one gives way.
     """
     taken: dict[str, int] = {}
-    position = {name: place for place, name in enumerate(sorted(known))}
-    for name in sorted(chosen):
+    by_start = sorted(known, key=lambda run: (_start(run), run.id))
+    position = {run.id: place for place, run in enumerate(by_start)}
+    for name in sorted(chosen, key=position.__getitem__):
         place = position[name]
         while place % _PAIRS in {other % _PAIRS for other in taken.values()}:
             place += 1
         taken[name] = place
     return taken
+
+
+def _start(run: Run) -> float:
+    started = run.attributes.get("started")
+    return float(started) if isinstance(started, int | float) else float("inf")
 
 
 def curves_on_offer(results: Results, lang: str) -> dict[str, str]:
@@ -74,10 +80,11 @@ def _variables(results: Results, lang: str, dims: Sequence[set[str]]) -> dict[st
     return found
 
 
-def sources_of(results: Results, chosen: str) -> list[Source]:
+def sources_of(results: Results, chosen: str, known: Mapping[str, Run]) -> list[Source]:
     """The runs that have the estimate `analysis/variable`."""
     analysis, _, name = chosen.partition("/")
-    found = [Source(run, analyses[analysis]) for run, analyses in results.items() if analysis in analyses]
+    having = [(run, analyses[analysis]) for run, analyses in results.items() if analysis in analyses]
+    found = [Source(run, data, known[run].path) for run, data in having]
     return [source for source in found if name in source.data]
 
 
@@ -90,15 +97,16 @@ def recorded_overlay(
         RunError: if a recording cannot be read.
     """
     buckets = max(150, charts.MAX_ROWS // (3 * len(runs)))
+    log_x = "x" in state.scale
     parts, shown, titles = [], [], ("", "")
     for run in runs:
-        series = read_series(run.path, name)
-        clock = read_series(run.path, state.axis)
-        if series is None or clock is None or not len(series.values) or not len(clock.values):
+        series, clock = read_series(run.path, name), clocks.clock_of(run.path, name, state.axis)
+        if series is None or clock is None or not len(series.values):
             continue
-        x = clock.values if name == "loss" else _evaluated_at(run, clock.values)
-        n = min(len(x), len(series.values))
-        cells = band(x[:n], series.values[:n], buckets) if name == "loss" else _points(x[:n], series.values[:n])
+        n = min(len(clock.x), len(series.values))
+        inside = clock.inside(state)[:n]
+        x, y = clock.x[:n][inside], series.values[:n][inside]
+        cells = band(x, y, buckets, log=log_x) if name == "loss" else _points(x, y)
         parts.append(cells.rename(columns={"mean": "y"}).assign(series=labels[run.id]))
         shown.append(run.id)
         titles = quantity_title(clock.attributes, state.lang), quantity_title(series.attributes, state.lang)
@@ -114,6 +122,8 @@ def recorded_overlay(
         notes=notes,
         order=[labels[run] for run in shown],
         places=[at[run] for run in shown],
+        log_x=log_x,
+        log_y="y" in state.scale,
         points=name != "loss",
     )
     return Figure("compare-curve", RECORDED[name], chart)
@@ -123,15 +133,6 @@ _LOSS_BAND = Text(
     "line: mean, band: lowest to highest, of at most {buckets} buckets for each run",
     "曲线：均值；阴影带：最小值至最大值；每个实验至多 {buckets} 个区间",
 )
-
-
-def _evaluated_at(run: Run, clock: np.ndarray) -> np.ndarray:
-    """Where the evaluations lie on the time axis; one after the last step gets the last place."""
-    steps, places = read_series(run.path, "step"), read_series(run.path, "evaluation_step")
-    if steps is None or places is None:
-        return np.empty(0)
-    at = np.searchsorted(steps.values, places.values)
-    return clock[np.clip(at, 0, len(clock) - 1)]
 
 
 def _points(x: np.ndarray, y: np.ndarray) -> pd.DataFrame:

@@ -4,7 +4,7 @@ A `Source` is one run's dataset of the analysis at hand; with two of them every 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from . import charts
-from .series import Series, band, read_series
+from . import charts, clocks
+from .series import band, read_series
 from .state import ViewState
 from .text import Text, quantity_title, unit
 
@@ -22,11 +22,17 @@ from .text import Text, quantity_title, unit
 _COORDINATES = {
     "window_step": Text("optimizer step", "优化步"),
     "window_sgd_time": Text("SGD time Σ η(1−ν)/(1−μ)", "SGD 时间 Σ η(1−ν)/(1−μ)"),
+    "window_epoch": Text("epoch", "轮次"),
+    "window_wall_time": Text("wall time since the start of the recording (s)", "自记录开始的时间（s）"),
     "lag": Text("lag (step)", "时间差（步）"),
+    "lag_epoch": Text("lag (epoch)", "时间差（轮）"),
     "lag_sgd_time": Text("lag in SGD time", "时间差（SGD 时间）"),
 }
 _GROUP = Text("group of layers", "层组")
 ALL = Text("all layers", "全部层")
+_LOSS = Text("loss", "损失")
+_FEW_BUCKETS = 400
+"""of the chart that an interval is chosen from"""
 _TEMPERATURE = Text("temperature", "温度")
 _POWER = Text("power", "功率")
 _SQUARED_GRADIENT = Text("squared gradient", "梯度平方")
@@ -34,6 +40,7 @@ _SPREAD = Text("spread over the expected", "离散与预期之比")
 _AGEING_EXPONENT = Text("ageing exponent", "老化指数")
 _WAITED = Text("waited {n} steps", "等待 {n} 步")
 _HEAT = Text("heat", "热量")
+_GREY = Text("grey: the other groups", "灰色：其他层组")
 _ONE_EPOCH = Text("one epoch", "一轮")
 _AGREE = Text("the two agree: 1", "二者一致：1")
 _LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
@@ -47,6 +54,10 @@ class Source(NamedTuple):
 
     run: str
     data: xr.Dataset
+    path: Path | None = None
+    """the run's folder, whose recording knows where the windows lie on clocks that the results do not have"""
+    place: int = 0
+    """of the run in the palette; where runs stand side by side, colours tell runs apart and dashes quantities"""
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,8 @@ class Figure:
     id: str
     title: Text
     chart: alt.LayerChart
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """groups that a click on the chart chooses, by the name that it draws"""
 
 
 def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
@@ -246,19 +259,42 @@ def training(run: Path, state: ViewState) -> list[Figure]:
     Raises:
         RunError: if the recording cannot be read.
     """
-    clock = read_series(run, state.axis)
-    if clock is None:
+    if read_series(run, state.axis) is None:
         return []
-    x_title = quantity_title(clock.attributes, state.lang)
     names = {
         "loss": (["train_loss", "test_loss"], Text("Evaluated loss", "评估损失"), Text("loss", "损失")),
         "accuracy": (["train_accuracy", "test_accuracy"], Text("Accuracy", "准确率"), Text("accuracy", "准确率")),
     }
     return _all(
-        recorded_curve(run, "loss", None, Text("Mini-batch loss", "小批量损失"), clock, state),
-        *(_evaluations(run, key, *parts, clock, x_title, state) for key, parts in names.items()),
-        recorded_curve(run, "learning_rate", 0, Text("Learning rate", "学习率"), clock, state),
+        recorded_curve(run, "loss", None, Text("Mini-batch loss", "小批量损失"), state),
+        *(_evaluations(run, key, *parts, state) for key, parts in names.items()),
+        recorded_curve(run, "learning_rate", 0, Text("Learning rate", "学习率"), state),
     )
+
+
+def whole_run(run: Path, state: ViewState) -> Figure | None:
+    """The loss of the whole run to choose an interval from, which is shaded; None if there are no two values of it.
+
+    Raises:
+        RunError: if the recording cannot be read.
+    """
+    series, clock = read_series(run, "loss"), clocks.clock_of(run, "loss", state.axis)
+    if series is None or clock is None or len(series.values) < 2:
+        return None
+    n, log_x = min(len(clock.x), len(series.values)), "x" in state.scale
+    frame = band(clock.x[:n], series.values[:n], _FEW_BUCKETS, log=log_x).rename(columns={"mean": "y"})
+    if np.isfinite(frame["y"]).sum() < 2:
+        return None
+    ends = clocks.places(run, state.axis, np.array(state.interval)) if state.interval else None
+    chart = charts.brush(
+        frame,
+        x_title=quantity_title(clock.attributes, state.lang),
+        y_title=_LOSS(state.lang),
+        log_x=log_x,
+        log_y="y" in state.scale,
+        chosen=(float(ends[0]), float(ends[1])) if ends is not None else None,
+    )
+    return Figure("whole-run", Text("The whole run", "整个实验"), chart)
 
 
 def _all(*figures: Figure | None) -> list[Figure]:
@@ -266,21 +302,44 @@ def _all(*figures: Figure | None) -> list[Figure]:
 
 
 def recorded_curve(
-    run: Path, name: str, row: int | None, title: Text, clock: Series, state: ViewState, log_y: bool = False
+    run: Path,
+    name: str,
+    row: int | None,
+    title: Text,
+    state: ViewState,
+    log_y: bool = False,
+    rest: Mapping[int, str] | None = None,
 ) -> Figure | None:
-    """One recorded series as mean and band; None if it is not there.
+    """One recorded series as mean and band, of the interval on display; None if it is not there.
+
+    Args:
+        run, name: the recording and the array in it.
+        row: the index of the array's first dimension.
+        title: what is drawn.
+        state: axis, interval and language.
+        log_y: a logarithmic axis of values whatever the view.
+        rest: rows and names of lines drawn in grey behind.
 
     Raises:
         RunError: if the recording cannot be read.
     """
-    series = read_series(run, name, row)
-    if series is None:
+    series, clock = read_series(run, name, row), clocks.clock_of(run, name, state.axis)
+    if series is None or clock is None:
         return None
-    n = min(len(clock.values), len(series.values))
-    buckets = band(clock.values[:n], series.values[:n])
+    n = min(len(clock.x), len(series.values))
+    shown = clock.inside(state)[:n]
+    x, y, log_x = clock.x[:n][shown], series.values[:n][shown], "x" in state.scale
+    buckets = band(x, y, log=log_x)
     frame = buckets.rename(columns={"mean": "y"}).assign(series=title(state.lang)).drop(columns=["count", "missing"])
-    note = charts.EXTREMES.fill(buckets=len(buckets), count=n, missing=int(buckets["missing"].to_numpy().sum()))
-    notes = [note(state.lang)] if len(buckets) < n else []
+    others = []
+    for other, label in (rest or {}).items():
+        behind = read_series(run, name, other)
+        if behind is not None:
+            cells = band(x, behind.values[:n][shown], charts.MAX_ROWS // 4 // len(rest or {}), log=log_x)
+            others.append(cells.rename(columns={"mean": "y"}).assign(series=label))
+    note = charts.EXTREMES.fill(buckets=len(buckets), count=len(y), missing=int(buckets["missing"].to_numpy().sum()))
+    notes = [note(state.lang)] if len(buckets) < len(y) else []
+    notes += charts.off_log_axis(x, state.lang) if log_x else []
     if series.unreadable or clock.unreadable:
         notes.append(DAMAGED.fill(n=max(series.unreadable, clock.unreadable))(state.lang))
     chart = charts.curves(
@@ -289,33 +348,38 @@ def recorded_curve(
         x_title=quantity_title(clock.attributes, state.lang),
         y_title=quantity_title(series.attributes, state.lang),
         notes=notes,
-        log_y=log_y,
+        log_x=log_x,
+        log_y=log_y or "y" in state.scale,
         points=False,
+        others=pd.concat(others) if others else None,
     )
     return Figure(f"training-{name}", title, chart)
 
 
-def _evaluations(
-    run: Path, key: str, names: list[str], title: Text, y: Text, clock: Series, x_title: str, state: ViewState
-) -> Figure | None:
-    place = read_series(run, "evaluation_step")
-    if place is None or not len(place.values) or not len(clock.values):
+def _evaluations(run: Path, key: str, names: list[str], title: Text, y: Text, state: ViewState) -> Figure | None:
+    clock = clocks.clock_of(run, names[0], state.axis)
+    if clock is None or not len(clock.x):
         return None
-    steps = read_series(run, "step")
-    # An evaluation after the last step has no clock of its own; it gets the last one.
-    at = np.searchsorted(steps.values if steps else clock.values, place.values)
-    x = place.values if state.axis == "step" else clock.values[np.clip(at, 0, len(clock.values) - 1)]
     parts = []
     for name in names:
         series = read_series(run, name)
         if series is not None:
             label = quantity_title({**series.attributes, "units": "1"}, state.lang)
-            parts.append(_frame(x[: len(series.values)], series.values, np.full(len(series.values), np.nan), label))
+            shown = clock.inside(state)[: len(series.values)]
+            values = series.values[: len(shown)][shown]
+            parts.append(_frame(clock.x[: len(shown)][shown], values, np.full(len(values), np.nan), label))
     if not parts:
         return None
     units = unit("loss" if key == "loss" else "1", state.lang)
     y_title = f"{y(state.lang)} ({units})" if units and units != y(state.lang) else y(state.lang)
-    chart = charts.curves(pd.concat(parts), lang=state.lang, x_title=x_title, y_title=y_title)
+    chart = charts.curves(
+        pd.concat(parts),
+        lang=state.lang,
+        x_title=quantity_title(clock.attributes, state.lang),
+        y_title=y_title,
+        log_x="x" in state.scale,
+        log_y="y" in state.scale,
+    )
     return Figure(f"training-evaluated-{key}", title, chart)
 
 
@@ -332,13 +396,7 @@ def overlay(
     if not sources:
         return None
     lagged = "lag" in sources[0].data[name].dims
-    x = (
-        ("lag" if lagged else "window_step")
-        if state.axis == "step"
-        else "lag_sgd_time"
-        if lagged
-        else "window_sgd_time"
-    )
+    x = _lag_axis(sources, state) if lagged else _time_axis(sources, state)
     parts = [_curve(source, name, x, state, False) for source in sources]
     frame = pd.concat([part.assign(series=label) for part, label in zip(parts, labels, strict=True)])
     y = frame["y"].to_numpy(float)
@@ -351,8 +409,8 @@ def overlay(
         notes=[charts.STANDARD_ERROR(state.lang)],
         order=labels,
         places=places,
-        log_x=lagged,
-        log_y=bool(len(y)) and y.min() > 0 and y.max() > 100 * y.min(),
+        log_x=lagged or "x" in state.scale,
+        log_y="y" in state.scale or (bool(len(y)) and y.min() > 0 and y.max() > 100 * y.min()),
         rule=_one_epoch(sources[0].data, x, state.lang) if lagged and len(sources) == 1 else None,
     )
     return Figure("compare-curve", _long_name(sources[0].data[name].attrs), chart)
@@ -409,15 +467,20 @@ def _over_time(
     found = [(source, name) for source, name in found if name in source.data]
     if not found:
         return None
-    x = "window_sgd_time" if state.axis == "sgd_time" else "window_step"
+    x = _time_axis([source for source, _ in found], state)
     frame = pd.concat([_curve(source, name, x, state, len(sources) > 1) for source, name in found])
+    others = _other_groups(*found[0], x, state) if len(found) == 1 else None
     chart = charts.curves(
         frame,
         lang=state.lang,
         x_title=_coordinate_title(found[0][0].data, x, state.lang),
         y_title=_y_title(found[0], y, state.lang),
-        notes=[charts.STANDARD_ERROR(state.lang)],
+        notes=[charts.STANDARD_ERROR(state.lang), _GREY(state.lang) if others is not None else ""],
+        log_x="x" in state.scale,
+        log_y="y" in state.scale,
         level=level,
+        others=others,
+        **_looks(found, names),
     )
     return Figure(figure_id, title, chart)
 
@@ -435,7 +498,7 @@ def _over_lag(
     found = [(source, name) for source in sources for name in names if name in source.data]
     if not found:
         return None
-    x = "lag_sgd_time" if state.axis == "sgd_time" else "lag"
+    x = _lag_axis([source for source, _ in found], state)
     frame = pd.concat([_curve(source, name, x, state, len(sources) > 1) for source, name in found])
     chart = charts.curves(
         frame,
@@ -446,6 +509,7 @@ def _over_lag(
         log_x=True,
         log_y=log_y,
         level=level,
+        **_looks(found, names),
         rule=_one_epoch(found[0][0].data, x, state.lang),
     )
     return Figure(figure_id, title, chart)
@@ -486,7 +550,7 @@ def _two_time(sources: Sequence[Source], state: ViewState) -> Figure | None:
     if not sources or name not in sources[0].data:
         return None
     data = sources[0].data
-    x = "lag_sgd_time" if state.axis == "sgd_time" else "lag"
+    x = _lag_axis(sources[:1], state)
     step = Text("waited {n} steps", "等待 {n} 步")
     parts = []
     for i, waited in enumerate(data["waiting_time"].values):
@@ -559,19 +623,73 @@ def _by_group(
         y_title=_y_title(found[0], y, state.lang),
         level=level,
         log_y=log_y,
+        chosen=state.group if state.group != "all" else None,
+        choose=True,
+        **_looks(found, names),
     )
-    return Figure(figure_id, title, chart)
+    groups = group_names(found[0][0].data)
+    return Figure(figure_id, title, chart, dict(zip(_shown_groups(found[0][0].data, state.lang), groups, strict=True)))
+
+
+def _looks(found: Sequence[tuple[Source, str]], names: Sequence[str]) -> dict[str, Any]:
+    """Colours of several runs by run, dashes and shapes by quantity; of one run, all by quantity."""
+    if len({source.run for source, _ in found}) < 2:
+        return {}
+    order = [name.removesuffix("_over_time") for name in names]
+    styles = [order.index(name.removesuffix("_over_time")) for _, name in found]
+    return {"places": [source.place for source, _ in found], "styles": styles}
+
+
+def _other_groups(source: Source, name: str, x: str, state: ViewState) -> pd.DataFrame | None:
+    """The lines of all groups but the chosen one, once one is chosen."""
+    if state.group == "all" or "group" not in source.data[name].dims:
+        return None
+    rest = [group for group in group_names(source.data) if group not in ("all", state.group)]
+    parts = [_curve(source, name, x, replace(state, group=group), False).assign(series=group) for group in rest]
+    return pd.concat(parts) if parts else None
 
 
 def _curve(source: Source, name: str, x: str, state: ViewState, several: bool) -> pd.DataFrame:
-    """One variable of the chosen group as a tidy frame."""
-    data, x = source.data, x if x in source.data.coords else x.replace("sgd_time", "step").replace("lag_step", "lag")
+    """One variable of the chosen group as a tidy frame; over time, of the interval on display."""
+    data = source.data
     values, stderr = data[name], _stderr(data, name)
     if "group" in values.dims:
         groups = group_names(data)
         chosen = {"group": groups.index(state.group) if state.group in groups else 0}
         values, stderr = values.isel(chosen), stderr.isel(chosen)
-    return _frame(data[x].values, values.values, stderr.values, _label(source, name, state.lang, several))
+    frame = _frame(_places(source, x), values.values, stderr.values, _label(source, name, state.lang, several))
+    if x.startswith("window"):
+        frame = pd.DataFrame(frame.loc[clocks.inside(data["window_step"].values, state)])
+    return frame
+
+
+def _time_axis(sources: Sequence[Source], state: ViewState) -> str:
+    """The coordinate of windows on the chosen axis, if every source has a place for them there, else their steps."""
+    name = f"window_{state.axis}"
+    return name if all(_places(source, name) is not None for source in sources) else "window_step"
+
+
+def _lag_axis(sources: Sequence[Source], state: ViewState) -> str:
+    """The coordinate of lags on the chosen axis; steps, where a lag there depends on when it begins."""
+    name = f"lag_{state.axis}"
+    return name if all(_places(source, name) is not None for source in sources) else "lag"
+
+
+def _places(source: Source, name: str) -> np.ndarray | None:
+    """Values of a coordinate: that of the results, else looked up in the recording of the run; None if neither has it.
+
+    Raises:
+        RunError: if the recording cannot be read.
+    """
+    data = source.data
+    if name in data.coords:
+        return data[name].values
+    if name == "lag_epoch":
+        steps = _steps_per_epoch(data)
+        return data["lag"].values / steps if np.isfinite(steps) else None
+    if source.path is None or not name.startswith("window_"):
+        return None
+    return clocks.places(source.path, name.removeprefix("window_"), data["window_step"].values)
 
 
 def _stderr(data: xr.Dataset, name: str) -> xr.DataArray:
@@ -610,9 +728,16 @@ def _coordinate_title(data: xr.Dataset, name: str, lang: str) -> str:
 
 def _one_epoch(data: xr.Dataset, x: str, lang: str) -> tuple[float, str] | None:
     """Where one epoch lies on the axis of lags; nothing if batches are drawn with replacement."""
-    steps = float(data["steps_per_epoch"]) if "steps_per_epoch" in data else float("nan")
+    steps = _steps_per_epoch(data)
     if not np.isfinite(steps) or not len(data["lag"]):
         return None
+    if x == "lag_epoch":
+        return 1.0, _ONE_EPOCH(lang)
     lags = data["lag"].values
     per_step = float(data[x].values[-1] / lags[-1]) if x in data.coords and lags[-1] else 1.0
     return steps * per_step, _ONE_EPOCH(lang)
+
+
+def _steps_per_epoch(data: xr.Dataset) -> float:
+    """Not finite if batches are drawn with replacement, or the results do not say."""
+    return float(data["steps_per_epoch"]) if "steps_per_epoch" in data else float("nan")

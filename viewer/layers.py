@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from thermodl.record.store import growing_dimension
-
-from . import charts
+from . import charts, clocks
 from .figures import DAMAGED, Figure, recorded_curve
-from .series import Series, grid, read_series
+from .series import grid, read_series
 from .state import ViewState
 from .text import Text, quantity_title
 
@@ -31,6 +29,8 @@ QUANTITIES = {
 LAYER = Text("layer", "层")
 _MAP = Text("All layers over time: {quantity}", "各层随时间的变化：{quantity}")
 _LINE = Text("Layer {layer}: {quantity}", "层 {layer}：{quantity}")
+_MOST_OTHERS = 30
+"""layers in grey behind the chosen one; each is read in full"""
 _FEWEST, _MOST = 20, 200
 """buckets of a map; between them as many as give `charts.MAX_ROWS` cells"""
 
@@ -49,39 +49,24 @@ def names_of(attributes: Mapping[str, Any]) -> list[str]:
     return names if len(set(names)) == len(names) else []
 
 
-def clock_of(run: Path, name: str, axis: str) -> Series | None:
-    """Where the entries of an array lie on the time axis: each step, or the steps of its probes.
-
-    Raises:
-        RunError: if the recording cannot be read.
-    """
-    clock, dim = read_series(run, axis), growing_dimension(name)
-    if dim == "step" or clock is None:
-        return clock
-    steps, places = read_series(run, "step"), read_series(run, f"{dim}_step")
-    if steps is None or places is None or not len(steps.values):
-        return None
-    at = np.searchsorted(steps.values, places.values)
-    return Series(clock.values[np.clip(at, 0, len(clock.values) - 1)], clock.attributes, clock.unreadable)
-
-
 def layer_map(run: Path, attributes: Mapping[str, Any], name: str, state: ViewState) -> Figure | None:
     """Layer × time of one quantity; None if there is nothing to draw.
 
     Raises:
         RunError: if the recording cannot be read.
     """
-    series, clock = read_series(run, name), clock_of(run, name, state.axis)
+    series, clock = read_series(run, name), clocks.clock_of(run, name, state.axis)
     names, lang = names_of(attributes), state.lang
     if series is None or clock is None or not names or series.values.shape[:-1] != (len(names),):
         return None
-    n = min(len(clock.values), series.values.shape[-1])
+    n = min(len(clock.x), series.values.shape[-1])
+    shown = clock.inside(state)[:n]
     buckets = int(np.clip(charts.MAX_ROWS // len(names), _FEWEST, _MOST))
-    cells = grid(clock.values[:n], series.values[:, :n], buckets)
+    cells = grid(clock.x[:n][shown], series.values[:, :n][:, shown], buckets)
     cells = cells.assign(layer=[names[row] for row in cells["row"]]).drop(columns=["row", "x", "count"])
     if not len(cells):
         return None
-    notes = [charts.CELLS(lang).format(buckets=cells["left"].nunique(), count=n)]
+    notes = [charts.CELLS(lang).format(buckets=cells["left"].nunique(), count=int(shown.sum()))]
     if lost := max(series.unreadable, clock.unreadable):
         notes.append(DAMAGED.fill(n=lost)(lang))
     chart = charts.heatmap(
@@ -92,6 +77,7 @@ def layer_map(run: Path, attributes: Mapping[str, Any], name: str, state: ViewSt
         colour_title=quantity_title(series.attributes, lang),
         notes=notes,
         order=names,
+        chosen=state.layer,
     )
     return Figure("layers-map", _filled(_MAP, quantity=QUANTITIES[name]), chart)
 
@@ -102,11 +88,12 @@ def layer_line(run: Path, names: list[str], layer: str, name: str, state: ViewSt
     Raises:
         RunError: if the recording cannot be read.
     """
-    clock = clock_of(run, name, state.axis)
-    if clock is None or layer not in names:
+    if layer not in names:
         return None
     title = _filled(_LINE, layer=Text(layer, layer), quantity=QUANTITIES[name])
-    return recorded_curve(run, name, names.index(layer), title, clock, state, log_y=True)
+    rest = {row: other for row, other in enumerate(names) if other != layer}
+    rest = dict(list(rest.items())[:_MOST_OTHERS])
+    return recorded_curve(run, name, names.index(layer), title, state, log_y=True, rest=rest)
 
 
 def _filled(text: Text, **parts: Text) -> Text:

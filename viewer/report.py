@@ -201,7 +201,7 @@ def _section(run: Run, name: str, data: xr.Dataset, state: ViewState) -> Section
         stale=tables.stale(run, name, lang),
         verdicts=[_verdict(data, verdict, lang) for verdict in read_verdicts(data)],
         numbers=tables.numbers(data, tables.NUMBERS.get(name, ()), lang),
-        figures=[_picture(figure, lang) for figure in (draw([Source(run.id, data)], state) if draw else [])],
+        figures=[_picture(figure, lang) for figure in (draw([Source(run.id, data, run.path)], state) if draw else [])],
         method=attribute(data.attrs, "method", lang),
         reference=attribute(data.attrs, "reference", lang),
     )

@@ -153,6 +153,10 @@ def band(x: np.ndarray, y: np.ndarray, buckets: int = BUCKETS, log: bool = False
     x, y = x[usable], y[usable]
     if not len(x):
         return reduce(x, y, np.array([0.0, 1.0]))
+    # A clock of the wall may have been set back.
+    if (np.diff(x) < 0).any():
+        order = np.argsort(x, kind="stable")
+        x, y = x[order], y[order]
     return reduce(x, y, edges(float(x.min()), float(x.max()), buckets, log))
 
 
@@ -167,7 +171,8 @@ def grid(x: np.ndarray, rows: np.ndarray, buckets: int = BUCKETS) -> pd.DataFram
     Returns:
         As `reduce`, with the columns row (0 to m - 1), left and right (edges of the bucket).
     """
-    usable = np.isfinite(x)
+    usable = np.flatnonzero(np.isfinite(x))
+    usable = usable[np.argsort(x[usable], kind="stable")]
     x, rows = x[usable], rows[:, usable]
     if not len(x):
         return reduce(x, x, np.array([0.0, 1.0])).assign(row=0, left=x, right=x)

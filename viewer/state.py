@@ -1,9 +1,10 @@
-"""What the address bar says: run, second run, axis, group and language, as canonical ids and nothing else.
+"""What the address bar says: run, second run, axis, interval, group and language, as canonical ids and nothing else.
 
 The address is the only place where the view is kept, so that a link shows another reader the same page. Ids are
 language-neutral, and whatever cannot be read gives the default: a link never breaks a page.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 from thermodl.record.store import NAME
 
 VERSION = "1"
-AXES = ("step", "sgd_time")
+AXES = ("step", "sgd_time", "epoch", "wall_time")
+SCALES = ("", "x", "y", "xy")
 LANGUAGES = ("en", "zh")
 _LONGEST_NAME = 256
 
@@ -25,7 +27,11 @@ class ViewState:
     other: str = ""
     """a second run to compare with, or empty"""
     axis: str = "step"
-    """time axis: `step` or `sgd_time`"""
+    """time axis, one of `AXES`"""
+    steps: str = ""
+    """first and last step that charts over time show, `1000-2000`, or empty: all; on whatever axis they are drawn"""
+    scale: str = ""
+    """which axes of charts over time are logarithmic whatever the chart: `x`, `y`, `xy`, or empty: none"""
     group: str = "all"
     """group of layers, or `all`"""
     results: str = ""
@@ -52,6 +58,14 @@ class ViewState:
         """Query parameters: the version, and each field that is not empty."""
         return {"v": VERSION, **{key: value for key, value in asdict(self).items() if value}}
 
+    @property
+    def interval(self) -> tuple[int, int] | None:
+        """First and last step of the interval that is shown; None for all."""
+        if not self.steps:
+            return None
+        first, last = map(int, self.steps.split("-"))
+        return first, last
+
     @classmethod
     def from_query(cls, query: Mapping[str, Any], lang: str = "en") -> "ViewState":
         """Read query parameters; `lang` is the language of a reader whose link names none."""
@@ -66,6 +80,11 @@ class ViewState:
         return replace(state, **valid)
 
 
+def _is_interval(text: str) -> bool:
+    parts = re.fullmatch(r"([0-9]{1,15})-([0-9]{1,15})", text)
+    return parts is not None and int(parts[1]) < int(parts[2])
+
+
 def _is_name(text: str) -> bool:
     """A name that a model or an analysis gave; it only ever chooses among those that there are."""
     return 0 < len(text) <= _LONGEST_NAME and text.isprintable()
@@ -75,6 +94,8 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
     "run": lambda text: bool(NAME.fullmatch(text)),
     "other": lambda text: bool(NAME.fullmatch(text)),
     "axis": lambda text: text in AXES,
+    "steps": _is_interval,
+    "scale": lambda text: text in SCALES,
     "group": _is_name,
     "results": lambda text: bool(NAME.fullmatch(text)),
     "lang": lambda text: text in LANGUAGES,

@@ -74,9 +74,9 @@ def write_run(
     attributes = {"run_id": f"{seed:016x}", "settings": settings, "provenance": provenance, "layers": layers,
                   "groups": GROUPS, "sampling": sampling}  # fmt: skip
     sizes = {"layer": len(layers), "group": len(GROUPS), "optimizer_group": 1, "sketch": 4, "parameter": 8}
-    names = ["step", "sgd_time", "epoch", "loss", "learning_rate", "momentum", "gradient_squared",
-             "displacement_squared", "probe_step", "noise_trace", "evaluation_step", "train_loss", "test_loss",
-             "train_accuracy", "test_accuracy"]  # fmt: skip
+    names = ["step", "sgd_time", "epoch", "epoch_position", "wall_time", "loss", "learning_rate", "momentum",
+             "gradient_squared", "displacement_squared", "probe_step", "noise_trace", "evaluation_step", "train_loss",
+             "test_loss", "train_accuracy", "test_accuracy"]  # fmt: skip
     writer = RunWriter(folder, sizes, names, attributes)
     _append_steps(writer, steps, learning_rate, len(layers), np.random.default_rng(seed))
     if state != "running":
@@ -97,6 +97,8 @@ def _append_steps(writer: RunWriter, steps: int, rate: float, layers: int, rng: 
                 "step": step,
                 "sgd_time": rate * 10 * step.astype(float),
                 "epoch": step // 156,
+                "epoch_position": step % 156 / 156,
+                "wall_time": 0.02 * step,
                 "loss": loss,
                 "learning_rate": np.full((1, steps), rate),
                 "momentum": np.full((1, steps), 0.9),

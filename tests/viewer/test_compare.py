@@ -1,6 +1,7 @@
 """Runs side by side: what is drawn is what they hold, a run keeps its colour, errors are shown and not subtracted."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from viewer.test_app import go_to, open_app
 from thermodl.analyze.results import open_results
 from thermodl.record.store import open_run
 from thermodl.viewer import charts, comparison, figures
-from thermodl.viewer.catalog import read_run
+from thermodl.viewer.catalog import Run, read_run
 from thermodl.viewer.state import ViewState
 
 
@@ -25,17 +26,20 @@ def rows_of(figure):
 
 
 def test_a_run_keeps_its_colour_whoever_stands_beside_it_and_no_two_look_alike():
-    known = [f"run{index:03}" for index in range(100)]
+    names = [f"run{index:03}" for index in range(100)]
+    known = [Run(name, Path(name), {"started": float(index)}, "finished") for index, name in enumerate(names)]
     alone = comparison.places(["run007"], known)
     assert comparison.places(["run099", "run007", "run003"], known)["run007"] == alone["run007"]
-    together = comparison.places([known[index] for index in range(0, 100, 10)], known)
+    later = [Run("a-new-one", Path("a-new-one"), {"started": 1e9}, "running"), *known]
+    assert comparison.places(["a-new-one", "run007"], later)["run007"] == alone["run007"]
+    together = comparison.places([names[index] for index in range(0, 100, 10)], known)
     looks = {(place % len(charts.PALETTE), place % len(charts.DASHES)) for place in together.values()}
     assert len(looks) == 10
 
 
 def test_an_estimate_is_drawn_with_its_own_error_in_its_own_colour(runs):
     results = {run.id: open_results(run.path) if run.analyzed else {} for run in runs}
-    sources = comparison.sources_of(results, "temperature/temperature_noise")
+    sources = comparison.sources_of(results, "temperature/temperature_noise", {run.id: run for run in runs})
     assert [source.run for source in sources] == ["good", "other"]
     state = ViewState(group="fc1")
     _, drawn = rows_of(figures.by_run(sources, "temperature_noise", ["a", "b"], ["x", "y"], "s", [3, 9], state))
@@ -51,7 +55,7 @@ def test_an_estimate_is_drawn_with_its_own_error_in_its_own_colour(runs):
 
 def test_the_loss_is_drawn_as_the_band_of_what_was_recorded(runs):
     labels = {run.id: run.id for run in runs}
-    at = comparison.places(labels, labels)
+    at = comparison.places(labels, runs)
     spec, drawn = rows_of(comparison.recorded_overlay(runs, "loss", labels, at, ViewState()))
     assert len(drawn) * len(spec["layer"]) <= charts.MAX_ROWS
     for run in runs:

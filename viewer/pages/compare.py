@@ -46,6 +46,10 @@ _FIRST = 3
 
 def page(context: Context) -> None:
     """Draw the page."""
+    layout.live(context, _page)
+
+
+def _page(context: Context) -> None:
     layout.heading(context, TITLE, QUESTION, EXPLANATION)
     baseline, lang = layout.readable_run(context), context.lang
     if baseline is None:
@@ -110,11 +114,11 @@ def _curve(context: Context, runs: list[Run], results: Results, labels: dict[str
     state, lang = context.state, context.lang
     offered = comparison.curves_on_offer(results, lang)
     chosen = layout.choose(context, _CURVE, "curve", list(offered), offered.__getitem__)
-    at = comparison.places(labels, context.runs)
+    at = comparison.places(labels, context.runs.values())
     if chosen in comparison.RECORDED:
         figure = comparison.recorded_overlay(runs, chosen, labels, at, state)
     else:
-        sources = comparison.sources_of(results, chosen)
+        sources = comparison.sources_of(results, chosen, context.runs)
         names = [source.run for source in sources]
         _say_lacking(labels, names, lang)
         figure = figures.overlay(
@@ -132,9 +136,9 @@ def _number(context: Context, results: Results, labels: dict[str, str], values: 
     if not offered:
         return
     chosen = layout.choose(context, _NUMBER, "number", list(offered), offered.__getitem__)
-    sources = comparison.sources_of(results, chosen)
+    sources = comparison.sources_of(results, chosen, context.runs)
     names = [source.run for source in sources]
-    at = comparison.places(labels, context.runs)
+    at = comparison.places(labels, context.runs.values())
     _say_lacking(labels, names, lang)
     figure = figures.by_run(
         sources,

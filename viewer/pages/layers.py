@@ -31,6 +31,10 @@ _UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 
 def page(context: Context) -> None:
     """Draw the page."""
+    layout.live(context, _page)
+
+
+def _page(context: Context) -> None:
     layout.heading(context, TITLE, QUESTION, EXPLANATION)
     run = layout.readable_run(context)
     if run is None:
@@ -48,7 +52,10 @@ def page(context: Context) -> None:
 
 def _draw(context: Context, run: Run, name: str) -> None:
     lang = context.lang
-    figure = _map(str(run.path), run.version, name, context.state.axis, lang, run)
+    names = layers.names_of(run.attributes)
+    chosen = context.state.layer if context.state.layer in names else next(iter(names), "")
+    view = ViewState(axis=context.state.axis, steps=context.state.steps, layer=chosen, lang=lang)
+    figure = _map(str(run.path), run.version, name, view, run)
     if figure is None:
         st.info(_NOTHING(lang))
         return
@@ -62,7 +69,6 @@ def _draw(context: Context, run: Run, name: str) -> None:
         on_select=partial(_choose, key),
         selection_mode="layer",
     )
-    names = layers.names_of(run.attributes)
     layer = layout.choose(context, layers.LAYER, "layer", names, str)
     line = layers.layer_line(run.path, names, layer, name, context.state)
     layout.draw_figures([line] if line else [], lang)
@@ -76,6 +82,6 @@ def _choose(key: str) -> None:
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _map(path: str, version: str, name: str, axis: str, lang: str, _run: Run) -> Figure | None:  # noqa: ARG001
+def _map(path: str, version: str, name: str, view: ViewState, _run: Run) -> Figure | None:  # noqa: ARG001
     """The map is made of all layers at all steps: read once for each version of the run."""
-    return layers.layer_map(Path(path), _run.attributes, name, ViewState(axis=axis, lang=lang))
+    return layers.layer_map(Path(path), _run.attributes, name, view)

@@ -2,8 +2,10 @@
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -11,7 +13,7 @@ import xarray as xr
 
 from thermodl.analyze.results import STATUSES, read_verdicts
 from thermodl.record.store import RunError, UserError
-from thermodl.viewer import catalog, tables
+from thermodl.viewer import catalog, clocks, comparison, figures, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.figures import ANALYSES, Figure, Source
 from thermodl.viewer.state import ViewState
@@ -35,6 +37,15 @@ _BAD_RESULTS = Text("The results cannot be read:", "无法读取分析结果："
 _METHOD = Text("Method and reference", "方法与参考文献")
 _NUMBERS = Text("Numbers", "数值")
 _OTHER_LACKS = Text("{run} has no results for this page and is not overlaid.", "{run} 没有本页的分析结果，未叠加显示。")
+_DRAG = Text(
+    "Drag across the chart to choose the steps that charts over time show, or type them into the sidebar.",
+    "在图上拖动即可选择各随时间变化图显示的步，也可在侧边栏输入。",
+)
+_SHOWN = Text(
+    "Charts over time show steps {first:,} to {last:,} (shaded); drag again for others.",
+    "各随时间变化图显示第 {first:,} 至 {last:,} 步（阴影部分）；再次拖动可另选。",
+)
+REFRESH_SECONDS = 5
 _BOXES = {"ok": st.success, "caution": st.warning, "untrusted": st.error}
 
 
@@ -91,6 +102,28 @@ def readable_run(context: Context) -> Run | None:
     return run
 
 
+def live(context: Context, draw: Callable[[Context], None]) -> None:
+    """Draw a page, and again every few seconds as long as its run is being recorded and the page is open.
+
+    Charts keep their places and their brushes; a run that has ended, or has fallen silent, is drawn once.
+    """
+    if context.run is not None and context.run.state == "running":
+        _draw_again(context, draw)
+    else:
+        draw(context)
+
+
+@st.fragment(run_every=REFRESH_SECONDS)
+def _draw_again(context: Context, draw: Callable[[Context], None]) -> None:
+    assert context.run
+    run = catalog.read_run(context.run.path, context.run.results_name)
+    view = {key: st.session_state.get(key) for key in asdict(context.state)}
+    # The sidebar and the address lie outside: what changes them takes the whole page.
+    if run.state != "running" or view != asdict(context.state):
+        st.rerun()
+    draw(replace(context, run=run, runs={**context.runs, run.id: run}))
+
+
 def note(text: str) -> None:
     """A remark in small letters; st.caption is too pale to read for some."""
     st.markdown(f":small[{escape_markdown(text)}]")
@@ -127,7 +160,7 @@ def analysis_page(context: Context, analysis: str, title: Text, question: Text) 
         missing_results(context, run)
         return None
     _explain(data, run, analysis, context.lang)
-    sources = [Source(run.id, data), *_other_source(context, analysis)]
+    sources = [Source(run.id, data, run.path, _place(context, run)), *_other_source(context, analysis)]
     draw_figures(ANALYSES[analysis](sources, context.state), context.lang)
     for source in sources:
         name = f" · {escape_markdown(source.run)}" if len(sources) > 1 else ""
@@ -138,6 +171,12 @@ def analysis_page(context: Context, analysis: str, title: Text, question: Text) 
         for key in ("method", "reference"):
             st.text(attribute(data.attrs, key, context.lang))
     return data
+
+
+def _place(context: Context, run: Run) -> int:
+    """The same as on the page that compares."""
+    chosen = [beside.id for beside in (context.run, context.other) if beside]
+    return comparison.places(chosen, context.runs.values())[run.id]
 
 
 def missing_results(context: Context, run: Run) -> None:
@@ -158,7 +197,7 @@ def _other_source(context: Context, analysis: str) -> list[Source]:
         st.info(_OTHER_LACKS(lang).format(run=escape_markdown(other.id)))
         return []
     _say_stale(other, analysis, lang)
-    return [Source(other.id, data)]
+    return [Source(other.id, data, other.path, _place(context, other))]
 
 
 def _say_stale(run: Run, analysis: str, lang: str) -> None:
@@ -196,12 +235,61 @@ def _verdict_line(data: xr.Dataset, verdict: Mapping[str, str], lang: str) -> st
     return f"{escape_markdown(title)}{COLON(lang)}{sentence}" if title else sentence
 
 
-def draw_figures(figures: Iterable[Figure], lang: str) -> None:
+def draw_figures(drawn: Iterable[Figure], lang: str) -> None:
     """Charts under their titles, across the page."""
-    for figure in figures:
+    for figure in drawn:
         title = figure.title(lang)
         st.subheader(escape_markdown(title), anchor=False)
-        st.altair_chart(figure.chart, width="stretch", key=f"chart-{figure.id}", alt=title)
+        key = f"chart-{figure.id}"
+        if figure.groups:
+            choose = partial(_choose_group, key, figure.groups)
+            st.altair_chart(figure.chart, width="stretch", key=key, alt=title, on_select=choose, selection_mode="group")
+        else:
+            st.altair_chart(figure.chart, width="stretch", key=key, alt=title)
+
+
+def _choose_group(key: str, groups: Mapping[str, str]) -> None:
+    """Choose the group whose point was clicked, for all charts and pages."""
+    event: Any = st.session_state[key]
+    for point in event["selection"].get("group", []):
+        if point.get("x") in groups:
+            st.session_state["group"] = groups[point["x"]]
+
+
+def draw_brush(run: Run, context: Context) -> None:
+    """The whole run, across which the pointer drags the interval that all charts over time show.
+
+    Raises:
+        RunError: if the recording cannot be read.
+    """
+    state, lang = context.state, context.lang
+    figure = figures.whole_run(run.path, state)
+    if figure is None:
+        return
+    st.subheader(figure.title(lang), anchor=False)
+    interval = state.interval
+    note(_SHOWN(lang).format(first=interval[0], last=interval[1]) if interval else _DRAG(lang))
+    key = f"chart-{figure.id}"
+    st.altair_chart(
+        figure.chart,
+        width="stretch",
+        key=key,
+        alt=figure.title(lang),
+        on_select=partial(_keep_interval, key, run.path, state.axis),
+        selection_mode="interval",
+    )
+
+
+def _keep_interval(key: str, run: Path, axis: str) -> None:
+    """Keep the steps of the interval that was dragged; a brush that is gone changes nothing."""
+    event: Any = st.session_state[key]
+    dragged = event["selection"].get("interval", {}).get("x")
+    if not dragged:
+        return
+    clock = clocks.clock_of(run, "loss", axis)
+    steps = clocks.steps_between(clock, *dragged) if clock else None
+    if steps:
+        st.session_state["steps"] = f"{steps[0]}-{steps[1]}"
 
 
 def size(count: int) -> str:

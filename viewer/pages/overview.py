@@ -20,12 +20,17 @@ _UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 
 def page(context: Context) -> None:
     """Draw the page."""
+    layout.live(context, _page)
+
+
+def _page(context: Context) -> None:
     layout.heading(context, TITLE, QUESTION)
     run = layout.readable_run(context)
     if run is None:
         return
     _headlines(context, run)
     try:
+        layout.draw_brush(run, context)
         layout.draw_figures(figures.training(run.path, context.state), context.lang)
     except RunError as error:
         layout.say(st.error, _UNREADABLE(context.lang), catalog.plain_reason(error, run.path))
