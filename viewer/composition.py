@@ -108,9 +108,12 @@ def show_entry(value: Any) -> str:
 
 def settings_of(run: Run) -> RunSettings | None:
     """The settings of a recorded run, if it was recorded by the built-in training and they still are valid."""
-    table = run.attributes.get("settings")
+    table, recorder = run.attributes.get("settings"), run.attributes.get("recorder")
+    if not isinstance(table, Mapping) or not table:
+        return None
     try:
-        return make_settings(dict(table)) if isinstance(table, Mapping) and table else None
+        # A run keeps what the recorder was set to in a place of its own.
+        return make_settings({**table, **({"recorder": recorder} if recorder else {})})
     except SettingsError:
         return None
 

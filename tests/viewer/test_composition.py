@@ -9,6 +9,7 @@ import pytest
 from viewer.synthetic import write_run
 
 from thermodl import cli
+from thermodl.data import unpack_sample
 from thermodl.record.forecast import Size
 from thermodl.record.settings import RunSettings, assign, make_settings
 from thermodl.viewer import catalog, composition
@@ -98,6 +99,17 @@ def test_the_source_of_size_and_times_is_told(tmp_path):
     assert composition.foretell(other, runs[:1]) is None
     asked = composition.foretell(other, runs[:1], Size(1000, 2, 1))
     assert (asked.size_from, asked.bytes_each["snapshot"]) == ("asked", 4 * 1000 + 8 + 2 * 12)
+
+
+def test_a_real_run_is_a_start(tmp_path):
+    """With what its recorder was set to; its own forecast has its own entries."""
+    unpack_sample(tmp_path)
+    run = catalog.read_run(next(tmp_path.iterdir()))
+    settings = composition.settings_of(run)
+    assert settings.recorder.probe_every == run.attributes["recorder"]["probe_every"] == 10
+    forecast = composition.foretell(settings, [run])
+    recorded = {name: n for name, n in run.attributes["committed"].items() if name in forecast.entries}
+    assert {name: forecast.entries[name] for name in recorded} == recorded
 
 
 def _timed(folder, model):

@@ -11,9 +11,10 @@ import xarray as xr
 from viewer.synthetic import write_all_results, write_run
 from viewer.test_app import go_to, open_app, words
 
-from thermodl.analyze.export import TABLES
+from thermodl import cli
+from thermodl.analyze.export import TABLES, export
 from thermodl.record.archive import unpack_run
-from thermodl.record.store import open_run
+from thermodl.record.store import list_runs, open_run
 from thermodl.viewer import pictures
 from thermodl.viewer.pages import data
 
@@ -110,3 +111,25 @@ def test_the_page_says_beforehand_that_pictures_will_be_in_english(runs, monkeyp
     assert (pictures.IN_ENGLISH.zh in [box.value for box in at.info]) == (not present)
     at = go_to(open_app(runs, monkeypatch, run="good", lang="en"), "data")
     assert not at.info
+
+
+def test_a_zip_is_viewed_as_it_is(runs, tmp_path, monkeypatch, capsys):
+    """`thermodl view X.zip` shows the run from a temporary folder, which is gone afterwards."""
+    export(runs / "good", "zip", tmp_path / "good.zip")
+    shown = []
+
+    def serve(root, name, *_):
+        shown.append((root, name, [path.name for path in list_runs(root)]))
+
+    monkeypatch.setattr("thermodl.viewer.cli._serve", serve)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["view", str(tmp_path / "good.zip")])
+    assert stopped.value.code == 0
+    ((root, name, found),) = shown
+    assert (name, found) == (str(tmp_path / "good.zip"), ["good"])
+    assert not root.exists()
+    (tmp_path / "good.zip").write_bytes(b"no zip")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["view", str(tmp_path / "good.zip")])
+    assert stopped.value.code == 2
+    assert "cannot be unpacked" in capsys.readouterr().err

@@ -49,16 +49,16 @@ _FIELDS = {
     "schedule": Text("learning rate over the run", "学习率变化"),
     "steps": Text("steps", "步数"),
     "seed": Text("seed", "随机种子"),
-    "products_every": Text("inner products and sketches every", "内积与随机投影间隔"),
+    "products_every": Text("inner products and sketches every", "内积与草图间隔"),
     "probe_every": Text("probe every", "探针间隔"),
     "curvature_every": Text("curvature every", "曲率间隔"),
     "per_sample_every": Text("single samples every", "单样本间隔"),
     "snapshot_every": Text("snapshot every", "快照间隔"),
     "evaluate_every": Text("evaluate every", "评估间隔"),
     "moments_window": Text("window of moments (0: none)", "矩的窗口（0：无）"),
-    "sketch_size": Text("sketch size", "随机投影维数"),
-    "max_overhead": Text("at most this much of the time, such as 0.05", "用时上限（占训练用时），如 0.05"),
-    "max_bytes": Text("at most this large, such as 2GB", "大小上限，如 2GB"),
+    "sketch_size": Text("sketch size", "草图维数"),
+    "max_overhead": Text("time limit, over training, such as 0.05", "用时上限（占训练用时），如 0.05"),
+    "max_bytes": Text("size limit, such as 2GB", "大小上限，如 2GB"),
 }
 _CHOICES = {
     "model": ("cnn", "mlp", "resnet18", "resnet50", "vgg11_bn", "vit_b_16"),
@@ -90,7 +90,7 @@ _COLUMNS = {
 }
 _CHANNELS = {
     "step": Text("step", "步"),
-    "products": Text("inner products and sketches", "内积与随机投影"),
+    "products": Text("inner products and sketches", "内积与草图"),
     "probe": Text("probe", "探针"),
     "curvature": Text("curvature", "曲率"),
     "per_sample": Text("single samples", "单样本"),
