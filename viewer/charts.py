@@ -124,7 +124,7 @@ def brush(
         chosen: the interval that is chosen already, which is shaded.
     """
     frame, _ = _fit_axes(frame, "en", log_x, log_y)
-    ends = [float(frame["x"].min()), float(frame["x"].max())] if len(frame) else [0.0, 1.0]
+    ends = list(_range(frame["x"].to_numpy(float)))
     scale = _scale(log_x, nice=False, domain=ends)
     x = alt.X("x:Q", title=x_title, scale=scale, axis=_axis(frame["x"].to_numpy(), log_x))
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))

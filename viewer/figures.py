@@ -650,7 +650,9 @@ def _curve(source: Source, name: str, x: str, state: ViewState, several: bool) -
         groups = group_names(data)
         chosen = {"group": groups.index(state.group) if state.group in groups else 0}
         values, stderr = values.isel(chosen), stderr.isel(chosen)
-    frame = _frame(_places(source, x), values.values, stderr.values, _label(source, name, state.lang, several))
+    places = _places(source, x)
+    assert places is not None, "the axis was chosen among those that this source has"
+    frame = _frame(places, values.values, stderr.values, _label(source, name, state.lang, several))
     if x.startswith("window"):
         frame = pd.DataFrame(frame.loc[clocks.inside(data["window_step"].values, state)])
     return frame
