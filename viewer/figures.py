@@ -40,6 +40,7 @@ _SPREAD = Text("spread over the expected", "离散与预期之比")
 _AGEING_EXPONENT = Text("ageing exponent", "老化指数")
 _WAITED = Text("waited {n} steps", "等待 {n} 步")
 _HEAT = Text("heat", "热量")
+_GREY_LAYERS = Text("grey: means of the other layers", "灰色：其他层的均值")
 _GREY = Text("grey: the other groups", "灰色：其他层组")
 _ONE_EPOCH = Text("one epoch", "一轮")
 _AGREE = Text("the two agree: 1", "二者一致：1")
@@ -332,6 +333,7 @@ def recorded_curve(
             others.append(cells.rename(columns={"mean": "y"}).assign(series=label))
     note = charts.EXTREMES.fill(buckets=len(buckets), count=len(y), missing=int(buckets["missing"].to_numpy().sum()))
     notes = [note(state.lang)] if len(buckets) < len(y) else []
+    notes += [_GREY_LAYERS(state.lang)] if others else []
     notes += charts.off_log_axis(x, state.lang) if log_x else []
     if series.unreadable or clock.unreadable:
         notes.append(DAMAGED.fill(n=max(series.unreadable, clock.unreadable))(state.lang))

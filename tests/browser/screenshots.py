@@ -49,7 +49,7 @@ def _picture(page) -> Image.Image:
 
 
 def _on_one_sheet(pictures: list[Image.Image]) -> Image.Image:
-    """Small pictures in rows, cut where a page goes on for long, in few colours so that the file stays small."""
+    """Small pictures in rows, cut where a page goes on for long, in the colours of a palette so that the file stays small."""
     small = [picture.resize((_THUMBNAIL, round(picture.height * _THUMBNAIL / picture.width))) for picture in pictures]
     small = [picture.crop((0, 0, _THUMBNAIL, min(picture.height, _TALLEST))) for picture in small]
     rows = math.ceil(len(small) / _COLUMNS)
@@ -58,7 +58,7 @@ def _on_one_sheet(pictures: list[Image.Image]) -> Image.Image:
     for index, picture in enumerate(small):
         row, column = divmod(index, _COLUMNS)
         sheet.paste(picture, (column * across + _GAP, row * down + _GAP))
-    return sheet.quantize(64)
+    return sheet.quantize(256)
 
 
 if __name__ == "__main__":
