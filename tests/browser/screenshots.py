@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from PIL import Image
+from playwright.sync_api import Page
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -38,7 +39,7 @@ def main(out: Path, runs: Path, run: str = "", other: str = "", *, sheet: bool =
             page.close()
 
 
-def _picture(page) -> Image.Image:
+def _picture(page: Page) -> Image.Image:
     """The whole page, however long."""
     height = page.evaluate("document.querySelector('[data-testid=stMainBlockContainer]').scrollHeight")
     page.set_viewport_size({"width": WIDTH, "height": max(900, int(height) + 80)})
@@ -49,7 +50,7 @@ def _picture(page) -> Image.Image:
 
 
 def _on_one_sheet(pictures: list[Image.Image]) -> Image.Image:
-    """Small pictures in rows, cut where a page goes on for long, in the colours of a palette so that the file stays small."""
+    """Small pictures in rows, cut where a page goes on for long, in 256 colours."""
     small = [picture.resize((_THUMBNAIL, round(picture.height * _THUMBNAIL / picture.width))) for picture in pictures]
     small = [picture.crop((0, 0, _THUMBNAIL, min(picture.height, _TALLEST))) for picture in small]
     rows = math.ceil(len(small) / _COLUMNS)
