@@ -324,6 +324,8 @@ def recorded_curve(
     shown = clock.inside(state)[:n]
     x, y, log_x = clock.x[:n][shown], series.values[:n][shown], "x" in state.scale
     buckets = band(x, y, log=log_x)
+    if not len(buckets):
+        return None
     frame = buckets.rename(columns={"mean": "y"}).assign(series=title(state.lang)).drop(columns=["count", "missing"])
     others = []
     for other, label in (rest or {}).items():
@@ -363,7 +365,7 @@ def _evaluations(run: Path, key: str, names: list[str], title: Text, y: Text, st
             shown = clock.inside(state)[: len(series.values)]
             values = series.values[: len(shown)][shown]
             parts.append(_frame(clock.x[: len(shown)][shown], values, np.full(len(values), np.nan), label))
-    if not parts:
+    if not any(map(len, parts)):
         return None
     units = unit("loss" if key == "loss" else "1", state.lang)
     y_title = f"{y(state.lang)} ({units})" if units and units != y(state.lang) else y(state.lang)
@@ -464,6 +466,8 @@ def _over_time(
         return None
     x = _time_axis([source for source, _ in found], state)
     frame = pd.concat([_curve(source, name, x, state, len(sources) > 1) for source, name in found])
+    if not len(frame):
+        return None
     others = _other_groups(*found[0], x, state) if len(found) == 1 else None
     chart = charts.curves(
         frame,
