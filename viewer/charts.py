@@ -124,7 +124,7 @@ def brush(
         chosen: the interval that is chosen already, which is shaded.
     """
     frame, _ = _fit_axes(frame, "en", log_x, log_y)
-    ends = [float(frame["x"].min()), float(frame["x"].max())] if len(frame) else [0.0, 1.0]
+    ends = list(_range(frame["x"].to_numpy(float)))
     scale = _scale(log_x, nice=False, domain=ends)
     x = alt.X("x:Q", title=x_title, scale=scale, axis=_axis(frame["x"].to_numpy(), log_x))
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
@@ -139,7 +139,7 @@ def brush(
     layers.append(line.encode(x, y).add_params(drag))
     chart: Any = alt.layer(*layers)
     # A brush of SVG is a picture without a name to a reader of screens; of a canvas it is part of the picture.
-    return chart.properties(height=150, usermeta={"embedOptions": {"renderer": "canvas"}})
+    return chart.properties(height=190, usermeta={"embedOptions": {"renderer": "canvas"}})
 
 
 def bars(
@@ -315,7 +315,8 @@ def _axis(values: np.ndarray, log: bool) -> alt.Axis:
     extreme = len(sizes) > 0 and (sizes.max() < 1e-3 or sizes.max() >= 1e6 or (log and sizes.min() < 1e-3))
     style = "~e" if extreme else "~g" if log else ",~f"
     if not log or not len(sizes):
-        return alt.Axis(format=style, labelOverlap=True)
+        # Zero in powers of ten would read 0e+0.
+        return alt.Axis(format=style, labelOverlap=True, labelExpr="datum.value === 0 ? '0' : datum.label")
     # Lines at powers of ten, or at 1, 2, 5 of each where there are few: ten for each decade are a carpet.
     first, last = (int(np.floor(np.log10(size))) for size in (sizes.min(), sizes.max()))
     factors = (1,) if last - first > 2 else (1, 2, 5)

@@ -40,6 +40,7 @@ _SPREAD = Text("spread over the expected", "离散与预期之比")
 _AGEING_EXPONENT = Text("ageing exponent", "老化指数")
 _WAITED = Text("waited {n} steps", "等待 {n} 步")
 _HEAT = Text("heat", "热量")
+_GREY_LAYERS = Text("grey: means of the other layers", "灰色：其他层的均值")
 _GREY = Text("grey: the other groups", "灰色：其他层组")
 _ONE_EPOCH = Text("one epoch", "一轮")
 _AGREE = Text("the two agree: 1", "二者一致：1")
@@ -330,6 +331,8 @@ def recorded_curve(
     shown = clock.inside(state)[:n]
     x, y, log_x = clock.x[:n][shown], series.values[:n][shown], "x" in state.scale
     buckets = band(x, y, log=log_x)
+    if not len(buckets):
+        return None
     frame = buckets.rename(columns={"mean": "y"}).assign(series=title(state.lang)).drop(columns=["count", "missing"])
     others = []
     for other, label in (rest or {}).items():
@@ -339,6 +342,7 @@ def recorded_curve(
             others.append(cells.rename(columns={"mean": "y"}).assign(series=label))
     note = charts.EXTREMES.fill(buckets=len(buckets), count=len(y), missing=int(buckets["missing"].to_numpy().sum()))
     notes = [note(state.lang)] if len(buckets) < len(y) else []
+    notes += [_GREY_LAYERS(state.lang)] if others else []
     notes += charts.off_log_axis(x, state.lang) if log_x else []
     if series.unreadable or clock.unreadable:
         notes.append(DAMAGED.fill(n=max(series.unreadable, clock.unreadable))(state.lang))
@@ -368,7 +372,7 @@ def _evaluations(run: Path, key: str, names: list[str], title: Text, y: Text, st
             shown = clock.inside(state)[: len(series.values)]
             values = series.values[: len(shown)][shown]
             parts.append(_frame(clock.x[: len(shown)][shown], values, np.full(len(values), np.nan), label))
-    if not parts:
+    if not any(map(len, parts)):
         return None
     units = unit("loss" if key == "loss" else "1", state.lang)
     y_title = f"{y(state.lang)} ({units})" if units and units != y(state.lang) else y(state.lang)
@@ -469,6 +473,8 @@ def _over_time(
         return None
     x = _time_axis([source for source, _ in found], state)
     frame = pd.concat([_curve(source, name, x, state, len(sources) > 1) for source, name in found])
+    if not len(frame):
+        return None
     others = _other_groups(*found[0], x, state) if len(found) == 1 else None
     chart = charts.curves(
         frame,
@@ -657,7 +663,9 @@ def _curve(source: Source, name: str, x: str, state: ViewState, several: bool) -
         groups = group_names(data)
         chosen = {"group": groups.index(state.group) if state.group in groups else 0}
         values, stderr = values.isel(chosen), stderr.isel(chosen)
-    frame = _frame(_places(source, x), values.values, stderr.values, _label(source, name, state.lang, several))
+    places = _places(source, x)
+    assert places is not None, "the axis was chosen among those that this source has"
+    frame = _frame(places, values.values, stderr.values, _label(source, name, state.lang, several))
     if x.startswith("window"):
         frame = pd.DataFrame(frame.loc[clocks.inside(data["window_step"].values, state)])
     return frame

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -133,6 +134,112 @@ def test_a_button_downloads_a_file_and_writes_nothing(runs, address, browser, bu
         assert file.read(len(start)).lower() == start.lower()
     page.close()
     assert fingerprint(runs) == before
+
+
+def _shown_steps(page):
+    """First and last step of the sidebar's boxes."""
+    return [int(page.get_by_label(label).input_value()) for label in ("first step", "last step")]
+
+
+_DETAIL = "document.querySelectorAll('[data-testid=stVegaLiteChart]')[1].textContent"
+"""the numbers at the axes of the chart below the one to drag across"""
+
+
+def _drag(page, start, stop):
+    """Drag across the first chart, from and to a fraction of its width."""
+    chart = page.locator("[data-testid=stVegaLiteChart]").first
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    y = box["y"] + 0.4 * box["height"]
+    page.mouse.move(box["x"] + start * box["width"], y)
+    page.mouse.down()
+    for part in (0.5, 1.0):
+        page.mouse.move(box["x"] + (start + part * (stop - start)) * box["width"], y, steps=5)
+    page.mouse.up()
+
+
+@pytest.mark.parametrize("view", ["", "&axis=sgd_time", "&axis=epoch&scale=xy"])
+def test_a_dragged_interval_goes_into_the_address_and_the_charts_and_back_again(address, browser, view):
+    page = browser.new_page()
+    open_page(page, f"{address}/overview?run=good{view}", charts=3)
+    assert _shown_steps(page) == [0, 2999]
+    whole = page.evaluate(_DETAIL)
+    _drag(page, 0.3, 0.6)
+    page.wait_for_url("**steps=*")
+    page.get_by_text("Charts over time show steps").wait_for()
+    first, last = _shown_steps(page)
+    assert f"steps={first}-{last}" in page.url
+    assert 0 < first < last < 2999
+    page.wait_for_function(f"before => {_DETAIL} !== before", arg=whole)
+    assert not _serious_faults(page)
+    link = page.url
+    page.reload()
+    page.get_by_text("Charts over time show steps").wait_for()
+    assert _shown_steps(page) == [first, last]
+    page.goto(link.replace("lang=en", "lang=zh"))
+    page.get_by_text("各随时间变化图显示第").wait_for()
+    page.go_back()
+    page.get_by_text("Charts over time show steps").wait_for()
+    page.get_by_role("button", name="Show all steps").click()
+    page.get_by_text("Drag across the chart").wait_for()
+    page.wait_for_url(lambda url: "steps=" not in url)
+    page.go_back()
+    page.get_by_text("Charts over time show steps").wait_for()
+    assert _shown_steps(page) == [first, last]
+    page.close()
+
+
+def test_the_axis_is_chosen_by_keyboard_and_the_charts_follow(address, browser):
+    page = browser.new_page()
+    open_page(page, f"{address}/overview?run=good", charts=3)
+    page.get_by_role("combobox", name="Time axis").focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_url(lambda url: "axis=step" not in url)
+    chosen = page.url.split("axis=")[1].split("&")[0]
+    title = {"sgd_time": "SGD time", "epoch": "epoch", "wall_time": "wall time"}[chosen]
+    page.locator("[data-testid=stVegaLiteChart]").nth(1).get_by_text(title).first.wait_for()
+    page.close()
+
+
+def test_a_click_on_a_group_and_on_a_layer_chooses_it(address, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    open_page(page, f"{address}/dissipation?run=good", charts=3)
+    points = page.locator("[data-testid=stVegaLiteChart]").nth(2).locator(".mark-symbol.role-mark path")
+    points.nth(2).scroll_into_view_if_needed()
+    points.nth(2).click(force=True)
+    page.wait_for_url(lambda url: "group=all" not in url)
+    page.get_by_text("grey: the other groups").first.wait_for()
+    assert not _serious_faults(page)
+    open_page(page, f"{address}/layers?run=good", charts=2)
+    box = page.locator("[data-testid=stVegaLiteChart]").first.bounding_box()
+    page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"])
+    page.wait_for_url("**layer=*")
+    assert not _serious_faults(page)
+    page.close()
+
+
+def test_a_running_run_grows_before_the_eye_and_keeps_brush_and_scroll(tmp_path, browser):
+    folder = write_run(tmp_path / "now", steps=1000, state="running")
+    with served(tmp_path) as address:
+        page = browser.new_page()
+        open_page(page, f"{address}/overview?run=now&steps=100-400", charts=3)
+        page.get_by_text("1,000 steps are safe").wait_for()
+        page.get_by_text("Charts over time show steps 100 to 400").scroll_into_view_if_needed()
+        scrolled = "document.querySelector('[data-testid=stMain]').scrollTop"
+        before = page.evaluate(scrolled)
+        metadata = folder / "run.zarr" / "zarr.json"
+        content = json.loads(metadata.read_bytes())
+        content["attributes"]["committed"]["step"] = 900
+        content["attributes"]["last_commit"] += 1
+        metadata.write_text(json.dumps(content))
+        page.get_by_text("900 steps are safe").wait_for(timeout=20_000)
+        assert page.evaluate(scrolled) == before
+        assert "steps=100-400" in page.url
+        content["attributes"]["state"] = "finished"
+        metadata.write_text(json.dumps(content))
+        page.get_by_text("steps are safe").wait_for(state="detached", timeout=20_000)
+        page.close()
 
 
 WEBSOCKET = {

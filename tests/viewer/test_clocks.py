@@ -103,6 +103,14 @@ def test_an_interval_beyond_the_end_of_a_run_breaks_nothing(world, monkeypatch):
         assert not at.exception, (steps, at.exception[0].stack_trace)
 
 
+def test_a_chart_without_values_in_the_interval_is_left_out(world):
+    found = [figure.id for figure in figures.training(world / "good", ViewState(steps="8-95"))]
+    assert found == ["training-loss", "training-learning_rate"]
+    data = open_results(world / "good")["dissipation"]
+    found = figures.dissipation([Source("good", data)], ViewState(steps="1000000-1000001"))
+    assert [figure.id for figure in found] == ["dissipation-group"]
+
+
 def test_the_chosen_group_stands_out_and_the_others_fade(world):
     data = open_results(world / "good")["dissipation"]
     found = {figure.id: figure for figure in figures.dissipation([Source("good", data)], ViewState(group="fc1"))}
