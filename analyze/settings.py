@@ -41,6 +41,9 @@ class AnalysisSettings(BaseModel):
     modes: Annotated[int, Field(ge=2, le=8)] = Field(
         default=4, description="principal directions of the motion in which entropy production is estimated"
     )
+    flatness_modes: Annotated[int, Field(ge=4, le=64)] = Field(
+        default=16, description="principal directions of the motion whose variance is held against their flatness"
+    )
 
 
 _EXPECTED = {"segment": "expected auto, or start:stop such as 1000:3000"}

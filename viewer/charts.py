@@ -193,6 +193,39 @@ def bars(
     return chart.properties(height=350, **_subtitle([*notes, *missing]))
 
 
+def scatter(
+    frame: pd.DataFrame, *, lang: str, x_title: str, y_title: str, lines: Sequence[str] = (), notes: Sequence[str] = ()
+) -> alt.LayerChart:
+    """Points with error bars in both coordinates on logarithmic axes, and lines through those of some series.
+
+    Args:
+        frame: tidy frame with `left` and `right` besides, the ends of the bars of `x`.
+        lines: series that are drawn as lines.
+        notes: what a reader must know, shown above the chart.
+    """
+    frame, more = _fit_axes(frame, lang, True, True)
+    x_values = frame["x"].to_numpy(float)
+    frame = frame.assign(left=np.maximum(frame["left"].to_numpy(float), x_values.min(initial=np.inf) / 2))
+    order = list(dict.fromkeys(frame["series"]))
+    through = pd.DataFrame(frame[frame["series"].isin(list(lines))].reset_index(drop=True))
+    place = {"scale": _scale(True, nice=False, padding=12), "axis": _axis(x_values, True)}
+    x, left = (alt.X(f"{field}:Q", title=x_title, **place) for field in ("x", "left"))
+    y, low = (_y(f"{field}:Q", y_title, frame, True) for field in ("y", "low"))
+    colour = alt.Color("series:N", title=None, scale=_colours(order), legend=_legend(order), sort=order)
+    shape = alt.Shape("series:N", title=None, scale=_shapes(order), legend=_legend(order), sort=order)
+    dash = alt.StrokeDash("series:N", scale=_dashes(order, False), legend=None, sort=order)
+    base = alt.Chart(frame)
+    layers: list[Any] = [alt.Chart(through).mark_line(strokeWidth=1.5).encode(x, y, color=colour, strokeDash=dash)]
+    if _has_errors(frame):
+        notes = [STANDARD_ERROR_BARS(lang), *notes]
+        layers.append(base.mark_rule(strokeWidth=1.5).encode(x, y=low, y2="high:Q", color=colour))
+        layers.append(base.mark_rule(strokeWidth=1.5).encode(left, y, x2="right:Q", color=colour))
+    points = base.mark_point(filled=True, size=45, opacity=1)
+    layers.append(points.encode(x, y, color=colour, shape=shape, tooltip=_tooltip(x_title, y_title)))
+    chart: Any = alt.layer(*layers)
+    return chart.properties(height=400, **_subtitle([*notes, *more]))
+
+
 def heatmap(
     frame: pd.DataFrame,
     *,

@@ -42,6 +42,11 @@ _WAITED = Text("waited {n} steps", "等待 {n} 步")
 _HEAT = Text("heat", "热量")
 _GREY_LAYERS = Text("grey: means of the other layers", "灰色：其他层的均值")
 _GREY = Text("grey: the other groups", "灰色：其他层组")
+_MEASURED, _MARKED = Text("measured", "实测"), Text("measured, marked: not in the fit", "实测，仅标记：不参与拟合")
+_NO_PLACE = Text(
+    "{n} directions whose curvature is not positive or not known stand in the table only",
+    "{n} 个方向的曲率不为正或未知，仅列于表中",
+)
 _ONE_EPOCH = Text("one epoch", "一轮")
 _AGREE = Text("the two agree: 1", "二者一致：1")
 _LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
@@ -146,6 +151,19 @@ def entropy_production(sources: Sequence[Source], state: ViewState) -> list[Figu
     )  # fmt: skip
 
 
+def flatness(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """Variance against flatness and noise against curvature, direction by direction, and the exponents."""
+    exponents = ["flatness_exponent", "exponent_iid", "exponent_epoch"]
+    return _all(
+        _by_direction(sources, "flatness", "mode_variance", ("variance_iid", "variance_epoch", "variance_walk"), state,
+                      "flatness-variance", Text("Variance against flatness of the directions", "各方向的方差与平坦度")),
+        _by_direction(sources, "curvature", "mode_noise", (), state, "flatness-noise",
+                      Text("Gradient noise against curvature of the directions", "各方向的梯度噪声与曲率")),
+        _by_group(sources, exponents, state, "flatness-exponents",
+                  Text("Exponent ψ beside its null hypotheses", "指数 ψ 与零假设值"), Text("exponent ψ", "指数 ψ")),
+    )  # fmt: skip
+
+
 def diffusion(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """Mean squared displacement, its local exponent, its age dependence, and diffusion coefficients."""
     squared = ["mean_squared_displacement", "detrended_mean_squared_displacement",
@@ -246,6 +264,7 @@ ANALYSES: dict[str, Callable[[Sequence[Source], ViewState], list[Figure]]] = {
     "dissipation": dissipation,
     "noise": noise,
     "entropy_production": entropy_production,
+    "flatness": flatness,
     "diffusion": diffusion,
     "ageing": ageing,
     "correlation": correlation,
@@ -602,6 +621,58 @@ def _on_clock(sources: Sequence[Source], clock: str, state: ViewState) -> Figure
         sequential=True,
     )
     return Figure(f"ageing-{clock}", Text(*(data[name].attrs[key] for key in ("long_name", "long_name_zh"))), chart)
+
+
+def _by_direction(
+    sources: Sequence[Source],
+    x: str,
+    y: str,
+    expected: Sequence[str],
+    state: ViewState,
+    figure_id: str,
+    title: Text,
+) -> Figure | None:
+    """One number against another, a point for each direction of the chosen group, and what was expected of the first
+    run's."""
+    if not any(y in source.data and bool(np.isfinite(source.data[y]).any()) for source in sources):
+        return None
+    parts, lines, lost = [], [], 0
+    for source in sources:
+        data = of_group(source.data, state)
+        place, spread = data[x].values, data[f"{x}_stderr"].values
+        known = np.isfinite(place) & (place > 0)
+        lost += int((~known & np.isfinite(data[y].values)).sum())
+        used = data["mode_used"].values > 0
+        several = f" · {source.run}" if len(sources) > 1 else ""
+        shown = [(y, known & used, _MEASURED(state.lang)), (y, known & ~used, _MARKED(state.lang))]
+        if source is sources[0]:
+            shown += [
+                (name, known, quantity_title({**data[name].attrs, "units": "1"}, state.lang)) for name in expected
+            ]
+        for name, chosen, label in shown:
+            values, stderr = data[name].values, _stderr(data, name).values
+            frame = _frame(place[chosen], values[chosen], stderr[chosen], label + several)
+            ends = {"left": place[chosen], "right": place[chosen]}
+            if name == y:
+                ends = {"left": (place - spread)[chosen], "right": (place + spread)[chosen]}
+            else:
+                lines.append(label + several)
+            parts.append(frame.assign(**ends).dropna(subset=["y"]))
+    chart = charts.scatter(
+        pd.concat(parts),
+        lang=state.lang,
+        x_title=quantity_title(sources[0].data[x].attrs, state.lang),
+        y_title=quantity_title(sources[0].data[y].attrs, state.lang),
+        lines=lines,
+        notes=[_NO_PLACE.fill(n=lost)(state.lang)] if lost else [],
+    )
+    return Figure(figure_id, title, chart)
+
+
+def of_group(data: xr.Dataset, state: ViewState) -> xr.Dataset:
+    """What belongs to the chosen group."""
+    groups = group_names(data)
+    return data.isel(group=groups.index(state.group) if state.group in groups else 0)
 
 
 def _by_group(

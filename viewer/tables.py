@@ -61,6 +61,15 @@ NUMBERS = {
         "cycling_frequency",
         "cycling_frequency_null",
     ),
+    "flatness": (
+        "flatness_exponent",
+        "exponent_iid",
+        "exponent_epoch",
+        "noise_exponent",
+        "crossover_curvature",
+        "fit_directions",
+        "fit_scatter",
+    ),
     "diffusion": (
         "diffusion_coefficient",
         "diffusion_coefficient_predicted",
@@ -111,6 +120,7 @@ ANALYSIS_NAMES = {
     "dissipation": Text("dissipation", "耗散率"),
     "noise": Text("noise", "梯度噪声"),
     "entropy_production": Text("entropy production", "熵产生"),
+    "flatness": Text("flatness", "平坦度"),
     "diffusion": Text("diffusion", "扩散"),
     "ageing": Text("ageing", "老化"),
     "correlation": Text("correlation", "自相关"),
@@ -148,6 +158,18 @@ _ESTIMATED_FROM = Text("estimated from steps", "估计所用步")
 _START = Text("first step", "起始步")
 _STOP = Text("end step", "结束步")
 _STATIONARY = Text("stationary", "平稳")
+_DIRECTION, _USED = Text("direction", "方向"), Text("in the fit", "参与拟合")
+_OF_DIRECTIONS = (
+    "mode_variance",
+    "flatness",
+    "curvature",
+    "curvature_gradient",
+    "mode_noise",
+    "relaxations",
+    "cosine_content",
+    "mode_variance_fraction",
+    "variance_fraction_walk",
+)
 _YES, _NO = Text("✓ yes", "✓ 是"), Text("✗ no", "✗ 否")
 _COLUMNS = {
     "state": Text("state", "状态"),
@@ -180,6 +202,20 @@ def _values(data: xr.Dataset, name: str) -> list[tuple[float, float | None]]:
     if f"{name}_stderr" not in data:
         return [(value, None) for value in values]
     return list(zip(values, np.atleast_1d(data[f"{name}_stderr"].values.astype(float)).tolist(), strict=True))
+
+
+def directions(data: xr.Dataset, lang: str) -> pd.DataFrame:
+    """One row per direction of one group: what was measured along it, and whether it counts."""
+    moved = np.isfinite(data["mode_variance"].values.astype(float))
+    table: dict[str, list[str]] = {_DIRECTION(lang): [str(number) for number in data["mode"].values[moved]]}
+    for name in _OF_DIRECTIONS:
+        cells = [with_error(*pair, lang) for pair in _values(data, name)]
+        table[quantity_title(data[name].attrs, lang)] = [
+            cell for cell, there in zip(cells, moved, strict=True) if there
+        ]
+    used = data["mode_used"].values[moved]
+    table[_USED(lang)] = [(_YES if one else _NO)(lang) for one in used]
+    return pd.DataFrame(table)
 
 
 def segments(data: xr.Dataset, lang: str) -> pd.DataFrame:

@@ -38,7 +38,7 @@ def unit(units: str, lang: str) -> str:
     """A unit for people: `loss2 parameter-2` becomes `loss² parameter⁻²`; nothing for the unit 1."""
     if units in ("", "1"):
         return ""
-    words = (re.fullmatch(r"([^\d-]+)(-?\d+)?", word) for word in units.split())
+    words = (re.fullmatch(r"([^\d-]+)(-?\d+(?:/\d+)?)?", word) for word in units.split())
     parts = [(_UNIT_WORDS.get(m[1], m[1]) if lang == "zh" else m[1], m[2] or "") for m in words if m]
     return " ".join(word + power.translate(_SUPERSCRIPTS) for word, power in parts)
 

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from .. import errorbar, series
+from ..modes import principal_motions
 from ..quantities import (
     Segment,
     at_probes,
@@ -252,49 +253,23 @@ def _irreversibility(part: xr.Dataset, count: int) -> xr.Dataset:
     names = group_names(part)
     eta, mu, nu = group_hyperparameters(part)
     with_heat = bool(part.sizes.get("probe")) and "probe_sketch" in part and not is_nesterov(part)
-    own, rows = [], []
-    for group in range(part.sizes["group"]):
-        positions = part["parameter_sketch"].isel(group=group).transpose("sketch", "step").values.astype(float)
-        directions, _ = principal_directions(positions, count)
-        noise: Floats = np.zeros((directions.shape[1], 0))
-        if with_heat:
-            pair = at_probes(part["gradient_sketch"].isel(group=group), part) - part["probe_sketch"].isel(group=group)
-            noise = directions.T @ pair.transpose("sketch", "probe").values.astype(float)
-        own.append((directions.T @ positions, noise, positions.var(-1).sum()))
-    # All groups together: the principal directions of what each shows in its own.
-    stacked = tuple(np.concatenate([one[index] for one in own]) for index in (0, 1))
-    directions, _ = principal_directions(stacked[0], count)
-    together = (directions.T @ stacked[0], directions.T @ stacked[1], sum(one[2] for one in own))
+    others = []
+    if with_heat:
+        others = [at_probes(part["gradient_sketch"], part) - part["probe_sketch"]]
+    motions = principal_motions(part["parameter_sketch"], count, others)
+    rows = []
     shared = [values.values for values in (eta, mu, nu)]
-    for group, (positions, noise, variance) in enumerate([together, *own]):
+    for group, (positions, along, variance) in enumerate(motions):
         # Hyper-parameters of all groups together where they are the same.
         own_rates = [
             np.where(np.ptp(values, axis=0) == 0, values[0], np.nan) if group == 0 else values[group - 1]
             for values in shared
         ]
-        heat = mode_heat(positions, noise, part, *own_rates) if noise.size else np.full((2, len(positions)), np.nan)
+        heat = mode_heat(positions, along[0], part, *own_rates) if along else np.full((2, len(positions)), np.nan)
         rng = np.random.default_rng([0, group])
         row = turning(positions, rng) | {"mode_variance_fraction": positions.var(-1) / max(variance, 1e-300)}
         rows.append(row | {"mode_heat": heat[0], "mode_heat_stderr": heat[1]})
     return _as_dataset(rows, names, count)
-
-
-def principal_directions(positions: Floats, count: int) -> tuple[Floats, Floats]:
-    """Up to `count` directions of largest variance and their variances; fewer where fewer are moved along.
-
-    Args:
-        positions: (coordinate, N).
-
-    Returns:
-        (coordinate, d) and (d,).
-    """
-    if not len(positions):
-        return np.zeros((0, 0)), np.zeros(0)
-    centred = positions - positions.mean(-1, keepdims=True)
-    variances, directions = np.linalg.eigh(centred @ centred.T / positions.shape[1])
-    variances, directions = variances[::-1][:count], directions[:, ::-1][:, :count]
-    moved = variances > 1e-10 * max(variances[0], 1e-300)
-    return directions[:, moved].astype(np.float64), variances[moved].astype(np.float64)
 
 
 def mode_heat(

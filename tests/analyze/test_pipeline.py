@@ -334,7 +334,14 @@ def test_a_damaged_recording_costs_the_analyses_that_need_it(tmp_path: Path) -> 
         reasons = analyze(tmp_path / run)
         assert sorted(reasons) == ["dissipation", "entropy_production", "stationarity", "temperature"]
         assert all("gradient_squared is damaged" in str(reason) for reason in reasons.values())
-    assert sorted(open_results(tmp_path / "run")) == ["ageing", "correlation", "diffusion", "noise", "response"]
+    assert sorted(open_results(tmp_path / "run")) == [
+        "ageing",
+        "correlation",
+        "diffusion",
+        "flatness",
+        "noise",
+        "response",
+    ]
     chunk.unlink()
     reasons = analyze(tmp_path / "run")
     assert sorted(reasons) == ["dissipation", "entropy_production", "stationarity", "temperature"]

@@ -22,6 +22,7 @@ TITLES = {
     "dissipation": ("Dissipation", "耗散率"),
     "noise": ("Gradient noise", "梯度噪声"),
     "entropy_production": ("Entropy production", "熵产生"),
+    "flatness": ("Flatness", "平坦度"),
     "diffusion": ("Diffusion", "扩散"),
     "ageing": ("Ageing", "老化"),
     "correlation": ("Correlation", "自相关"),
@@ -33,6 +34,7 @@ FORMULAS = {
     "dissipation": r"\dot W = \eta\,\lVert g\rVert^2",
     "noise": r"\mathrm{tr}\,C = \tfrac12\langle\lVert g-g'\rVert^2\rangle",
     "entropy_production": r"q=(1-\mu)(T_\mathrm{kin}-T_\mathrm{noise})",
+    "flatness": r"\sigma_u^2\propto F_u^{-\psi}",
     "diffusion": r"\Delta(\tau) = \langle \lVert\theta_{t+\tau}-\theta_t\rVert^2\rangle / N",
     "ageing": r"\Delta(t_w,t_w+\tau)=\frac1P\|\theta_{t_w+\tau}-\theta_{t_w}\|^2",
     "correlation": r"\tau_\mathrm{int} = \tfrac12 + \sum_{k\ge 1}\rho(k)",
@@ -138,6 +140,7 @@ def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, na
         "stationarity": _stationarity,
         "ageing": _ageing,
         "entropy_production": _entropy_production,
+        "flatness": _flatness,
     }
     for analysis, make in makers.items():
         data = make(rng, 156.0 if sampling == "shuffle" else np.nan) if analysis == "diffusion" else make(rng)
@@ -287,6 +290,46 @@ def _entropy_production(rng) -> xr.Dataset:
     ):
         variables[name] = _variable(("group",), level * ones, units, en, zh, 0.1 * level * ones)
     return _dataset(variables, _windows())
+
+
+def _flatness(rng) -> xr.Dataset:
+    groups, modes = len(ALL_GROUPS), 8
+    curvature = np.geomspace(2, 0.01, modes) * np.exp(0.1 * rng.standard_normal((groups, modes)))
+    # One direction is not resolved, and one group has fewer directions.
+    curvature[:, -1] = -0.001
+    curvature[-1, 4:] = np.nan
+    variance, moved = 1e-4 * np.abs(curvature), np.where(np.isnan(curvature), np.nan, 1.0)
+    variables = {
+        name: _variable(("group", "mode"), values, units, en, zh, error)
+        for name, values, units, en, zh, error in (
+            ("mode_variance", variance, "parameter2", "variance along the direction", "沿该方向的方差", 0.1 * variance),
+            ("curvature", curvature, "loss parameter-2", "effective curvature λ", "有效曲率 λ", 0.01 * moved),
+            ("curvature_gradient", curvature, "loss parameter-2", "curvature of the steps", "各步的曲率", 0.01 * moved),
+            ("mode_noise", curvature**2, "loss2 parameter-2", "gradient noise C", "梯度噪声 C", 0.05 * curvature**2),
+            ("variance_iid", variance, "parameter2", "expected of independent batches", "独立批次的预期", None),
+            ("variance_epoch", variance / 2, "parameter2", "expected of epochs", "打乱采样的预期", None),
+            ("variance_walk", variance * 3, "parameter2", "expected of a random walk", "随机行走的预期", None),
+            ("relaxations", 100 * curvature, "1", "relaxation times in the window", "弛豫时间数", None),
+            ("cosine_content", 0.1 * moved, "1", "cosine content", "余弦含量", None),
+            ("mode_variance_fraction", 0.1 * moved, "1", "fraction of the variance", "方差比例", None),
+            ("variance_fraction_walk", 0.1 * moved, "1", "fraction in a random walk", "随机行走中的比例", None),
+            ("mode_used", np.where(curvature > 0.02, moved, 0 * moved), "1", "used", "参与拟合", None),
+        )
+    }
+    with np.errstate(invalid="ignore"):
+        flat = np.where(curvature > 0, curvature, np.nan) ** -0.5
+    variables["flatness"] = _variable(
+        ("group", "mode"), flat, "parameter loss-1/2", "flatness F", "平坦度 F", 0.05 * flat
+    )
+    for name, level, en, zh in (
+        ("flatness_exponent", 2.1, "exponent ψ", "指数 ψ"),
+        ("noise_exponent", 2.0, "exponent a", "指数 a"),
+        ("exponent_iid", 2.0, "ψ of independent batches", "独立批次的 ψ"),
+        ("exponent_epoch", 4.0, "ψ of epochs", "打乱采样的 ψ"),
+    ):
+        variables[name] = _variable(("group",), np.full(groups, level), "1", en, zh, np.full(groups, 0.1))
+    dataset = _dataset(variables, _windows())
+    return dataset.assign_coords(mode=np.arange(1, modes + 1))
 
 
 def _diffusion(rng, steps_per_epoch: float) -> xr.Dataset:

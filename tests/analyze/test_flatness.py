@@ -1,0 +1,325 @@
+"""Variance and flatness against quadratic losses, whose curvatures, noise and variances are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.optimize import minimize_scalar
+
+from thermodl.analyze import AnalysisSettings, analyze, open_results, truth
+from thermodl.analyze.modes import Motion, principal_directions
+from thermodl.analyze.physics import flatness
+from thermodl.analyze.settings import AnalysisError
+
+from made_up import make_run
+
+Floats = np.ndarray
+CURVATURES = np.geomspace(0.02, 0.6, 12)
+FLAT = np.geomspace(0.02, 0.1, 12)
+
+
+def descend(
+    seed: int,
+    curvatures: Floats,
+    noise: Floats,
+    eta: float,
+    steps: int,
+    *,
+    momentum: float = 0.0,
+    replicates: int = 1,
+    epoch: int | None = None,
+    probe_every: int = 5,
+) -> tuple[Floats, Floats, Floats]:
+    """θ and g of every step and g′ of every probe, (replicate, coordinate, n), stationary."""
+    rng, shape = np.random.default_rng(seed), (replicates, len(curvatures))
+    rounds = epoch or 1000
+    burn_in = rounds * int(np.ceil(5 * (1 - momentum) / (eta * curvatures.min()) / rounds))
+    x, v = np.zeros((2, *shape))
+    theta, gradient = np.empty((2, steps, *shape))
+    probe = np.sqrt(noise) * rng.standard_normal((len(range(0, steps, probe_every)), *shape))
+    for t in range(-burn_in, steps):
+        if (t + burn_in) % rounds == 0:
+            drawn = np.sqrt(noise) * rng.standard_normal((rounds, *shape))
+            if epoch:
+                drawn = (drawn - drawn.mean(0)) * np.sqrt(epoch / (epoch - 1))
+        g = curvatures * x + drawn[(t + burn_in) % rounds]
+        if t >= 0:
+            theta[t], gradient[t] = x, g
+            if t % probe_every == 0:
+                probe[t // probe_every] += curvatures * x
+        v = momentum * v + g
+        x = x - eta * v
+    return tuple(np.moveaxis(one, 0, 2) for one in (theta, gradient, probe))
+
+
+def recorded(
+    motion: tuple[Floats, Floats, Floats],
+    eta: float = 0.1,
+    momentum: float = 0.0,
+    sampling: str | None = "replacement",
+    epoch: int | None = None,
+) -> xr.Dataset:
+    """A run as `open_run` gives it; each replicate is a group."""
+    theta, gradient, probe = motion
+    every = theta.shape[2] // probe.shape[2]
+    at = np.arange(0, theta.shape[2], every)
+    traces = np.sum((gradient[:, :, at] - probe) ** 2, axis=1) / 2
+    run = make_run(theta, learning_rate=eta, momentum=momentum).assign(
+        gradient_sketch=(("group", "sketch", "step"), gradient),
+        probe_sketch=(("group", "sketch", "probe"), probe),
+        noise_trace=(("layer", "probe"), traces),
+    )
+    run = run.assign_coords(probe_step=("probe", at))
+    known = {"sampling": sampling, "steps_per_epoch": epoch}
+    return run.assign_attrs({name: value for name, value in known.items() if value is not None})
+
+
+def estimate(run: xr.Dataset, **settings: object) -> xr.Dataset:
+    """All of the run but its first step."""
+    chosen = {"segment": f"1:{run.sizes['step']}", "flatness_modes": 12} | settings
+    return flatness.estimate(run, AnalysisSettings(**chosen))
+
+
+def codes(results: xr.Dataset) -> list[str]:
+    """Those of the verdicts."""
+    return [one["code"] for one in results.attrs["verdicts"]]
+
+
+def on_axes(motion: tuple[Floats, Floats, Floats], eta: float, momentum: float = 0.0) -> list[dict[str, Floats]]:
+    """Each replicate measured along the coordinates themselves."""
+    steps = motion[0].shape[2]
+    places = np.arange(0, steps, steps // motion[2].shape[2])
+    return [
+        flatness.measure_directions(
+            Motion(theta, [gradient, probe], 1.0), places, steps // 2, True, np.array([eta, momentum, 0.0]), np.nan
+        )
+        for theta, gradient, probe in zip(*motion, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_independent_batches_give_twice_a_minus_one(power: int) -> None:
+    """ψ = 2(a−1) and a of C ∝ λ^a, within three errors, and said so."""
+    noise = CURVATURES**power
+    results = estimate(recorded(descend(power + 30, CURVATURES, noise, 0.1, 60_000))).sel(group="all")
+    for name, exact in (
+        ("flatness_exponent", 2 * (power - 1)),
+        ("noise_exponent", power),
+        ("exponent_iid", 2 * (power - 1)),
+        ("exponent_epoch", 2 * power),
+    ):
+        assert abs(results[name] - exact) < 3 * results[f"{name}_stderr"], name
+    assert 0.01 < float(results["flatness_exponent_stderr"]) < 0.25
+    assert float(results["fit_directions"]) == 12
+    assert "as-expected" in codes(results)
+    assert results["flatness"].values == pytest.approx(results["curvature"].values ** -0.5)
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_epochs_give_twice_a_in_flat_directions(power: int) -> None:
+    """ψ = 2a below λ_×, from probes alone; the gradients of the steps give the curvature of white noise, not λ."""
+    eta, epoch, noise = 0.5, 20, FLAT**power
+    run = recorded(descend(power, FLAT, noise, eta, 80_000, epoch=epoch, probe_every=1), eta, 0.0, "shuffle", epoch)
+    results = estimate(run).sel(group="all")
+    # Not so flat that the loss has no part in it.
+    exact = flatness.epoch_variance(noise, FLAT, eta, 0.0, epoch)
+    psi = 2 * np.polyfit(np.log(FLAT), np.log(exact), 1)[0]
+    assert abs(psi - 2 * power) < 0.4
+    assert abs(results["flatness_exponent"] - psi) < 3 * results["flatness_exponent_stderr"]
+    assert abs(results["noise_exponent"] - power) < 3 * results["noise_exponent_stderr"]
+    assert float(results["crossover_curvature"]) == pytest.approx(3 / (eta * 21))
+    assert "sampler-limited" in codes(results)
+    assert float(results["fit_directions"]) >= 6
+    assert (results["curvature_gradient"] > 2 * results["curvature_probe"]).mean() > 0.9
+    ratio = results["mode_variance"] / results["variance_epoch"]
+    assert ratio.values[results["mode_used"].values > 0] == pytest.approx(1, abs=0.5)
+
+
+def test_expected_variances_are_those_of_the_closed_forms() -> None:
+    """Of heavy ball, of epochs with and without momentum, in the flat limit, and of a walk by its definition."""
+    lam, noise = np.array([0.01, 0.3, 1.5]), np.array([2.0, 1.0, 0.5])
+    for momentum in (0.0, 0.9):
+        white = flatness.white_variance(noise, lam, 0.1, momentum)
+        exact = [truth.HeavyBall(0.1, momentum, *pair).variance for pair in zip(lam, noise, strict=True)]
+        assert white == pytest.approx(exact)
+    exact = [truth.epoch_variance(0.1, 30, *pair) for pair in zip(lam, noise, strict=True)]
+    assert flatness.epoch_variance(noise, lam, 0.1, 0.0, 30) == pytest.approx(exact)
+    flat = flatness.epoch_variance(np.ones(1), np.array([1e-7]), 0.1, 0.5, 4000)
+    assert flat == pytest.approx([0.01 * 4001 / 6 / 0.25], rel=0.01)
+    unstable = flatness.white_variance(np.ones(3), np.array([-1.0, 0.0, 50.0]), 0.1, 0.0)
+    assert np.isnan(unstable).all()
+    # The mean over time of min(s, t) − …: half the mean squared distance of two of its points.
+    steps = np.arange(400)
+    distance = np.abs(steps[:, None] - steps[None, :])
+    assert distance.mean() / 2 == pytest.approx(400 / 6, rel=1e-4)
+
+
+def test_against_an_obvious_reference() -> None:
+    """λ, C and cosine content by loops, the line by trying slopes."""
+    theta, gradient, probe = (one[0] for one in descend(1, CURVATURES[3:8], CURVATURES[3:8], 0.3, 4000))
+    found = on_axes(tuple(one[None] for one in (theta, gradient, probe)), 0.3)[0]
+    for u in range(5):
+        x, g = theta[u, 2000::5], probe[u, 400:]
+        mean = sum(x) / len(x)
+        products, squares = sum((p - mean) * q for p, q in zip(x, g, strict=True)), sum((p - mean) ** 2 for p in x)
+        assert found["curvature_probe"][u] == pytest.approx(products / squares)
+        drawn = [(p - q) ** 2 / 2 for p, q in zip(gradient[u, 2000::5], g, strict=True)]
+        assert found["mode_noise"][u] == pytest.approx(sum(drawn) / len(drawn))
+        first = theta[u, :2000] - sum(theta[u, :2000]) / 2000
+        wave = [np.cos(np.pi * (u + 1) * (t + 0.5) / 2000) for t in range(2000)]
+        along = sum(p * q for p, q in zip(wave, first, strict=True)) / np.sqrt(sum(q * q for q in wave))
+        assert found["cosine_content"][u] == pytest.approx(along**2 / sum(first**2))
+    rng = np.random.default_rng(2)
+    across, up = (
+        flatness.Measured(np.exp(power * np.arange(6.0) + 0.1 * rng.standard_normal(6)), *np.full((2, 6), 0.2), waves)
+        for power, waves in ((0.5, 0.1 * rng.standard_normal((6, 500))), (1.0, 0.1 * rng.standard_normal((6, 500))))
+    )
+    line = flatness.fit_line(across, up, shared=False)
+    vx, vy = ((0.2 / one.value) ** 2 for one in (across, up))
+    x, y = np.log(across.value) + vx / 2, np.log(up.value) + vy / 2
+
+    def misfit(slope: float) -> float:
+        weight = 1 / (vy + slope**2 * vx)
+        rest = y - slope * x
+        return float(np.sum(weight * (rest - np.average(rest, weights=weight)) ** 2))
+
+    best = minimize_scalar(misfit, bracket=(1.5, 2.5), options={"xtol": 1e-10})
+    assert line.slope == pytest.approx(best.x, rel=1e-4)
+    assert line.scatter == pytest.approx(best.fun / 4, rel=1e-4)
+
+
+def test_walk_is_marked() -> None:
+    """A free walk in many coordinates: drift modes with the fractions 6/(π²k²), no exponent."""
+    rng = np.random.default_rng(3)
+    kicks = rng.standard_normal((1, 60, 6000))
+    theta = -0.1 * np.cumsum(kicks, axis=2) + 0.1 * kicks
+    results = estimate(recorded((theta, kicks, rng.standard_normal((1, 60, 1200))))).sel(group="all")
+    ratio = results["mode_variance_fraction"] / results["variance_fraction_walk"]
+    assert ratio.values[:3] == pytest.approx(1, abs=0.3)
+    assert (results["cosine_content"] > flatness.DRIFT).values[:3].all()
+    assert {"drift-mode", "marked", "unresolved"} <= {*codes(results)}
+    assert np.isnan(results["flatness_exponent"])
+    assert float(results["mode_used"].sum()) == 0
+    # Each coordinate alone spreads as a walk of that many steps does.
+    spread = theta[0, :, 3000:].var(-1).mean() / float(results["variance_walk"][0])
+    assert spread == pytest.approx(1, abs=0.35)
+
+
+def test_momentum_and_dampening_leave_curvature_and_noise() -> None:
+    """λ and C of heavy ball are those without momentum; σ² is that of heavy ball."""
+    lam, noise = np.geomspace(0.1, 1, 6), np.geomspace(0.1, 1, 6)
+    found = on_axes(descend(4, lam, noise, 0.02, 30_000, momentum=0.9), 0.02, 0.9)[0]
+    for name, exact in (("curvature", lam), ("mode_noise", noise)):
+        assert np.all(np.abs(found[name] - exact) < 3.5 * found[f"{name}_stderr"])
+    exact = flatness.white_variance(noise, lam, 0.02, 0.9)
+    assert np.all(np.abs(found["mode_variance"] - exact) < 3.5 * found["mode_variance_stderr"])
+
+
+@pytest.mark.slow
+def test_error_bars_cover() -> None:
+    """95 % intervals of λ, σ² and C, of every direction, and of ψ and a, in 100 trainings for each a."""
+    # Three spreads of a fraction of 100.
+    least = 0.95 - 3 * 0.022
+    for power in (0, 1, 2):
+        noise = CURVATURES**power
+        found = on_axes(descend(power + 10, CURVATURES, noise, 0.1, 30_000, replicates=100), 0.1)
+        variance = flatness.white_variance(noise, CURVATURES, 0.1, 0.0)
+        for name, exact in (
+            ("curvature", CURVATURES),
+            ("curvature_probe", CURVATURES),
+            ("mode_variance", variance),
+            ("mode_noise", noise),
+            ("flatness_exponent", 2 * (power - 1)),
+            ("noise_exponent", power),
+        ):
+            value, error = (np.array([one[f"{name}{end}"] for one in found]) for end in ("", "_stderr"))
+            assert np.mean(np.abs(value - exact) <= 1.96 * error) >= least, (power, name)
+            assert np.all(np.abs(value.mean(0) - exact) < 0.75 * error.mean(0)), (power, name)
+
+
+@pytest.mark.slow
+def test_the_choice_of_directions_leaves_a_bias_within_the_error() -> None:
+    """ψ of principal directions is off by less than an error bar; chosen and measured in one half it is not."""
+    for power in (0, 1, 2):
+        motion = descend(power + 20, CURVATURES, CURVATURES**power, 0.1, 40_000, replicates=40)
+        found = estimate(recorded(motion)).isel(group=slice(1, None))
+        value, error = (found[f"flatness_exponent{end}"].values for end in ("", "_stderr"))
+        assert abs(value.mean() - 2 * (power - 1)) < 1.25 * error.mean(), power
+    # Of equal variances, those that are chosen keep theirs where they are measured anew.
+    rng = np.random.default_rng(5)
+    same = rng.standard_normal((200, 2000))
+    directions, largest = principal_directions(same[:, :1000], 4)
+    again = (directions.T @ same[:, 1000:]).var(-1)
+    assert np.all(largest > 1.8)
+    assert again == pytest.approx(1, abs=0.15)
+
+
+def test_what_cannot_be_had_is_said() -> None:
+    """No probes, unknown or shuffled sampling, other optimizers, clipping, a sketch that mixes; no sketch at all."""
+    run = recorded(descend(5, CURVATURES[4:], CURVATURES[4:], 0.1, 4000))
+    bare = run.drop_vars([name for name in run.variables if "probe" in run[name].dims])
+    results = estimate(bare)
+    assert "no-probe" in codes(results)
+    assert np.isnan(results["noise_exponent"]).all()
+    assert np.isfinite(results["flatness_exponent"]).all()
+    for sampling in ("shuffle", None):
+        other = estimate(bare.drop_attrs().assign_attrs(optimizer=run.attrs["optimizer"], sampling=sampling))
+        assert np.isnan(other["curvature"]).all()
+        assert np.isfinite(other["curvature_gradient"].values[:, :4]).all()
+        assert np.isnan(other["flatness_exponent"]).all()
+    assert "sampler-unknown" in codes(estimate(run.assign_attrs(sampling="unknown")))
+    for optimizer in ({"class": "Adam", "nesterov": False}, {"class": "SGD", "nesterov": True}):
+        results = estimate(run.assign_attrs(optimizer=optimizer))
+        assert "not-defined" in codes(results)
+        assert np.isnan(results["variance_iid"]).all()
+        assert np.isfinite(results["curvature"].values[:, :4]).all()
+    clipped = run.assign(clip_factor=("step", np.full(4000, 0.5)))
+    assert "clipped" in codes(estimate(clipped))
+    mixed = run.assign_coords(layer_size=("layer", [1000]))
+    assert "sketch-directions" in codes(estimate(mixed))
+    with pytest.raises(AnalysisError, match="needs gradient_sketch"):
+        estimate(run.drop_vars("gradient_sketch"))
+
+
+def test_degenerate_motions() -> None:
+    """Frozen, constant but for two points, two steps too few, one coordinate, one lost value: no numbers, no warnings."""
+    run = recorded(descend(6, CURVATURES[6:], CURVATURES[6:], 0.1, 400))
+    frozen = run.assign(parameter_sketch=0 * run["parameter_sketch"])
+    two = frozen["parameter_sketch"].copy()
+    two[:, :, [100, 300]] = 1.0
+    lost = run["parameter_sketch"].copy()
+    lost[0, 0, 50] = np.nan
+    for positions in (frozen["parameter_sketch"], two, lost):
+        results = estimate(run.assign(parameter_sketch=positions))
+        assert np.isnan(results["flatness_exponent"]).all()
+        assert "unresolved" in codes(results)
+    silent = run.assign(gradient_sketch=0 * run["gradient_sketch"], probe_sketch=0 * run["probe_sketch"])
+    assert np.isnan(estimate(silent)["flatness_exponent"]).all()
+    gap = run["gradient_sketch"].copy()
+    gap[0, 0, 300] = np.nan
+    assert np.isnan(estimate(run.assign(gradient_sketch=gap))["flatness_exponent"]).all()
+    single = recorded(descend(7, CURVATURES[-1:], CURVATURES[-1:], 0.1, 4000))
+    results = estimate(single)
+    assert results["curvature"].values[0, 0] == pytest.approx(0.6, rel=0.3)
+    assert "unresolved" in codes(results)
+    with pytest.raises(AnalysisError, match="holds 63 steps"):
+        estimate(run, segment="10:73")
+
+
+def test_through_the_recorder_and_the_pipeline(tmp_path: Path) -> None:
+    """A quadratic trained by torch, recorded, analyzed and read again: ψ = −2 for noise that is the same everywhere."""
+    torch = pytest.importorskip("torch")
+    from thermodl.record.quadratic import record_quadratic
+
+    curvatures = torch.logspace(-0.7, 0, 8, dtype=torch.float64)
+    setup = {"learning_rate": 0.4, "momentum": 0.0, "dimensions": 8, "steps": 2400, "burn_in": 100, "seed": 1}
+    record_quadratic(tmp_path / "run", curvature=curvatures, **setup)
+    settings = AnalysisSettings(segment="0:2400")
+    assert analyze(tmp_path / "run", ["flatness"], settings) == {}
+    results = open_results(tmp_path / "run")["flatness"].sel(group="all")
+    assert float(results["fit_directions"]) >= 7
+    assert abs(results["flatness_exponent"] + 2) < 3 * results["flatness_exponent_stderr"]
+    assert abs(results["noise_exponent"]) < 3 * results["noise_exponent_stderr"]
+    assert np.sort(results["curvature"].values[:8]) == pytest.approx(curvatures.numpy(), rel=0.3)
+    assert results["mode_noise"].values[:8] == pytest.approx(1, abs=0.3)
