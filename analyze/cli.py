@@ -18,6 +18,7 @@ from thermodl.record.archive import unpack_run
 from thermodl.record.store import NAME, RunError, UserError, list_runs, read_attributes, run_folder, run_state
 
 from . import physics
+from .execution import ClusterError, on_cluster
 from .pipeline import analyze as analyze_run
 from .results import list_settings_names, read_result_attributes
 from .settings import AnalysisError, NotDefinedError, make_settings
@@ -39,6 +40,9 @@ def analyze(
     waiting_times: Annotated[int, typer.Option(help="Origins of the two-time displacement.")] = 6,
     name: Annotated[str, typer.Option(help="Name under which these settings' results are kept.")] = "default",
     force: Annotated[bool, typer.Option("--force", help="Compute again even what is there.")] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a dask.distributed cluster to compute on, such as tcp://host:8786.")
+    ] = None,
 ) -> None:
     """Turn recorded runs into temperatures, dissipation, diffusion coefficients and correlations, with error bars.
 
@@ -51,6 +55,7 @@ def analyze(
     \b
     thermodl analyze runs/*
     thermodl analyze runs/mine --only diffusion,temperature --segment 1000:3000
+    thermodl analyze runs/* --scheduler tcp://host:8786
     """
     if not NAME.fullmatch(name):
         raise AnalysisError(f"{name!r} cannot name settings: expected letters, digits, '.', '_' or '-'")
@@ -64,25 +69,26 @@ def analyze(
     wanted = [part.strip() for part in only.split(",")] if only else None
     failures: list[Exception] = []
     named: list[str] = []
-    for run in runs:
-        print(f"{run}", flush=True)
-        try:
-            errors = analyze_run(run, wanted, settings, name=name, force=force, progress=_Lines())
-        except BrokenPipeError:  # nobody reads what is printed any more
-            raise
-        except Exception as error:  # whatever is wrong with one run, the others are analyzed
-            errors = {"": error}
-        # Several analyses may fail for one reason, which is said once.
-        reasons: dict[str, list[str]] = {}
-        for analysis, error in errors.items():
-            if isinstance(error, NotDefinedError):
-                continue
-            failures.append(error)
-            if not isinstance(error, UserError):
-                traceback.print_exception(error)
-            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            reasons.setdefault(f"{kind}{error}", []).append(analysis)
-        named += [describe_failure(run, ", ".join(analyses), reason) for reason, analyses in reasons.items()]
+    with on_cluster(scheduler):
+        for run in runs:
+            print(f"{run}", flush=True)
+            try:
+                errors = analyze_run(run, wanted, settings, name=name, force=force, progress=_Lines())
+            except (BrokenPipeError, ClusterError):  # nobody reads what is printed any more
+                raise
+            except Exception as error:  # whatever is wrong with one run, the others are analyzed
+                errors = {"": error}
+            # Several analyses may fail for one reason, which is said once.
+            reasons: dict[str, list[str]] = {}
+            for analysis, error in errors.items():
+                if isinstance(error, NotDefinedError):
+                    continue
+                failures.append(error)
+                if not isinstance(error, UserError):
+                    traceback.print_exception(error)
+                kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+                reasons.setdefault(f"{kind}{error}", []).append(analysis)
+            named += [describe_failure(run, ", ".join(analyses), reason) for reason, analyses in reasons.items()]
     for line in named:
         print(f"thermodl: {line}", file=sys.stderr)
     if failures:

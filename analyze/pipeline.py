@@ -13,6 +13,7 @@ import xarray as xr
 from thermodl.record.store import read_attributes, run_folder
 
 from . import physics
+from .execution import ClusterError, as_seen_by_workers, naming_losses, on_cluster
 from .quantities import MIN_STEPS
 from .recording import open_whole_run
 from .results import FORMAT_VERSION, ResultsError, forget_results, open_result, read_result_attributes, write_results
@@ -39,6 +40,7 @@ def analyze(
     name: str = "default",
     force: bool = False,
     progress: Callable[[str, str], None] | None = None,
+    scheduler: str | None = None,
 ) -> dict[str, Exception]:
     """Analyze one run and keep the results in its `results.zarr`.
 
@@ -49,6 +51,8 @@ def analyze(
         name: under which name the results are kept, so that several settings live side by side.
         force: compute again even what is there.
         progress: called with an analysis and `start`, `computed`, `cached`, `failed` or `not defined: …`.
+        scheduler: address of a dask.distributed scheduler whose workers compute; by default the client that is in use,
+            or else threads of this process.
 
     Returns:
         For each analysis that could not be made, why: NotDefinedError where this kind of training has no such
@@ -56,13 +60,24 @@ def analyze(
 
     Raises:
         RunError: if the run cannot be read.
-        AnalysisError: if an analysis has an unknown name, or the run is too short for any.
+        AnalysisError: if an analysis has an unknown name, or the run is too short for any; ClusterError if the
+            cluster cannot be used, or is lost.
 
     >>> analyze("runs/mine", ["temperature", "diffusion"])
     {}
     """
-    settings = settings or AnalysisSettings()
-    wanted = _check_names(only)
+    with on_cluster(scheduler):
+        return _analyze(Path(path), _check_names(only), settings or AnalysisSettings(), name, force, progress)
+
+
+def _analyze(
+    path: Path,
+    wanted: list[str],
+    settings: AnalysisSettings,
+    name: str,
+    force: bool,
+    progress: Callable[[str, str], None] | None,
+) -> dict[str, Exception]:
     report = progress or (lambda *_: None)
     attributes = read_attributes(path)
     if attributes["committed"]["step"] < MIN_STEPS:
@@ -79,16 +94,17 @@ def analyze(
             report(analysis, "cached")
             continue
         report(analysis, "start")
-        run = open_whole_run(path) if run is None else run
+        run = open_whole_run(as_seen_by_workers(path)) if run is None else run
         try:
-            results = module.estimate(run, settings).compute()
+            with naming_losses(path):
+                results = module.estimate(run, settings).compute()
             labelled = _label(results, module, analysis, attributes, settings).assign_attrs(cache_key=key)
             write_results(path, name, analysis, labelled)
         except NotDefinedError as error:
             forget_results(path, name, analysis)
             errors[analysis] = error
             report(analysis, f"not defined: {error}")
-        except BrokenPipeError:  # nobody reads what is printed any more
+        except (BrokenPipeError, ClusterError):  # nobody reads what is printed any more
             raise
         except Exception as error:  # one analysis that breaks must not cost the others
             errors[analysis] = error

@@ -1,20 +1,24 @@
 """A recording as analyses need it: an array with a hole is refused, because zarr would fill the hole with NaN."""
 
+import contextlib
 from itertools import product
 from pathlib import Path
 from typing import NoReturn
 
+import dask.config
 import xarray as xr
 import zarr
 from zarr.storage import LocalStore
 
 from thermodl.record.store import RunError, open_run, run_folder
 
+_SMALL = 2**20
+"""bytes up to which an array is read at once: several analyses need it, and handing out a task takes longer"""
 _LOGGED = ("loss", "epoch", "epoch_position", "clip_factor")
 
 
 def open_whole_run(path: str | Path) -> xr.Dataset:
-    """`open_run`, where an array that lacks a committed chunk raises RunError when it is read.
+    """`open_run`, where an array that lacks a committed chunk raises RunError when it is read; small ones are read.
 
     Every committed chunk is written, so one that is not there was lost. Only the existence of the files is looked at;
     the analyses that do not read the array can still be made.
@@ -37,6 +41,12 @@ def open_whole_run(path: str | Path) -> xr.Dataset:
             raise RunError(message)
         data = run[name].data
         run[name].data = data.map_blocks(_refuse, message=message, dtype=data.dtype, meta=data._meta)
+    # In this process also where a cluster is in use.
+    with dask.config.set(scheduler="threads"):
+        for name in [name for name, values in run.variables.items() if values.nbytes <= _SMALL]:
+            # What cannot be read is refused by the analyses that need it.
+            with contextlib.suppress(RunError):
+                run[name].load()
     return run
 
 
