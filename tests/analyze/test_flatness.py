@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from made_up import make_run
 from scipy.optimize import minimize_scalar
 
 from thermodl.analyze import AnalysisSettings, analyze, open_results, truth
 from thermodl.analyze.modes import Motion, principal_directions
 from thermodl.analyze.physics import flatness
 from thermodl.analyze.settings import AnalysisError
-
-from made_up import make_run
 
 Floats = np.ndarray
 CURVATURES = np.geomspace(0.02, 0.6, 12)
@@ -283,7 +282,7 @@ def test_what_cannot_be_had_is_said() -> None:
 
 
 def test_degenerate_motions() -> None:
-    """Frozen, constant but for two points, two steps too few, one coordinate, one lost value: no numbers, no warnings."""
+    """Frozen, constant but for two points, too few steps, one coordinate, one lost value: no numbers, no warnings."""
     run = recorded(descend(6, CURVATURES[6:], CURVATURES[6:], 0.1, 400))
     frozen = run.assign(parameter_sketch=0 * run["parameter_sketch"])
     two = frozen["parameter_sketch"].copy()
