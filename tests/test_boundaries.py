@@ -75,6 +75,7 @@ def test_every_analysis_keeps_its_contract() -> None:
         "diffusion",
         "dissipation",
         "entropy_production",
+        "events",
         "noise",
         "response",
         "stationarity",

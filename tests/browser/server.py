@@ -22,6 +22,7 @@ PAGES = (
     "stationarity",
     "ageing",
     "entropy_production",
+    "events",
     "layers",
     "compare",
 )

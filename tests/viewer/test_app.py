@@ -27,6 +27,7 @@ PAGES = (
     "stationarity",
     "ageing",
     "entropy_production",
+    "events",
     "layers",
     "compare",
 )

@@ -9,6 +9,7 @@ from . import (
     diffusion,
     dissipation,
     entropy_production,
+    events,
     layers,
     noise,
     overview,
@@ -30,6 +31,7 @@ PAGES: tuple[ModuleType, ...] = (
     stationarity,
     ageing,
     entropy_production,
+    events,
     layers,
     compare,
 )
