@@ -79,6 +79,7 @@ def test_every_analysis_keeps_its_contract() -> None:
         "diffusion",
         "dissipation",
         "entropy_production",
+        "events",
         "flatness",
         "noise",
         "response",

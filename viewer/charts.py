@@ -142,6 +142,32 @@ def brush(
     return chart.properties(height=190, usermeta={"embedOptions": {"renderer": "canvas"}})
 
 
+def marked(chart: alt.LayerChart, frame: pd.DataFrame) -> alt.LayerChart:
+    """The chart with a dashed vertical line at every `x` of a frame, which shows its `series` under the pointer."""
+    rules = alt.Chart(frame.rename(columns={"x": "at"})).mark_rule(color="#888888", strokeDash=[4, 4], strokeWidth=1.5)
+    tooltip = [alt.Tooltip("at:Q", title="", format="~g"), alt.Tooltip("series:N", title="·")]
+    return chart + rules.encode(x="at:Q", tooltip=tooltip)
+
+
+def points(frame: pd.DataFrame, *, lang: str, x_title: str, y_title: str, order: Sequence[str]) -> alt.LayerChart:
+    """Points with error bars at their places on a continuous axis; those of a series belong to no line."""
+    x = alt.X(
+        "x:Q", title=x_title, scale=_scale(False, nice=False, padding=12), axis=_axis(frame["x"].to_numpy(), False)
+    )
+    y, low = (_y(f"{field}:Q", y_title, frame, False) for field in ("y", "low"))
+    colour = alt.Color("series:N", title=None, scale=_colours(list(order)), legend=_legend(list(order)))
+    shape = alt.Shape("series:N", title=None, scale=_shapes(list(order)), legend=_legend(list(order)))
+    base = alt.Chart(frame)
+    chart: Any = alt.layer(
+        base.mark_rule(strokeWidth=2).encode(x, y=low, y2="high:Q", color=colour),
+        base.mark_point(filled=True, size=55, opacity=1).encode(
+            x, y, color=colour, shape=shape, tooltip=_tooltip(x_title, y_title)
+        ),
+        *_references((0.0, "0"), None),
+    )
+    return chart.properties(height=300, **_subtitle([STANDARD_ERROR_BARS(lang)]))
+
+
 def bars(
     frame: pd.DataFrame,
     *,

@@ -18,6 +18,11 @@ from .series import band, read_series
 from .state import ViewState
 from .text import Text, quantity_title, unit
 
+EVENT_KINDS = (
+    Text("candidate", "候选"),
+    Text("changed setting", "超参数变化"),
+    Text("end of an epoch", "一轮结束"),
+)
 # What a coordinate is called where its own attributes do not say.
 _COORDINATES = {
     "window_step": Text("optimizer step", "优化步"),
@@ -259,6 +264,15 @@ def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     )  # fmt: skip
 
 
+def events(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """The loss with its events, and the size of each jump at its place."""
+    return _all(
+        _marked(_over_time(sources, ["loss"], state, "events-loss", Text("Loss and its events", "损失及其突变事件")),
+                sources, state),
+        *_jumps(sources, state),
+    )  # fmt: skip
+
+
 ANALYSES: dict[str, Callable[[Sequence[Source], ViewState], list[Figure]]] = {
     "temperature": temperature,
     "dissipation": dissipation,
@@ -270,6 +284,7 @@ ANALYSES: dict[str, Callable[[Sequence[Source], ViewState], list[Figure]]] = {
     "correlation": correlation,
     "response": response,
     "stationarity": stationarity,
+    "events": events,
 }
 
 
@@ -508,6 +523,49 @@ def _over_time(
         **_looks(found, names),
     )
     return Figure(figure_id, title, chart)
+
+
+def _events(sources: Sequence[Source], state: ViewState) -> pd.DataFrame:
+    """One row per event: its kind, its place on the axis, and its jump with error."""
+    rows = []
+    for source in sources:
+        data = source.data
+        if not {"event_step", "event_kind", "jump", "jump_stderr"} <= set(data.variables):
+            continue
+        place = data["event_step"].values.astype(float)
+        if state.axis == "sgd_time" and "window_sgd_time" in data:
+            place = np.interp(place, data["window_step"].values, data["window_sgd_time"].values)
+        for x, kind, jump, error in zip(
+            place, data["event_kind"].values, data["jump"].values, data["jump_stderr"].values, strict=True
+        ):
+            name = EVENT_KINDS[int(kind)](state.lang) if int(kind) in range(len(EVENT_KINDS)) else str(kind)
+            series = f"{source.run} · {name}" if len(sources) > 1 else name
+            rows.append((float(x), float(jump), float(jump - error), float(jump + error), series))
+    return pd.DataFrame(rows, columns=["x", "y", "low", "high", "series"])
+
+
+def _marked(figure: Figure | None, sources: Sequence[Source], state: ViewState) -> Figure | None:
+    """The same with a line at every event."""
+    frame = _events(sources, state)
+    if figure is None or frame.empty:
+        return figure
+    return Figure(figure.id, figure.title, charts.marked(figure.chart, frame))
+
+
+def _jumps(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    frame = _events(sources, state)
+    if frame.empty:
+        return []
+    first = next(source for source in sources if "jump" in source.data)
+    x = "window_sgd_time" if state.axis == "sgd_time" else "window_step"
+    chart = charts.points(
+        frame,
+        lang=state.lang,
+        x_title=_coordinate_title(first.data, x, state.lang),
+        y_title=quantity_title(first.data["jump"].attrs, state.lang),
+        order=sorted(set(frame["series"])),
+    )
+    return [Figure("events-jumps", Text("Jumps of the loss", "损失的跳变"), chart)]
 
 
 def _over_lag(

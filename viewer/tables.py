@@ -14,7 +14,7 @@ from thermodl.analyze.pipeline import find_changes
 from thermodl.analyze.results import STATUSES, read_verdicts
 
 from .catalog import Run, settings_of
-from .figures import ALL, group_names
+from .figures import ALL, EVENT_KINDS, group_names
 from .series import read_series
 from .text import MISSING, Text, is_resolved, number, quantity_title, with_error
 
@@ -93,6 +93,7 @@ NUMBERS = {
     "correlation": ("loss_integrated_time", "parameter_integrated_time", "gradient_integrated_time"),
     "response": ("fdt_ratio", "fdt_temperature", "temperature_noise"),
     "stationarity": ("fdr1_raw", "fdr1_centred", "fdr2", "identity_residual", "identity_floor"),
+    "events": ("waiting_time", "waiting_time_variation"),
 }
 # The few that stand for a run: (analysis, variable).
 HEADLINES = (
@@ -104,6 +105,7 @@ HEADLINES = (
     ("response", "fdt_ratio"),
     ("stationarity", "fdr1_centred"),
 )
+_KIND = Text("kind", "类型")
 STATES = {
     "running": Text("running", "运行中"),
     "finished": Text("finished", "已完成"),
@@ -126,6 +128,7 @@ ANALYSIS_NAMES = {
     "correlation": Text("correlation", "自相关"),
     "response": Text("FDT", "涨落耗散定理"),
     "stationarity": Text("stationarity", "平稳性"),
+    "events": Text("events", "突变事件"),
 }
 NOTE = Text(
     "1.23(4) means 1.23 ± 0.04 (one standard error); — means not defined; unresolved: the error is not known, or as "
@@ -232,6 +235,26 @@ def segments(data: xr.Dataset, lang: str) -> pd.DataFrame:
     if "segment_stationary_flag" in data:
         flags = data["segment_stationary_flag"].values
         table[_STATIONARY(lang)] = [(_YES if flag == 1 else _NO)(lang) for flag in flags]
+    return pd.DataFrame(table)
+
+
+def events(data: xr.Dataset, lang: str) -> pd.DataFrame:
+    """One row per event: its kind, its place, its size, and temperature and diffusion before and after."""
+    if not data.sizes.get("event"):
+        return pd.DataFrame()
+    table: dict[str, list[str]] = {}
+    if "event_kind" in data:
+        kinds = data["event_kind"].values.astype(int)
+        table[_KIND(lang)] = [EVENT_KINDS[k](lang) if k in range(len(EVENT_KINDS)) else str(k) for k in kinds]
+    for name in ("event_step", "event_first", "event_last"):
+        if name in data:
+            table[quantity_title(data[name].attrs, lang)] = [f"{int(value):,}" for value in data[name].values]
+    for name in ("jump", "temperature_before", "temperature_after", "diffusion_before", "diffusion_after"):
+        if name in data:
+            table[quantity_title(data[name].attrs, lang)] = [with_error(*pair, lang) for pair in _values(data, name)]
+    for name in ("event_z", "event_p"):
+        if name in data:
+            table[quantity_title(data[name].attrs, lang)] = [number(float(value), 3) for value in data[name].values]
     return pd.DataFrame(table)
 
 

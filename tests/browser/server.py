@@ -23,6 +23,7 @@ PAGES = (
     "ageing",
     "entropy_production",
     "flatness",
+    "events",
     "layers",
     "compare",
     "data",

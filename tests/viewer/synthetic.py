@@ -23,6 +23,7 @@ TITLES = {
     "noise": ("Gradient noise", "梯度噪声"),
     "entropy_production": ("Entropy production", "熵产生"),
     "flatness": ("Flatness", "平坦度"),
+    "events": ("Events", "突变事件"),
     "diffusion": ("Diffusion", "扩散"),
     "ageing": ("Ageing", "老化"),
     "correlation": ("Correlation", "自相关"),
@@ -35,6 +36,7 @@ FORMULAS = {
     "noise": r"\mathrm{tr}\,C = \tfrac12\langle\lVert g-g'\rVert^2\rangle",
     "entropy_production": r"q=(1-\mu)(T_\mathrm{kin}-T_\mathrm{noise})",
     "flatness": r"\sigma_u^2\propto F_u^{-\psi}",
+    "events": r"z(t)=\hat\Delta(t)/\sigma",
     "diffusion": r"\Delta(\tau) = \langle \lVert\theta_{t+\tau}-\theta_t\rVert^2\rangle / N",
     "ageing": r"\Delta(t_w,t_w+\tau)=\frac1P\|\theta_{t_w+\tau}-\theta_{t_w}\|^2",
     "correlation": r"\tau_\mathrm{int} = \tfrac12 + \sum_{k\ge 1}\rho(k)",
@@ -141,6 +143,7 @@ def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, na
         "ageing": _ageing,
         "entropy_production": _entropy_production,
         "flatness": _flatness,
+        "events": _events,
     }
     for analysis, make in makers.items():
         data = make(rng, 156.0 if sampling == "shuffle" else np.nan) if analysis == "diffusion" else make(rng)
@@ -462,6 +465,27 @@ def _response(_) -> xr.Dataset:
                                "单一间隔的涨落耗散比 X_Δ", 0.1 * ones),
     }  # fmt: skip
     return _dataset(variables, {"lag": lag, "lag_sgd_time": ("lag", 0.5 * lag)})
+
+
+def _events(_) -> xr.Dataset:
+    event, step = ("event",), np.array([700, 1600])
+    windows = _windows()
+    fallen = 1 - 0.3 * (windows["window_step"][1] > 700)
+    variables = {
+        "loss_over_time": _variable(("window",), fallen, "loss", "loss", "损失", 0.01 * fallen),
+        "event_step": _variable(event, step, "step", "step of the event", "事件所在的步"),
+        "event_first": _variable(event, step - 5, "step", "first step it may be at", "可能的最早一步"),
+        "event_last": _variable(event, step + 5, "step", "last step it may be at", "可能的最晚一步"),
+        "event_kind": _variable(event, np.array([0, 1]), "1", "0 candidate, 1 changed setting, 2 end of an epoch",
+                                "0 候选，1 超参数变化，2 一轮结束"),
+        "jump": _variable(event, np.array([-0.3, 0.1]), "loss", "jump of the loss", "损失的跳变", 0.02 * np.ones(2)),
+        "event_z": _variable(event, np.array([-15.0, 5.0]), "1", "jump in standard errors", "跳变（以标准误计）"),
+        "event_p": _variable(event, np.array([1e-9, 4e-3]), "1", "probability of one like it by chance",
+                             "纯随机涨落产生的概率"),
+        "temperature_before": _variable(event, np.array([2e-4, np.nan]), "loss", "noise temperature before",
+                                        "事件之前的噪声温度", np.array([1e-5, np.nan])),
+    }  # fmt: skip
+    return _dataset(variables, windows)
 
 
 def _stationarity(rng) -> xr.Dataset:

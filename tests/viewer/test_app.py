@@ -28,6 +28,7 @@ PAGES = (
     "ageing",
     "entropy_production",
     "flatness",
+    "events",
     "layers",
     "compare",
     "data",

@@ -1,0 +1,163 @@
+"""Events: false alarms as stated, power, places and sizes of planted jumps, and what is no candidate."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from thermodl.analyze import AnalysisSettings
+from thermodl.analyze.physics import events
+from thermodl.analyze.results import open_results, write_results
+from thermodl.analyze.settings import AnalysisError
+from thermodl.analyze.truth import Process, simulate
+
+import truth
+
+STEPS = 4000
+
+
+def noisy(seed: int, replicates: int, correlation_time: float = 5.0, steps: int = STEPS) -> np.ndarray:
+    """Stationary losses with unit variance, (replicate, step)."""
+    return truth.ornstein_uhlenbeck(np.random.default_rng(seed), (replicates, steps), correlation_time)
+
+
+def run_with(loss: np.ndarray, **changes: object) -> xr.Dataset:
+    """A run with this loss, of a quadratic of four parameters."""
+    run = simulate(np.random.default_rng(0), Process(0.1, 0.9), dimensions=4, steps=len(loss))
+    return run.assign(loss=("step", loss)).assign_attrs(changes)
+
+
+def found(loss: np.ndarray, **changes: object) -> xr.Dataset:
+    """Its events."""
+    return events.estimate(run_with(loss, **changes), AnalysisSettings())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("correlation_time", [0.3, 5.0])
+def test_false_alarms_are_as_stated(correlation_time: float) -> None:
+    """At most one in a hundred stationary losses has any event: the bound is on the safe side."""
+    alarms = sum(bool(events.scan(loss)[0]) for loss in noisy(0, 1000, correlation_time))
+    assert alarms <= 10 + 3 * np.sqrt(10)
+
+
+@pytest.mark.parametrize(("correlation_time", "size"), [(0.3, -3.0), (5.0, 5.0)])
+def test_a_jump_is_found_where_it_is(correlation_time: float, size: float) -> None:
+    """A planted jump is found; its place lies in the interval and its size within its error; nothing else is found."""
+    place, replicates = 2100, 100
+    losses = noisy(1, replicates, correlation_time)
+    # On a descent, which is no event
+    losses += np.linspace(5, 0, STEPS)
+    losses[:, place:] += size
+    hits, held, z, others = 0, 0, [], 0
+    for loss in losses:
+        all_events, width, error = events.scan(loss)
+        near = [event for event in all_events if abs(event[0] - place) < width]
+        others += len(all_events) - len(near)
+        hits += bool(near)
+        held += bool(near) and near[0][1] <= place <= near[0][2]
+        z += [(event[3] - size) / error for event in near]
+    assert hits >= 0.95 * replicates
+    assert held >= 0.95 * hits
+    assert others <= 0.05 * replicates
+    # The place with the largest jump is chosen, which adds a little to it.
+    assert abs(np.mean(z)) < 0.5
+    assert np.mean(np.abs(z) < 1.96) > 0.9
+
+
+def test_the_jump_is_that_of_a_fit() -> None:
+    """Naive, written out: least squares for level, slope and jump in the window."""
+    loss = noisy(2, 1, 0.3)[0]
+    loss[2100:] += 5
+    [(step, _, _, jump, z, p)], width, error = events.scan(loss)
+    place = np.arange(-width, width)
+    design = np.stack([np.ones(2 * width), place, place >= 0], axis=1)
+    fitted = np.linalg.lstsq(design, loss[step - width : step + width], rcond=None)[0]
+    assert jump == pytest.approx(fitted[2], rel=1e-9)
+    assert z == pytest.approx(jump / error)
+    assert p < 1e-6
+
+
+def test_neither_learning_rates_nor_epochs_make_candidates() -> None:
+    """A drop at a changed learning rate and at an end of an epoch is labelled; a sawtooth is taken off."""
+    loss = noisy(3, 1, 0.3)[0]
+    loss[2000:] -= 5
+    run = run_with(loss)
+    rate = np.where(np.arange(STEPS) < 2000, 0.1, 0.01)[None]
+    stepped = run.assign(learning_rate=(("optimizer_group", "step"), rate))
+    assert events.estimate(stepped, AnalysisSettings())["event_kind"].values.tolist() == [1]
+    # A schedule that creeps changes little within the window.
+    creeping = run.assign(learning_rate=(("optimizer_group", "step"), np.linspace(0.1, 0.08, STEPS)[None]))
+    assert events.estimate(creeping, AnalysisSettings())["event_kind"].values.tolist() == [0]
+    assert found(loss, sampling="shuffle", steps_per_epoch=500)["event_kind"].values.tolist() == [2]
+    assert found(loss, sampling="shuffle", steps_per_epoch=800)["event_kind"].values.tolist() == [0]
+    sawtooth = noisy(4, 1, 0.3)[0] - 8 * (np.arange(STEPS) % 200) / 200
+    results = found(sawtooth, sampling="shuffle", steps_per_epoch=200)
+    assert not (results["event_kind"] == 0).any()
+    assert results.sizes["event"] == 0
+
+
+def test_the_first_descent_is_no_event() -> None:
+    """Exponential, over less and over more than a window."""
+    steps = np.arange(STEPS)
+    for time in (20, 60, 300):
+        found_ones = [len(events.scan(loss + 20 * np.exp(-steps / time))[0]) for loss in noisy(9, 20, 0.3)]
+        assert sum(found_ones) <= 1, time
+
+
+def test_before_and_after() -> None:
+    """Noise temperature and diffusion on either side of a jump; those of a run that has one of each throughout."""
+    run = simulate(np.random.default_rng(5), Process(0.1, 0.9), dimensions=64, steps=STEPS)
+    loss = noisy(5, 1, 0.3)[0]
+    loss[2000:] -= 5
+    results = events.estimate(run.assign(loss=("step", loss)), AnalysisSettings())
+    assert results.sizes["event"] == 1
+    for side in ("before", "after"):
+        value, error = results[f"temperature_{side}"], results[f"temperature_{side}_stderr"]
+        assert abs(float(value[0]) - 0.5) < 3 * float(error[0])
+        assert float(error[0]) < 0.1
+    assert results.attrs["window"] >= 64
+
+
+def test_no_events_are_a_result(tmp_path) -> None:
+    """Of length 0, they survive the store."""
+    results = found(noisy(6, 1)[0])
+    assert results.sizes["event"] == 0
+    stored = results.assign_attrs(verdicts=json.dumps(results.attrs["verdicts"]))
+    write_results(tmp_path, "default", "events", stored)
+    assert open_results(tmp_path)["events"].sizes["event"] == 0
+    assert "waiting_time" not in results
+
+
+@pytest.mark.slow
+def test_waiting_times_of_many() -> None:
+    """From thirty candidates on; their mean is that of the planted ones."""
+    steps, every = 100_000, 2600
+    loss = noisy(7, 1, 0.3, steps)[0] + 6 * (np.arange(steps) // every % 2)
+    results = found(loss)
+    assert results.sizes["event"] == 38
+    assert abs(float(results["waiting_time"]) - every) < 5
+
+
+@pytest.mark.parametrize("loss", [np.ones(STEPS), np.full(STEPS, 0.1), np.arange(2.0), np.arange(300.0)])
+def test_degenerate_losses_have_no_events(loss: np.ndarray) -> None:
+    """Constant, two points, short: not sought, and said so."""
+    assert events.scan(loss) == ([], 0, pytest.approx(np.nan, nan_ok=True))
+    if len(loss) > 100:
+        results = found(loss)
+        assert results.sizes["event"] == 0
+        assert [item["code"] for item in results.attrs["verdicts"]] == ["not-sought"]
+
+
+def test_gaps_are_bridged_and_a_lost_loss_is_refused() -> None:
+    """One NaN is bridged and told of; a loss that is mostly lost is refused."""
+    loss = noisy(8, 1)[0]
+    loss[1234] = np.nan
+    results = found(loss)
+    assert results.sizes["event"] == 0
+    assert "gaps" in {item["code"] for item in results.attrs["verdicts"]}
+    loss[: STEPS // 2] = np.nan
+    with pytest.raises(AnalysisError, match="2000 of 4000 are finite"):
+        found(loss)
+    with pytest.raises(AnalysisError, match="needs loss"):
+        events.estimate(run_with(loss).drop_vars("loss"), AnalysisSettings())
