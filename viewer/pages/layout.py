@@ -42,7 +42,8 @@ _DRAG = Text(
     "在图上拖动即可选择各随时间变化图显示的步，也可在侧边栏输入。",
 )
 _SHOWN = Text(
-    "Charts over time show steps {first:,} to {last:,} (shaded), and a chart without values there is left out; drag again for others.",
+    "Charts over time show steps {first:,} to {last:,} (shaded), and a chart without values there is left out; "
+    "drag again for others.",
     "各随时间变化图显示第 {first:,} 至 {last:,} 步（阴影部分），其中没有数值的图不显示；再次拖动可另选。",
 )
 REFRESH_SECONDS = 5
