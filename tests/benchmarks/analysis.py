@@ -9,7 +9,7 @@ of 1e-4. The end-to-end figure is for a recording in the page cache: reading, de
 Peers that cannot be imported are left out; a folder of their own keeps their requirements apart:
 
     pip install --no-deps --target peers tidynamics emcee statsmodels patsy pandas freud-analysis rowan \
-        parsnip-cif MDAnalysis GridDataFormats mrcfile mmtf-python mda-xdrlib
+        parsnip-cif more-itertools MDAnalysis GridDataFormats mrcfile mmtf-python mda-xdrlib
 """
 
 import argparse
