@@ -74,7 +74,7 @@ def analyze(
             print(f"{run}", flush=True)
             try:
                 errors = analyze_run(run, wanted, settings, name=name, force=force, progress=_Lines())
-            except (BrokenPipeError, ClusterError):  # nobody reads what is printed any more
+            except (BrokenPipeError, ClusterError):  # nothing that follows could be printed, or computed
                 raise
             except Exception as error:  # whatever is wrong with one run, the others are analyzed
                 errors = {"": error}

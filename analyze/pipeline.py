@@ -104,7 +104,7 @@ def _analyze(
             forget_results(path, name, analysis)
             errors[analysis] = error
             report(analysis, f"not defined: {error}")
-        except (BrokenPipeError, ClusterError):  # nobody reads what is printed any more
+        except (BrokenPipeError, ClusterError):  # nothing that follows could be printed, or computed
             raise
         except Exception as error:  # one analysis that breaks must not cost the others
             errors[analysis] = error

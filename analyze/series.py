@@ -526,7 +526,9 @@ def local_exponents(means: Floats, relative: Floats, lags: NDArray[np.int64]) ->
 
 
 @np.errstate(invalid="ignore", divide="ignore")
-def autocorrelation(collective: Floats, lags: NDArray[np.int64], variance_of_mean: float) -> tuple[Floats, Floats]:
+def autocorrelation(
+    collective: Floats, lags: NDArray[np.int64], variance_of_mean: float, *, memory: int = 0
+) -> tuple[Floats, Floats]:
     """ρ(τ) from products x(t)·x(t+τ) of centred series, with errors.
 
     Centring by the sample mean lowers every autocovariance by the variance of that mean; it is added back.
@@ -534,6 +536,7 @@ def autocorrelation(collective: Floats, lags: NDArray[np.int64], variance_of_mea
     Args:
         collective: (1 + L, N) from `lagged_products` with lag 0 first.
         lags: (L,) without the 0.
+        memory: as in `mean_and_error`. The fluctuations of an oscillating motion cancel at first and add up later.
     """
     n = collective.shape[-1]
     zero = collective[0] + variance_of_mean
@@ -544,7 +547,7 @@ def autocorrelation(collective: Floats, lags: NDArray[np.int64], variance_of_mea
         bottom = zero.mean()
         rho[i] = here.mean() / bottom
         both = (zero[: n - lag] + zero[lag:]) / 2
-        error[i] = mean_and_error((here - rho[i] * both) / bottom)[1]
+        error[i] = mean_and_error((here - rho[i] * both) / bottom, memory=memory)[1]
     return rho, error
 
 

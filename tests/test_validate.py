@@ -84,7 +84,7 @@ def test_shuffled_epochs_are_seen_by_neither_relation() -> None:
     results = stationarity.estimate(run, settings).compute().sel(group="all")
     for name in ("fdr1_centred", "fdr2"):
         assert abs(float(results[name]) - 1) < 3 * float(results[f"{name}_stderr"])
-    assert {("fdr1_centred", "holds"), ("fdr2", "holds")} <= verdicts_of(results)
+    assert {("fdr1_centred", "holds"), ("fdr2", "blind")} <= verdicts_of(results)
     found = temperature.estimate(run, settings).compute()
     assert ("temperature_configurational", "coloured") in verdicts_of(found)
     value, error = (float(found[f"temperature_configurational{part}"].sel(group="all")) for part in ("", "_stderr"))

@@ -123,7 +123,9 @@ def export(
         typer.Option(help="A chart, such as diffusion-msd; a name that there is not lists all.", show_default=False),
     ] = "",
     lang: Annotated[Language, typer.Option(help="Language of the chart.")] = Language.en,
-    axis: Annotated[Literal["step", "sgd_time"], typer.Option(help="Time axis of the chart.")] = "step",
+    axis: Annotated[
+        Literal["step", "sgd_time", "epoch", "wall_time"], typer.Option(help="Time axis of the chart.")
+    ] = "step",
     group: Annotated[str, typer.Option(help="Group of layers that the chart shows.")] = "all",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:

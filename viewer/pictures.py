@@ -70,7 +70,7 @@ def figures_of(run: Run, part: str, data: xr.Dataset | None, state: ViewState) -
     if data is None:
         found = figures.training(run.path, state) if part == TRAINING else []
     else:
-        found = figures.ANALYSES[part]([Source(run.id, data)], state)
+        found = figures.ANALYSES[part]([Source(run.id, data, run.path)], state)
     return {figure.id: figure for figure in found}
 
 

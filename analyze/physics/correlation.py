@@ -15,6 +15,7 @@ import xarray as xr
 from .. import errorbar, series
 from ..quantities import (
     choose_segment,
+    correlated_steps,
     require,
     segment_verdict,
     sgd_time_per_step,
@@ -24,7 +25,7 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings
 
-VERSION = 2
+VERSION = 3
 USES = ("segment", "lags_per_decade")
 TITLE = "Correlation"
 TITLE_ZH = "相关"
@@ -73,11 +74,11 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     for name, source in (("parameter", "parameter_sketch"), ("gradient", "gradient_sketch")):
         products = _products(part[source], lags, run)
         covariance = with_all(_trace_covariance(part[source]), run)
-        results |= _named(name, _correlate(products, covariance, lags), _times(covariance))
+        results |= _named(name, _correlate(products, covariance, lags, correlated_steps(run)), _times(covariance))
     if "loss" in part and bool(np.isfinite(part["loss"]).all()):
         loss = part["loss"].expand_dims(group=["loss"]).expand_dims("sketch", axis=1)
         products, covariance = _lagged(loss, lags), _trace_covariance(loss)
-        found = _named("loss", _correlate(products, covariance, lags), _times(covariance))
+        found = _named("loss", _correlate(products, covariance, lags, correlated_steps(run)), _times(covariance))
         results |= {key: value.isel(group=0, drop=True) for key, value in found.items()}
     clock = {"lag": lags, "lag_sgd_time": ("lag", lags * sgd_time_per_step(part))}
     dataset = xr.Dataset(results, coords=clock).compute()
@@ -131,12 +132,15 @@ def _times(covariance: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     )
 
 
-def _correlate(products: xr.DataArray, covariance: xr.DataArray, lags: np.ndarray) -> tuple[xr.DataArray, xr.DataArray]:
+def _correlate(
+    products: xr.DataArray, covariance: xr.DataArray, lags: np.ndarray, memory: int
+) -> tuple[xr.DataArray, xr.DataArray]:
     def over_groups(values: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = []
         for collective, one in zip(values, covariances, strict=True):
             tau, _ = series.integrated_time(one)
-            rows.append(series.autocorrelation(collective, lags, 2 * float(tau) * one[0] / len(one)))
+            variance_of_mean = 2 * float(tau) * one[0] / len(one)
+            rows.append(series.autocorrelation(collective, lags, variance_of_mean, memory=memory))
         value, error = zip(*rows, strict=True)
         return np.stack(value), np.stack(error)
 

@@ -6,9 +6,9 @@ scan; Basseville & Nikiforov 1993). A drift that is straight over the window so 
     Δ̂(t) = Σ_j k_j ℓ_{t+j},   k = s − proj(s | 1, j) over its product with s,   s_j = 1 for j ≥ 0, else 0
     z(t) = Δ̂(t) / √(2 τ_int Γ(0) Σ k²),   w = max(64, 60 τ_int)
 
-with the variance of means of the correlated loss (Wolff 2004), the median of blocks less their straight lines:
-correlation is made up for without a model of it. The largest |z| of a loss without events is beyond b with a
-probability below
+with the variance of means of the correlated loss (Wolff 2004), the median of blocks less their straight lines, or that
+of the five blocks around where it is more: correlation is made up for without a model of it. The largest |z| of a loss
+without events is beyond b with a probability below
 
     p(b) = N (1−r) 2b φ(b) + 2Φ(−b),   r = Σ k_j k_{j+1} / Σ k²
 
@@ -23,9 +23,9 @@ candidate is an event with a hyper-parameter that changes by more than a twentie
 epoch in the interval of its place. The others are candidates, of escapes or of anything else that is sudden: which,
 only a quench of snapshots from before and after can tell.
 
-Before and after an event, as far as the next but no further than 4w, stand the noise temperature and the diffusion
-coefficient [MSD(2ℓ) − MSD(ℓ)]/(2ℓP) at ℓ = 5/(1−μ) of all parameters. Of fewer than thirty candidates no law of waiting
-times is given: they are a list.
+Before and after an event, as far as the next but no further than 4w or 20ℓ, stand the noise temperature and the
+diffusion coefficient [MSD(2ℓ) − MSD(ℓ)]/(2ℓP) at ℓ = 5/(1−μ) of all parameters. Of fewer than thirty candidates no law
+of waiting times is given: they are a list.
 """
 
 import numpy as np
@@ -36,14 +36,14 @@ from .. import errorbar, series
 from ..quantities import (
     hyperparameters,
     is_sgd,
-    require,
+    probe_verdicts,
     split_windows,
     stretches,
     velocity_memory,
     verdict,
     window_coordinates,
 )
-from ..settings import AnalysisError, AnalysisSettings
+from ..settings import AnalysisSettings, NotDefinedError
 
 VERSION = 1
 USES = ("windows",)
@@ -91,13 +91,14 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         `diffusion_…` `before` and `after`, all (event,), of which there may be none; `loss_over_time` (window,).
 
     Raises:
-        AnalysisError: if the loss was not recorded, or less than nine tenths of it are finite.
+        NotDefinedError: if the loss was not recorded, or less than nine tenths of it are finite.
     """
-    require(run, "loss")
+    if "loss" not in run:
+        raise NotDefinedError("the loss was not logged, and events are sought in it")
     loss = np.asarray(run["loss"].values, float)
     known = np.isfinite(loss)
     if known.mean() < 0.9:
-        raise AnalysisError(f"needs the loss of nine steps in ten; {int(known.sum())} of {len(loss)} are finite")
+        raise NotDefinedError(f"needs the loss of nine steps in ten; {int(known.sum())} of {len(loss)} are finite")
     steps = np.arange(len(loss))
     filled = np.interp(steps, steps[known], loss[known])
     epoch = run.attrs.get("steps_per_epoch") if run.attrs.get("sampling") == "shuffle" else None
@@ -105,7 +106,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     profiled = epoch is not None and len(loss) >= _EPOCHS * epoch
     if epoch is not None and profiled:
         filled = _without_profile(filled, epoch)
-    found, width, error = scan(filled)
+    found, width = scan(filled)
     order = np.argsort([event[0] for event in found], kind="stable")
     found = np.array(found, float).reshape(-1, 6)[order]
     step, first, last = (found[:, column].astype(np.int64) for column in range(3))
@@ -121,14 +122,16 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         "event_kind": _array(kind, "1", "0 candidate, 1 changed setting, 2 end of an epoch",
                              "0 候选，1 超参数变化，2 一轮结束"),
     }  # fmt: skip
-    of_jump = (xr.DataArray(found[:, 3], dims="event"), xr.DataArray(np.full(len(step), error), dims="event"))
+    of_jump = (xr.DataArray(found[:, 3], dims="event"), xr.DataArray(found[:, 3] / found[:, 4], dims="event"))
     results |= errorbar.named("jump", (*of_jump, of_jump[0]), "loss", "jump of the loss", "损失的跳变", samples=False)
     results |= _before_and_after(run, step, first, last, width)
     waits = np.diff(step[kind == 0])
     if len(waits) >= _LAW - 1:
+        # Within 2w of an event no other is seen: a dead time, which every wait holds.
+        waits = waits - 2 * width
         mean = (xr.DataArray(waits.mean()), xr.DataArray(waits.std(ddof=1) / np.sqrt(len(waits))))
-        results |= errorbar.named("waiting_time", (*mean, mean[0]), "step", "mean time between candidates",
-                                  "候选事件的平均间隔", samples=False)  # fmt: skip
+        results |= errorbar.named("waiting_time", (*mean, mean[0]), "step", "mean wait without dead time",
+                                  "扣除死时间的候选事件平均间隔", samples=False)  # fmt: skip
         varied = xr.DataArray(waits.std(ddof=1) / waits.mean())
         results["waiting_time_variation"] = varied.assign_attrs(
             units="1",
@@ -141,24 +144,32 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     results |= errorbar.named("loss_over_time", curve, "loss", "loss", "损失", samples=False)
     dataset = xr.Dataset(results, coords=window_coordinates(run, bounds)).compute()
     verdicts = _verdicts(kind, width, int((~known).sum()), profiled, epoch)
-    return dataset.assign_attrs(segment_stationary=bool(width) and not len(kind), window=width, verdicts=verdicts)
+    if width:
+        verdicts += probe_verdicts(run, run, "temperature_before", "temperature_after")
+        verdicts += _sampler_verdicts(run)
+    # Nothing here says that any segment is stationary.
+    return dataset.assign_attrs(segment_stationary=False, window=width, verdicts=verdicts)
 
 
-def scan(loss: np.ndarray) -> tuple[list[tuple[float, ...]], int, float]:
-    """Events of a loss without gaps: (step, first, last, jump, z, p) each, the half window and the jump's error.
+def scan(loss: np.ndarray) -> tuple[list[tuple[float, ...]], int]:
+    """Events of a loss without gaps: (step, first, last, jump, z, p) each, and the half window.
 
     The half window is 0 where the loss is too short for any, or constant.
     """
     n = len(loss)
     if n < 512:
-        return [], 0, float("nan")
-    size, error, n_eff = _noise(loss)
+        return [], 0
+    size, errors, n_eff = _noise(loss)
+    error = np.median(errors)
     width = max(64, int(np.ceil(30 * n / n_eff)))
     # Losses that are the same but for rounding have no noise to hold a jump against.
     if not error > 1e-12 * np.abs(loss).max() or n < 8 * width:
-        return [], 0, float("nan")
+        return [], 0
     kernel = _kernel(width)
-    spread = error * np.sqrt(size * np.sum(kernel**2))
+    # Where the loss is louder than usual its own noise counts; a block with an event is outvoted by its neighbours.
+    local = np.maximum(ndimage.median_filter(errors, size=5, mode="reflect"), error)
+    centres = n % size + (np.arange(len(errors)) + 0.5) * size
+    spread = np.interp(np.arange(width, n - width + 1), centres, local) * np.sqrt(size * np.sum(kernel**2))
     rate = n * (1 - np.sum(kernel[1:] * kernel[:-1]) / np.sum(kernel**2))
     freedom = max(n_eff / 3, 3)
 
@@ -187,12 +198,12 @@ def scan(loss: np.ndarray) -> tuple[list[tuple[float, ...]], int, float]:
             free[low:high] = False
             continue
         found.append((step, max(0, close[0] + width - margin), min(n - 1, close[-1] + width + margin), jump,
-                      jump / spread, chance(z[at])))  # fmt: skip
+                      jump / spread[at], chance(z[at])))  # fmt: skip
         # The window that a jump moves through: its echo, from 2w steps before to 2w after.
         begin, end = max(0, at - width), min(len(jumps), at + width + 1)
         jumps[begin:end] -= jump * echo[begin - at + width : end - at + width]
         free[max(0, at - 2 * width) : at + 2 * width + 1] = False
-    return found, width, spread
+    return found, width
 
 
 def _bends(window: np.ndarray) -> bool:
@@ -204,8 +215,8 @@ def _bends(window: np.ndarray) -> bool:
     return bool(smooth < sudden)
 
 
-def _noise(loss: np.ndarray) -> tuple[int, float, float]:
-    """Length of the blocks, standard error of the mean of one, and effective samples of the whole.
+def _noise(loss: np.ndarray) -> tuple[int, np.ndarray, float]:
+    """Length of the blocks, standard error of the mean of each, and effective samples of the whole.
 
     An event, or a fast descent at first, spoils few of the blocks: the median does not see it. They are short where a
     thousand steps hold a hundred effective samples, so that many events leave blocks without any.
@@ -217,7 +228,7 @@ def _noise(loss: np.ndarray) -> tuple[int, float, float]:
         _, errors, counts = series.mean_and_error(blocks)
         if np.median(counts) >= 100:
             break
-    return length, float(np.median(errors)), n / length * float(np.median(counts))
+    return length, errors, n / length * float(np.median(counts))
 
 
 def _kernel(width: int) -> np.ndarray:
@@ -259,9 +270,11 @@ def _before_and_after(
 ) -> dict[str, xr.DataArray]:
     results: dict[str, xr.DataArray] = {}
     ends = np.concatenate([[0], last, [run.sizes["step"]]]), np.concatenate([first, [run.sizes["step"]]])
+    # A diffusion coefficient takes ten of its lags at least.
+    reach = max(4 * width, 20 * _lag(run))
     parts = {
-        "before": [(max(ends[0][i], first[i] - 4 * width), first[i]) for i in range(len(step))],
-        "after": [(last[i] + 1, min(ends[1][i + 1], last[i] + 1 + 4 * width)) for i in range(len(step))],
+        "before": [(max(ends[0][i], first[i] - reach), first[i]) for i in range(len(step))],
+        "after": [(last[i] + 1, min(ends[1][i + 1], last[i] + 1 + reach)) for i in range(len(step))],
     }
     for name, measure, units, (en, zh) in (
         ("temperature", _temperature, "loss", ("noise temperature", "噪声温度")),
@@ -290,10 +303,15 @@ def _temperature(run: xr.Dataset, start: int, stop: int) -> tuple[float, float]:
     return float(value) / size, float(error) / size
 
 
+def _lag(run: xr.Dataset) -> int:
+    """ℓ = 5/(1−μ), by which the velocity is forgotten; 50 where no momentum is known."""
+    memory = velocity_memory(run)
+    return round(5 * memory) if np.isfinite(memory) else 50
+
+
 def _diffusion(run: xr.Dataset, start: int, stop: int) -> tuple[float, float]:
     """[MSD(2ℓ) − MSD(ℓ)]/(2ℓP) in steps [start, stop), with its error; NaN where they are too few."""
-    memory = velocity_memory(run)
-    lag = round(5 * memory) if np.isfinite(memory) else 50
+    lag = _lag(run)
     whole = any(first <= start and stop <= last for first, last in stretches(run))
     if "parameter_sketch" not in run or not whole or stop - start < 10 * lag:
         return float("nan"), float("nan")
@@ -303,6 +321,14 @@ def _diffusion(run: xr.Dataset, start: int, stop: int) -> tuple[float, float]:
     value, error, _ = series.mean_and_error((double - single)[: -2 * lag], memory=2 * lag)
     size = 2 * lag * int(run["layer_size"].sum())
     return float(value) / size, float(error) / size
+
+
+def _sampler_verdicts(run: xr.Dataset) -> list[dict[str, str]]:
+    if run.attrs.get("sampling") is not None:
+        return []
+    return [verdict("event_kind", "caution", "sampler-unknown",
+                    "The sampling scheme was not recorded: what comes at ends of epochs is not told from the rest.",
+                    "未记录采样方式：无法区分一轮结束处的变化与其他变化。")]  # fmt: skip
 
 
 def _verdicts(kind: np.ndarray, width: int, missing: int, profiled: bool, epoch: int | None) -> list[dict[str, str]]:

@@ -68,7 +68,7 @@ TITLE = "Stationarity"
 TITLE_ZH = "平稳性"
 FORMULA = (
     r"\frac{\langle\theta\cdot g\rangle}{\frac{\eta(1+\mu)}{2(1-\nu)}\langle\|v_{t+1}\|^2\rangle}=1"
-    r"\qquad \frac{\langle\|\nabla L\|^2\rangle}{\frac{\eta(1+\mu)}{2(1-\nu)}\langle v^\top H v\rangle}=1"
+    r"\qquad \frac{\langle g\cdot g'\rangle}{\frac{\eta(1+\mu)}{2(1-\nu)}\langle v^\top H v\rangle}=1"
 )
 EXPLANATION = (
     "Yaida's fluctuation–dissipation relation FDR1, as the ratio of its two sides: 1 where the squared norm of the "
@@ -125,7 +125,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     raw = errorbar.telescoping_ratio_with_error(left.isel(step=part), right.isel(step=part), "step")
     results |= errorbar.named("fdr1_raw", raw, "1", "FDR1, raw", "FDR1（原始）")
     part_of_segment = within(run, segment)
-    if part_of_segment.sizes.get("curvature") and part_of_segment.sizes.get("probe"):
+    if min(part_of_segment.sizes.get(dim, 0) for dim in ("curvature", "probe")) >= 4:
         value, error, n_eff = (values.where(values["group"] == "all") for values in second_ratio(part_of_segment))
         results |= errorbar.named("fdr2", (value, error, n_eff), "1", "FDR2", "FDR2")
     raw_curve = errorbar.window_telescoping_ratios(left, right, "step", windows)
@@ -290,7 +290,7 @@ def _verdicts(results: xr.Dataset, segment: Segment, run: xr.Dataset) -> list[di
     if "fdr2" in results:
         spoilt = probe_verdicts(run, within(run, segment), "fdr2")
         value, error, n_eff = (float(results[f"fdr2{part}"].sel(group="all")) for part in ("", "_stderr", "_n_eff"))
-        found += spoilt or [_judge_fdr2(value, error, n_eff)]
+        found += spoilt or [_judge_fdr2(value, error, n_eff, run.attrs.get("sampling"))]
     value, error = (float(results[name].sel(group="all")) for name in ("fdr1_centred", "fdr1_centred_stderr"))
     if np.isnan(value):
         found.append(
@@ -361,7 +361,7 @@ def _verdicts(results: xr.Dataset, segment: Segment, run: xr.Dataset) -> list[di
     return found
 
 
-def _judge_fdr2(value: float, error: float, n_eff: float) -> dict[str, str]:
+def _judge_fdr2(value: float, error: float, n_eff: float, sampling: str | None) -> dict[str, str]:
     if not (n_eff >= 10 and error < 0.3 * abs(value)):
         return verdict(
             "fdr2",
@@ -370,6 +370,14 @@ def _judge_fdr2(value: float, error: float, n_eff: float) -> dict[str, str]:
             "Unresolved: fewer than ten effective samples, an error above a third, or layers of different "
             "hyper-parameters, for which FDR2 has another form.",
             "未分辨：有效样本少于十个，或误差超过三分之一，或各层超参数不同（此时 FDR2 形式不同）。",
+        )
+    if abs(value - 1) < 3 * error and sampling == "shuffle":
+        return verdict(
+            "fdr2",
+            "caution",
+            "blind",
+            "FDR2 holds within three standard errors; of the colour of shuffled epochs g·g′ makes it blind.",
+            "FDR2 在三倍标准误差内成立；但打乱采样下用 g·g′ 计算使它无法反映噪声的颜色。",
         )
     if abs(value - 1) < 3 * error:
         return verdict("fdr2", "ok", "holds", "FDR2 holds within three standard errors.", "FDR2 在三倍标准误差内成立。")

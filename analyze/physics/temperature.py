@@ -29,9 +29,10 @@ be stationary. The fourth thermometer is that of the analysis `response`.
 Kinetic less noise temperature of a group is the sum of three parts:
 
     drift   T_kin − T_kin without drift
-    heat    what is left, less that of all parameters: the landscape moves heat between groups,
-            q = (1−μ)(T_kin − T) per direction with Σ q = 0 (physics.md, fact 7), if H and C do not commute
-    rest    that of all parameters: colour of the noise, or a loss that is not quadratic; 0 for neither.
+    heat    where batches are independent, what is left less that of all parameters: the landscape moves heat between
+            groups, q = (1−μ)(T_kin − T) per direction with Σ q = 0 (physics.md, fact 7), if H and C do not commute
+    rest    what is left then: colour of the noise, or a loss that is not quadratic; 0 for neither. Of a group under
+            shuffled epochs it holds the heat, which colour cannot be told from.
 
 The common η·Var(g)/2 takes the variance of g over time; that contains the spread of the mean gradient and lacks the
 factor 1/(1−μ). It is kept under its own name for comparison.
@@ -76,8 +77,8 @@ TITLE_ZH = "有效温度"
 FORMULA = (
     r"T=\frac{\eta(1-\nu)}{2(1-\mu)}\,\frac{\mathrm{tr}\,C}{P}"
     r"\qquad T_\mathrm{kin}=\frac{\eta\,\langle\|v_\mathrm{mid}\|^2\rangle}{(1-\nu)\,P}"
-    r"\qquad T_\mathrm{conf}=\frac{\langle\delta\theta\cdot g\rangle"
-    r"-\frac{\eta(1-\nu)}{2(1+\mu)}\langle\|\nabla L\|^2\rangle}{P}"
+    r"\qquad T_\mathrm{conf}=\frac{\langle\delta\theta\cdot g\rangle-\langle\theta\cdot(g-g')\rangle"
+    r"-\frac{\eta(1-\nu)}{2(1+\mu)}\langle g\cdot g'\rangle}{P}"
 )
 EXPLANATION = (
     "The temperature of the mini-batch noise: from the variance of the gradient at fixed parameters (noise), from the "
@@ -89,16 +90,16 @@ EXPLANATION = (
 EXPLANATION_ZH = (
     "小批量噪声的温度：由参数固定时的梯度方差得到（噪声温度计），由半步速度的平方得到（动能温度计），"
     "以及由参数逆着力偏离平衡位置的程度得到（构型温度计）；三者一致时，涨落是热涨落。不要把它当作整个网络的单一温度：它是一组参数的平均值；"
-    "远离平台期或按轮次打乱采样时，两种温度计会分离，原因见判定。"
+    "远离平台期或按轮次打乱采样时，各温度计会分离，原因见判定。"
 )
 METHOD = (
     "Mean over the segment with Γ-method errors. tr C: half the squared difference of the step's gradient and that of "
-    "an independent mini-batch. Kinetic: exact inner products of every step. Configurational: the virial (θ−⟨θ⟩)·g, "
-    "with the correction for steps of finite size."
+    "an independent mini-batch. Kinetic: exact inner products of every step. Configurational: the virial (θ−⟨θ⟩)·g "
+    "less what the noise g−g′ has in it, with the correction for steps of finite size."
 )
 METHOD_ZH = (
     "区间平均，误差用 Γ 方法。tr C：该步梯度与独立小批量梯度之差的平方的一半。动能：每一步的精确内积。"
-    "构型：位力 (θ−⟨θ⟩)·g，并作有限步长修正。"
+    "构型：位力 (θ−⟨θ⟩)·g，扣除其中噪声 g−g′ 的部分，并作有限步长修正。"
 )
 REFERENCE = (
     "Mandt, Hoffman & Blei 2017, JMLR 18(134); Jastrzębski et al. 2017, arXiv 1711.04623; "
@@ -124,8 +125,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         `temperature_noise`, `temperature_kinetic` (group,) and `_over_time` (group, window), and over the segment
         `temperature_kinetic_drift_free` and `temperature_variance`, in units of the loss, with errors;
         `temperature_configurational` and, in it, `configurational_colour` (group,); `kinetic_over_noise`, without
-        drift; `disagreement_drift`, `_heat` and `_rest` (group,), whose sum is kinetic less noise temperature;
-        `noise_trace` and `gradient_norm_squared` (unbiased, so it may be negative).
+        drift; `disagreement_drift`, `_heat` (of independent batches) and `_rest` (group,), whose sum is kinetic less
+        noise temperature; `noise_trace` and `gradient_norm_squared` (unbiased, so it may be negative).
 
     Raises:
         AnalysisError: if the run is too short.
@@ -159,8 +160,9 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
             found = errorbar.mean_with_error(group_sum(part[source], run), "probe")
             results |= errorbar.named(name, found, "loss2 parameter-2", en, zh)
     over_time, coordinates = _over_time(run, settings.windows)
-    verdicts += _verdicts(run, part, results, stationary=segment.stationary)
-    return xr.Dataset(results | over_time, coords=coordinates).assign_attrs(
+    dataset = xr.Dataset(results | over_time, coords=coordinates).compute()
+    verdicts += _verdicts(run, part, dataset, stationary=segment.stationary)
+    return dataset.assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
     )
 
@@ -264,10 +266,16 @@ def _colour(run: xr.Dataset) -> errorbar.Estimate:
 def _disagreement(
     run: xr.Dataset, found: dict[str, errorbar.Estimate]
 ) -> dict[str, tuple[errorbar.Estimate, str, str]]:
-    """The three parts of kinetic less noise temperature."""
+    """The parts of kinetic less noise temperature."""
     per_parameter = _per_parameter(run)
     still, noise = (found[f"temperature_{name}"] for name in ("kinetic_drift_free", "noise"))
     drift, of_drift, _ = found["disagreement_drift"]
+    n_eff = still[2].where(still[2] < noise[2], noise[2])
+    parts = {"disagreement_drift": (found["disagreement_drift"], "parted by drift", "由漂移造成的温差")}
+    rest = still[0] - noise[0], (still[1] ** 2 + noise[1] ** 2) ** 0.5
+    name_of_rest = "parted by colour or curvature", "由有色噪声或非二次曲率造成的温差"
+    if run.attrs.get("sampling") != "replacement":
+        return parts | {"disagreement_rest": ((*rest, n_eff), *name_of_rest)}
 
     def beyond_all(values: xr.DataArray, dim: str, memory: int = 0) -> errorbar.Estimate:
         per = group_sum(values, run) * per_parameter
@@ -277,21 +285,10 @@ def _disagreement(
     of_probes = beyond_all(_of_noise(run), "probe")
     heat = kinetic[0] - (drift - drift.sel(group="all")) - of_probes[0]
     of_heat = (kinetic[1] ** 2 + of_probes[1] ** 2 + xr.where(heat["group"] == "all", 0.0, of_drift**2)) ** 0.5
-    rest = (still[0] - noise[0]).sel(group="all") + 0 * drift
-    of_rest = ((still[1] ** 2 + noise[1] ** 2) ** 0.5).sel(group="all") + 0 * drift
-    n_eff = still[2].where(still[2] < noise[2], noise[2])
-    return {
-        "disagreement_drift": (found["disagreement_drift"], "kinetic less noise: drift", "动能减噪声：漂移"),
-        "disagreement_heat": (
-            (heat, of_heat, n_eff),
-            "kinetic less noise: heat between groups",
-            "动能减噪声：组间传热",
-        ),
-        "disagreement_rest": (
-            (rest, of_rest, n_eff),
-            "kinetic less noise: colour or curvature",
-            "动能减噪声：有色噪声或非二次曲率",
-        ),
+    of_all = tuple(values.sel(group="all", drop=True) + 0 * drift for values in rest)
+    return parts | {
+        "disagreement_heat": ((heat, of_heat, n_eff), "parted by heat between groups", "由组间传热造成的温差"),
+        "disagreement_rest": ((of_all[0], of_all[1], n_eff), *name_of_rest),
     }
 
 
@@ -349,9 +346,7 @@ def _over_time(run: xr.Dataset, count: int) -> tuple[dict[str, xr.DataArray], di
     return curves, window_coordinates(run, windows[0])
 
 
-def _verdicts(
-    run: xr.Dataset, part: xr.Dataset, results: dict[str, xr.DataArray], *, stationary: bool
-) -> list[dict[str, str]]:
+def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, *, stationary: bool) -> list[dict[str, str]]:
     if not is_sgd(run):
         kind = run.attrs["optimizer"]["class"]
         return [
@@ -370,8 +365,8 @@ def _verdicts(
                 "temperature_kinetic",
                 "untrusted",
                 "not-defined",
-                "The kinetic temperature is not defined for Nesterov momentum: it depends on frequency.",
-                "Nesterov 动量没有定义动能温度：它随频率变化。",
+                "Kinetic and configurational temperature depend on frequency for Nesterov momentum: not defined.",
+                "Nesterov 动量没有定义动能温度与构型温度：它们随频率变化。",
             )
         )
     if "temperature_noise_n_eff" in results and not float(results["temperature_noise_n_eff"].min(skipna=False)) >= 10:
@@ -412,6 +407,15 @@ def _verdicts(
                     "configurational temperature, as in shuffled epochs; predictions for independent batches fail.",
                     f"噪声与参数位置相关：对构型温度的贡献为 {colour:.2g} ± {error:.1g}，"
                     "打乱采样即如此；独立批量的预言在此不适用。",
+                )
+            )
+            found.append(
+                verdict(
+                    "gradient_norm_squared",
+                    "caution",
+                    "coloured",
+                    "The noise remembers where the parameters are: g·g′ holds ∇L·ξ, and is not ‖∇L‖².",
+                    "噪声与参数位置相关：g·g′ 含有 ∇L·ξ，并不等于 ‖∇L‖²。",
                 )
             )
     return found

@@ -338,6 +338,7 @@ def test_a_damaged_recording_costs_the_analyses_that_need_it(tmp_path: Path) -> 
         "ageing",
         "correlation",
         "diffusion",
+        "events",
         "flatness",
         "noise",
         "response",
