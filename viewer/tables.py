@@ -270,6 +270,17 @@ def headlines(run: Run, results: Mapping[str, xr.Dataset], lang: str) -> pd.Data
     return pd.DataFrame(rows, columns=[QUANTITY(lang), VALUE(lang), _ESTIMATED_FROM(lang), VERDICT(lang)])
 
 
+def verdict_lines(data: xr.Dataset, lang: str) -> list[tuple[str, str, str]]:
+    """Status, quantities and sentence of the verdicts, worst first; the same sentence about several is one line."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    verdicts = read_verdicts(data)
+    for verdict in sorted(verdicts, key=lambda verdict: STATUSES.index(verdict["status"]), reverse=True):
+        name, sentence = verdict["quantity"], Text(verdict["en"], verdict["zh"])(lang)
+        title = quantity_title({**data[name].attrs, "units": "1"}, lang) if name in data else ""
+        lines.setdefault((verdict["status"], sentence), []).append(title)
+    return [(status, _LIST(lang).join(filter(None, titles)), sentence) for (status, sentence), titles in lines.items()]
+
+
 def worst_status(data: xr.Dataset, name: str) -> str:
     """The worst verdict on one quantity or on the whole analysis; caution if it is unresolved."""
     statuses = [verdict["status"] for verdict in read_verdicts(data) if verdict["quantity"] in (name, "")]
