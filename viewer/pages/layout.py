@@ -46,7 +46,7 @@ _SHOWN = Text(
     "drag again for others.",
     "各随时间变化图显示第 {first:,} 至 {last:,} 步（阴影部分），其中没有数值的图不显示；再次拖动可另选。",
 )
-_MORE_VERDICTS = Text("{n} more verdicts", "另有 {n} 条判断")
+_MORE_VERDICTS = Text("{n} more verdicts", "另有 {n} 条判定")
 _FEW_VERDICTS = 3
 REFRESH_SECONDS = 5
 _BOXES = {"ok": st.success, "caution": st.warning, "untrusted": st.error}
@@ -93,7 +93,11 @@ def readable_run(context: Context) -> Run | None:
     run, lang = context.run, context.lang
     if run is None:
         st.info(_NO_RUNS(lang))
-        st.code(f"thermodl record --name first --runs-dir {shlex.quote(str(context.root))}", language="bash")
+        st.code(
+            f"thermodl record --name first --runs-dir {shlex.quote(str(context.root))}",
+            language="bash",
+            wrap_lines=True,
+        )
         return None
     if run.broken:
         say(st.error, _BROKEN(lang), run.problem)
@@ -193,7 +197,7 @@ def missing_results(context: Context, run: Run) -> None:
     """Name the command that makes the results."""
     st.info(_NOT_ANALYZED(context.lang))
     named = f" --name {run.results_name}" if run.results_name != "default" else ""
-    st.code(f"thermodl analyze {shlex.quote(str(context.root / run.id))}{named}", language="bash")
+    st.code(f"thermodl analyze {shlex.quote(str(context.root / run.id))}{named}", language="bash", wrap_lines=True)
 
 
 def _other_source(context: Context, analysis: str) -> list[Source]:
