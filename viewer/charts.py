@@ -4,6 +4,7 @@ A tidy frame has the columns `x`, `y`, `low`, `high` and `series`. Every chart n
 logarithmic axis or a missing estimate keeps off it, and tells its series apart by colour *and* dash or shape.
 """
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 FONT = "'Source Sans Pro', 'Noto Sans', 'Noto Sans CJK SC', 'Microsoft YaHei', 'PingFang SC', sans-serif"
 MAX_ROWS = 5000
+_TITLE_FITS = 38
+"""characters along the lowest chart"""
 
 STANDARD_ERROR = Text("band: ± 1 standard error", "阴影带：± 1 个标准误")
 STANDARD_ERROR_BARS = Text("bars: ± 1 standard error", "误差棒：± 1 个标准误")
@@ -35,8 +38,9 @@ _BLANK = Text(
     "blank: {off:,} buckets with a mean ≤ 0; {missing:,} values are not finite or were not due",
     "空白：{off:,} 个区间的均值 ≤ 0；{missing:,} 个值非有限值或当步未测量",
 )
-_OFF_LOG = Text("{n} values ≤ 0 cannot be drawn on the logarithmic axis", "{n} 个 ≤ 0 的值无法画在对数轴上")
-_UNRESOLVED = Text("{n} values not resolved, left out of the curve", "{n} 个值无法分辨，曲线中留空")
+_OFF_LOG = Text("values ≤ 0, which a logarithmic axis cannot show: {n}", "{n} 个 ≤ 0 的值无法画在对数轴上")
+_UNRESOLVED = Text("values not resolved and left out: {n}", "{n} 个值无法分辨，未画出")
+_LEVEL = Text("grey dashes: {name}", "灰色虚线：{name}")
 _CUT = Text("bars that reach below zero end at the axis", "伸到零以下的误差在轴处截断")
 
 
@@ -73,10 +77,10 @@ def curves(
         others: lines of what was not chosen, thin and grey behind the chosen ones, with the same columns.
     """
     # Buckets bring their own count of missing values.
-    notes = [*notes, *(_missing(frame, lang) if points else [])]
+    notes = [*notes, *_level_note(level, lang), *(_missing(frame, lang) if points else [])]
     frame, more = _fit_axes(frame, lang, log_x, log_y)
     order = list(order or dict.fromkeys(frame["series"]))
-    x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=False), axis=_axis(frame["x"].to_numpy(), log_x))
+    x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=False), axis=_across(frame["x"].to_numpy(), log_x))
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
     colour = alt.Color(
         "series:N", title=None, scale=_colours(order, sequential, places), legend=_legend(order, "stroke"), sort=order
@@ -105,7 +109,8 @@ def curves(
         layers.append(base.mark_rule(opacity=0, strokeWidth=4).encode(x, tooltip=tooltip))
     layers += _references(level, rule)
     chart: Any = alt.layer(*layers)
-    return chart.properties(height=400, **_subtitle([*notes, *more]))
+    shown = [*notes, *more]
+    return chart.properties(height=350 + _above(order, shown), **_subtitle(shown))
 
 
 def brush(
@@ -126,7 +131,7 @@ def brush(
     frame, _ = _fit_axes(frame, "en", log_x, log_y)
     ends = list(_range(frame["x"].to_numpy(float)))
     scale = _scale(log_x, nice=False, domain=ends)
-    x = alt.X("x:Q", title=x_title, scale=scale, axis=_axis(frame["x"].to_numpy(), log_x))
+    x = alt.X("x:Q", title=x_title, scale=scale, axis=_across(frame["x"].to_numpy(), log_x))
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
     base = alt.Chart(frame)
     drag = alt.selection_interval(name="interval", encodings=["x"])
@@ -149,11 +154,21 @@ def marked(chart: alt.LayerChart, frame: pd.DataFrame) -> alt.LayerChart:
     return chart + rules.encode(x="at:Q", tooltip=tooltip)
 
 
-def points(frame: pd.DataFrame, *, lang: str, x_title: str, y_title: str, order: Sequence[str]) -> alt.LayerChart:
-    """Points with error bars at their places on a continuous axis; those of a series belong to no line."""
-    x = alt.X(
-        "x:Q", title=x_title, scale=_scale(False, nice=False, padding=12), axis=_axis(frame["x"].to_numpy(), False)
-    )
+def points(
+    frame: pd.DataFrame,
+    *,
+    lang: str,
+    x_title: str,
+    y_title: str,
+    order: Sequence[str],
+    within: np.ndarray,
+    log_x: bool = False,
+) -> alt.LayerChart:
+    """Points with error bars at their places on a continuous axis, which covers other places `within` it as well."""
+    frame, notes = _fit_axes(frame, lang, log_x, False)
+    places = np.concatenate([within, frame["x"].to_numpy(float)])
+    scale = _scale(log_x, nice=False, domain=list(_range(places[places > 0] if log_x else places)))
+    x = alt.X("x:Q", title=x_title, scale=scale, axis=_across(places, log_x))
     y, low = (_y(f"{field}:Q", y_title, frame, False) for field in ("y", "low"))
     colour = alt.Color("series:N", title=None, scale=_colours(list(order)), legend=_legend(list(order)))
     shape = alt.Shape("series:N", title=None, scale=_shapes(list(order)), legend=_legend(list(order)))
@@ -165,7 +180,7 @@ def points(frame: pd.DataFrame, *, lang: str, x_title: str, y_title: str, order:
         ),
         *_references((0.0, "0"), None),
     )
-    return chart.properties(height=300, **_subtitle([STANDARD_ERROR_BARS(lang)]))
+    return chart.properties(height=300, **_subtitle([STANDARD_ERROR_BARS(lang), *notes]))
 
 
 def bars(
@@ -216,7 +231,8 @@ def bars(
     layers.append(points.add_params(alt.selection_point(name="group", fields=["x"], on="click")) if choose else points)
     layers += _references(level, None)
     chart: Any = alt.layer(*layers)
-    return chart.properties(height=350, **_subtitle([*notes, *missing]))
+    shown = [*notes, *_level_note(level, lang), *missing]
+    return chart.properties(height=310 + _above(order, shown), **_subtitle(shown))
 
 
 def scatter(
@@ -237,8 +253,11 @@ def scatter(
     place = {"scale": _scale(True, nice=False, padding=12), "axis": _axis(x_values, True)}
     x, left = (alt.X(f"{field}:Q", title=x_title, **place) for field in ("x", "left"))
     y, low = (_y(f"{field}:Q", y_title, frame, True) for field in ("y", "low"))
-    colour = alt.Color("series:N", title=None, scale=_colours(order), legend=_legend(order), sort=order)
-    shape = alt.Shape("series:N", title=None, scale=_shapes(order), legend=_legend(order), sort=order)
+    legend = _legend(order)
+    if legend:
+        legend["symbolStrokeWidth"] = 0  # dashes of the lines around the points
+    colour = alt.Color("series:N", title=None, scale=_colours(order), legend=legend, sort=order)
+    shape = alt.Shape("series:N", title=None, scale=_shapes(order), legend=legend, sort=order)
     dash = alt.StrokeDash("series:N", scale=_dashes(order, False), legend=None, sort=order)
     base = alt.Chart(frame)
     layers: list[Any] = [alt.Chart(through).mark_line(strokeWidth=1.5).encode(x, y, color=colour, strokeDash=dash)]
@@ -249,7 +268,8 @@ def scatter(
     points = base.mark_point(filled=True, size=45, opacity=1)
     layers.append(points.encode(x, y, color=colour, shape=shape, tooltip=_tooltip(x_title, y_title)))
     chart: Any = alt.layer(*layers)
-    return chart.properties(height=400, **_subtitle([*notes, *more]))
+    shown = [*notes, *more]
+    return chart.properties(height=350 + _above(order, shown), **_subtitle(shown))
 
 
 def heatmap(
@@ -291,7 +311,7 @@ def heatmap(
     )
     left, right = frame["left"].to_numpy(float), frame["right"].to_numpy(float)
     first, last = float(left.min()), float(right.max())
-    x = alt.X("left:Q", title=x_title, scale=alt.Scale(domain=[first, last], nice=False), axis=_axis(right, False))
+    x = alt.X("left:Q", title=x_title, scale=alt.Scale(domain=[first, last], nice=False), axis=_across(right, False))
     rows = alt.Axis(labelLimit=220, labelOverlap=True)
     y = alt.Y("layer:N", title=y_title, sort=list(order), scale=alt.Scale(domain=list(order)), axis=rows)
     tooltip = [
@@ -360,6 +380,11 @@ def _missing(frame: pd.DataFrame, lang: str) -> list[str]:
     return [_UNRESOLVED.fill(n=missing)(lang)] if missing else []
 
 
+def name_band(frame: pd.DataFrame, lang: str) -> list[str]:
+    """What the band of a curve is, if it has one."""
+    return [STANDARD_ERROR(lang)] if _has_errors(frame) else []
+
+
 def _has_errors(frame: pd.DataFrame) -> bool:
     return bool(np.isfinite(frame[["low", "high"]].to_numpy(float)).any())
 
@@ -368,25 +393,46 @@ def _scale(log: bool, **options: Any) -> alt.Scale:
     return alt.Scale(type="log", **options) if log else alt.Scale(**options)
 
 
-def _axis(values: np.ndarray, log: bool) -> alt.Axis:
-    """Labels that stay short: plain numbers, or powers of ten where plain ones would be strings of zeros."""
+def _axis(values: np.ndarray, log: bool, few: float = 100, **options: Any) -> alt.Axis:
+    """Labels that stay short: plain numbers, or powers of ten where plain ones would be strings of zeros.
+
+    Args:
+        values: what the axis shows.
+        log: logarithmic, with labels at 1, 2 and 5 where its ends differ by a factor of `few` at most.
+        options: of the axis besides.
+    """
     sizes = np.abs(values[np.isfinite(values) & (values != 0)])
     extreme = len(sizes) > 0 and (sizes.max() < 1e-3 or sizes.max() >= 1e6 or (log and sizes.min() < 1e-3))
     style = "~e" if extreme else "~g" if log else ",~f"
     if not log or not len(sizes):
         # Zero in powers of ten would read 0e+0.
-        return alt.Axis(format=style, labelOverlap=True, labelExpr="datum.value === 0 ? '0' : datum.label")
+        return alt.Axis(format=style, labelOverlap=True, labelExpr="datum.value === 0 ? '0' : datum.label", **options)
     # Lines at powers of ten, or at 1, 2, 5 of each where there are few: ten for each decade are a carpet.
     first, last = (int(np.floor(np.log10(size))) for size in (sizes.min(), sizes.max()))
-    factors = (1,) if last - first > 2 else (1, 2, 5)
+    factors = (1,) if sizes.max() > few * sizes.min() else (1, 2, 5)
     places = [float(f"{factor}e{power}") for power in range(first, last + 2) for factor in factors]
-    return alt.Axis(format=style, labelOverlap=True, values=places)
+    return alt.Axis(format=style, labelOverlap=True, values=places, **options)
+
+
+def _across(values: np.ndarray, log: bool) -> alt.Axis:
+    """A horizontal axis: as many labels as fit without leaving out every other."""
+    return _axis(values, log, few=1000) if log else _axis(values, log, tickCount=10)
+
+
+def _in_lines(title: str) -> str | list[str]:
+    """A title along a chart's height, where a long one would be cut: in lines, with its unit in the last."""
+    if len(title) <= _TITLE_FITS:
+        return title
+    name, bracket, units = title.rpartition(" (")
+    lines = textwrap.wrap(name if bracket else title, _TITLE_FITS)
+    return [*lines, f"({units}"] if bracket else lines
 
 
 def _y(field: str, title: str, frame: pd.DataFrame, log: bool) -> alt.Y:
     # A logarithmic scale has no zero to leave out, and rounds its ends to whole decades unless told not to.
     scale = _scale(log, nice=False, padding=12) if log else _scale(log, zero=False)
-    return alt.Y(field, title=title, scale=scale, axis=_axis(frame["y"].to_numpy(), log))
+    values = frame[["y", "low", "high"]].to_numpy(float)
+    return alt.Y(field, title=_in_lines(title), scale=scale, axis=_axis(values[values > 0] if log else values, log))
 
 
 def _colours(order: list[str], sequential: bool = False, places: Sequence[int] | None = None) -> alt.Scale:
@@ -404,11 +450,19 @@ def _shapes(order: list[str], places: Sequence[int] | None = None) -> alt.Scale:
     return alt.Scale(domain=order, range=[SHAPES[i % len(SHAPES)] for i in places or range(len(order))])
 
 
+def _above(order: Sequence[str], notes: Sequence[str]) -> int:
+    """The height of the notes and the legend above a chart, which in the app comes off that of the drawing."""
+    legend = _legend(list(order))
+    rows = -(-len(order) // legend["columns"]) if legend else 0
+    return 14 * sum(map(bool, notes)) + (20 + 24 * rows if rows else 0)
+
+
 def _legend(order: list[str], symbol: str | None = None) -> alt.Legend | None:
     """None for one series: the axis title names it already."""
     if len(order) < 2:
         return None
-    columns = 2 if max(map(len, order)) > 24 else 3
+    longest = max(map(len, order))
+    columns = 1 if longest > 48 else 2 if longest > 24 else 3
     options = {"symbolType": symbol, "symbolSize": 500, "symbolStrokeWidth": 2} if symbol else {}
     return alt.Legend(orient="top", columns=columns, labelLimit=420, symbolOpacity=1, **options)
 
@@ -424,7 +478,7 @@ def _tooltip(x_title: str, y_title: str) -> list[alt.Tooltip]:
 
 
 def _references(level: tuple[float, str] | None, rule: tuple[float, str] | None) -> list[Any]:
-    """A horizontal and a vertical line, each with its name beside it."""
+    """A horizontal and a vertical line; the vertical one has its name beside it."""
     layers: list[Any] = []
     grey = "#888888"
     for channel, reference in (("y", level), ("x", rule)):
@@ -432,12 +486,16 @@ def _references(level: tuple[float, str] | None, rule: tuple[float, str] | None)
             continue
         base = alt.Chart(pd.DataFrame({"at": [reference[0]], "name": [reference[1]]}))
         layers.append(base.mark_rule(color=grey, strokeDash=[4, 4]).encode(**{channel: "at:Q"}))
-        # Names stand at the right end of a level and beside the top of a rule, where curves seldom are.
-        level_label = base.mark_text(color=grey, align="right", dx=-4, dy=-7).encode(x=alt.value("width"))
-        rule_label = base.mark_text(color=grey, align="left", dx=4).encode(y=alt.value(10))
-        label = level_label if channel == "y" else rule_label
-        layers.append(label.encode(**{channel: "at:Q"}, text="name:N"))
+        if channel == "x":
+            # Beside its top, where curves seldom are; data cross a level everywhere, so that stands above the chart.
+            label = base.mark_text(color=grey, align="left", dx=4).encode(y=alt.value(10))
+            layers.append(label.encode(x="at:Q", text="name:N"))
     return layers
+
+
+def _level_note(level: tuple[float, str] | None, lang: str) -> list[str]:
+    """What a level stands for, unless its name is the number that the axis has."""
+    return [_LEVEL.fill(name=level[1])(lang)] if level and level[1] != f"{level[0]:g}" else []
 
 
 def _subtitle(notes: Sequence[str]) -> dict[str, alt.TitleParams]:

@@ -17,7 +17,7 @@ from .catalog import Run
 from .figures import Figure, Source
 from .series import band, read_series
 from .state import ViewState
-from .text import MISSING, Text, number, quantity_title, with_error
+from .text import MISSING, Text, number, quantity_title, sentence_case, with_error
 
 MOST = 10
 Results = Mapping[str, Mapping[str, xr.Dataset]]
@@ -126,7 +126,7 @@ def recorded_overlay(
         log_y="y" in state.scale,
         points=name != "loss",
     )
-    return Figure("compare-curve", RECORDED[name], chart)
+    return Figure("compare-curve", Text(sentence_case(RECORDED[name].en), RECORDED[name].zh), chart)
 
 
 _LOSS_BAND = Text(

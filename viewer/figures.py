@@ -16,7 +16,7 @@ import xarray as xr
 from . import charts, clocks
 from .series import band, read_series
 from .state import ViewState
-from .text import Text, quantity_title, unit
+from .text import COLON, Text, quantity_title, sentence_case, unit
 
 EVENT_KINDS = (
     Text("candidate", "候选"),
@@ -86,7 +86,7 @@ def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """All thermometers on one axis: over time, and by group."""
     names = ["temperature_noise", "temperature_kinetic", "temperature_kinetic_drift_free",
              "temperature_configurational", "temperature_variance"]  # fmt: skip
-    parts = [*(f"disagreement_{part}" for part in ("drift", "heat", "rest")), "configurational_colour"]
+    parts = [f"disagreement_{part}" for part in ("drift", "heat", "rest")]
     return _all(
         _over_time(sources, names, state, "temperature-time", Text("Thermometers over time", "各温度计随时间的变化"),
                    _TEMPERATURE),
@@ -95,8 +95,10 @@ def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
         _by_group(sources, ["kinetic_over_noise"], state, "temperature-ratio",
                   Text("Kinetic over noise temperature", "动能温度与噪声温度之比"), level=(1.0, _AGREE(state.lang))),
         _by_group(sources, parts, state, "temperature-parts",
-                  Text("What parts the thermometers", "各温度计之差的来源"), _TEMPERATURE,
-                  level=(0.0, "0")),
+                  Text("Why kinetic and noise temperature differ", "动能温度与噪声温度之差的来源"), level=(0.0, "0")),
+        _by_group(sources, ["configurational_colour"], state, "temperature-colour",
+                  Text("What coloured noise adds to the configurational temperature", "有色噪声对构型温度的贡献"),
+                  _TEMPERATURE, level=(0.0, "0")),
     )  # fmt: skip
 
 
@@ -444,7 +446,7 @@ def overlay(
         lang=state.lang,
         x_title=_coordinate_title(sources[0].data, x, state.lang),
         y_title=quantity_title(sources[0].data[name].attrs, state.lang),
-        notes=[charts.STANDARD_ERROR(state.lang)],
+        notes=charts.name_band(frame, state.lang),
         order=labels,
         places=places,
         log_x=lagged or "x" in state.scale,
@@ -507,7 +509,7 @@ def _over_time(
         return None
     x = _time_axis([source for source, _ in found], state)
     frame = pd.concat([_curve(source, name, x, state, len(sources) > 1) for source, name in found])
-    if not len(frame):
+    if not _any_known(frame):
         return None
     others = _other_groups(*found[0], x, state) if len(found) == 1 else None
     chart = charts.curves(
@@ -515,7 +517,7 @@ def _over_time(
         lang=state.lang,
         x_title=_coordinate_title(found[0][0].data, x, state.lang),
         y_title=_y_title(found[0], y, state.lang),
-        notes=[charts.STANDARD_ERROR(state.lang), _GREY(state.lang) if others is not None else ""],
+        notes=[*charts.name_band(frame, state.lang), _GREY(state.lang) if others is not None else ""],
         log_x="x" in state.scale,
         log_y="y" in state.scale,
         level=level,
@@ -526,22 +528,31 @@ def _over_time(
 
 
 def _events(sources: Sequence[Source], state: ViewState) -> pd.DataFrame:
-    """One row per event: its kind, its place on the axis, and its jump with error."""
-    rows = []
+    """One row per event of the interval on display: its kind, its place on the axis, and its jump with error."""
+    sources = _with_events(sources)
+    rows, x = [], _time_axis(sources, state)
     for source in sources:
         data = source.data
-        if not {"event_step", "event_kind", "jump", "jump_stderr"} <= set(data.variables):
-            continue
-        place = data["event_step"].values.astype(float)
-        if state.axis == "sgd_time" and "window_sgd_time" in data:
-            place = np.interp(place, data["window_step"].values, data["window_sgd_time"].values)
-        for x, kind, jump, error in zip(
-            place, data["event_kind"].values, data["jump"].values, data["jump_stderr"].values, strict=True
+        step, windows = data["event_step"].values.astype(float), _places(source, x)
+        assert windows is not None, "the axis was chosen among those that all have"
+        place = np.interp(step, data["window_step"].values, windows)
+        inside = clocks.inside(step, state)
+        for at, kind, jump, error in zip(
+            place[inside],
+            data["event_kind"].values[inside],
+            data["jump"].values[inside],
+            data["jump_stderr"].values[inside],
+            strict=True,
         ):
             name = EVENT_KINDS[int(kind)](state.lang) if int(kind) in range(len(EVENT_KINDS)) else str(kind)
             series = f"{source.run} · {name}" if len(sources) > 1 else name
-            rows.append((float(x), float(jump), float(jump - error), float(jump + error), series))
+            rows.append((float(at), float(jump), float(jump - error), float(jump + error), series))
     return pd.DataFrame(rows, columns=["x", "y", "low", "high", "series"])
+
+
+def _with_events(sources: Sequence[Source]) -> list[Source]:
+    needed = {"event_step", "event_kind", "jump", "jump_stderr", "loss_over_time", "window_step"}
+    return [source for source in sources if needed <= set(source.data.variables)]
 
 
 def _marked(figure: Figure | None, sources: Sequence[Source], state: ViewState) -> Figure | None:
@@ -556,14 +567,18 @@ def _jumps(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     frame = _events(sources, state)
     if frame.empty:
         return []
-    first = next(source for source in sources if "jump" in source.data)
-    x = "window_sgd_time" if state.axis == "sgd_time" else "window_step"
+    sources = _with_events(sources)
+    first, x = sources[0], _time_axis(sources, state)
+    # The ends of the chart above.
+    shown = [_curve(source, "loss_over_time", x, state, False)["x"].to_numpy(float) for source in sources]
     chart = charts.points(
         frame,
         lang=state.lang,
         x_title=_coordinate_title(first.data, x, state.lang),
         y_title=quantity_title(first.data["jump"].attrs, state.lang),
         order=sorted(set(frame["series"])),
+        within=np.concatenate(shown),
+        log_x="x" in state.scale,
     )
     return [Figure("events-jumps", Text("Jumps of the loss", "损失的跳变"), chart)]
 
@@ -583,12 +598,14 @@ def _over_lag(
         return None
     x = _lag_axis([source for source, _ in found], state)
     frame = pd.concat([_curve(source, name, x, state, len(sources) > 1) for source, name in found])
+    if not _any_known(frame):
+        return None
     chart = charts.curves(
         frame,
         lang=state.lang,
         x_title=_coordinate_title(found[0][0].data, x, state.lang),
         y_title=_y_title(found[0], y, state.lang),
-        notes=[charts.STANDARD_ERROR(state.lang)],
+        notes=charts.name_band(frame, state.lang),
         log_x=True,
         log_y=log_y,
         level=level,
@@ -615,12 +632,13 @@ def _parametric(
     for source, name in found:
         place = _curve(source, axis, "lag", state, False)["y"]
         parts.append(_curve(source, name, "lag", state, len(sources) > 1).assign(x=place).dropna(subset=["x"]))
+    frame = pd.concat(parts)
     chart = charts.curves(
-        pd.concat(parts),
+        frame,
         lang=state.lang,
         x_title=quantity_title(found[0][0].data[axis].attrs, state.lang),
         y_title=_y_title(found[0], None, state.lang),
-        notes=[charts.STANDARD_ERROR(state.lang)],
+        notes=charts.name_band(frame, state.lang),
         log_x=log,
         log_y=log,
     )
@@ -639,12 +657,13 @@ def _two_time(sources: Sequence[Source], state: ViewState) -> Figure | None:
     for i, waited in enumerate(data["waiting_time"].values):
         one = Source("", data.isel(waiting_time=i))
         parts.append(_curve(one, name, x, state, False).assign(series=step(state.lang).format(n=f"{waited:g}")))
+    frame = pd.concat(parts)
     chart = charts.curves(
-        pd.concat(parts),
+        frame,
         lang=state.lang,
         x_title=_coordinate_title(data, x, state.lang),
         y_title=quantity_title(data[name].attrs, state.lang),
-        notes=[charts.STANDARD_ERROR(state.lang)],
+        notes=charts.name_band(frame, state.lang),
         log_x=True,
         log_y=True,
         sequential=True,
@@ -668,17 +687,19 @@ def _on_clock(sources: Sequence[Source], clock: str, state: ViewState) -> Figure
         label = _WAITED.fill(n=f"{waited:g}")(state.lang)
         parts.append(_curve(Source("", one), name, "place", state, False).assign(series=label))
     title = quantity_title(data[lag].attrs, state.lang)
+    frame = pd.concat(parts)
     chart = charts.curves(
-        pd.concat(parts),
+        frame,
         lang=state.lang,
         x_title=title,
         y_title=quantity_title(data[name].attrs, state.lang),
-        notes=[charts.STANDARD_ERROR(state.lang)],
+        notes=charts.name_band(frame, state.lang),
         log_x=True,
         log_y=True,
         sequential=True,
     )
-    return Figure(f"ageing-{clock}", Text(*(data[name].attrs[key] for key in ("long_name", "long_name_zh"))), chart)
+    names = (sentence_case(str(data[name].attrs[key])) for key in ("long_name", "long_name_zh"))
+    return Figure(f"ageing-{clock}", Text(*names), chart)
 
 
 def _by_direction(
@@ -746,16 +767,21 @@ def _by_group(
     found = [(source, name) for source in sources for name in names if name in source.data]
     if not found:
         return None
-    parts = []
-    for source, name in found:
+    parts, labels = [], [_label(source, name, state.lang, len(sources) > 1) for source, name in found]
+    common = _common_start(labels, state.lang) if y is None else ""
+    for (source, name), label in zip(found, labels, strict=True):
         values, stderr = source.data[name], _stderr(source.data, name)
-        label = _label(source, name, state.lang, len(sources) > 1)
-        parts.append(_frame(_shown_groups(source.data, state.lang), values.values, stderr.values, label))
+        places = _shown_groups(source.data, state.lang)
+        parts.append(_frame(places, values.values, stderr.values, label.removeprefix(common)))
+    frame = pd.concat(parts)
+    if not _any_known(frame):
+        return None
+    own = common.removesuffix(COLON(state.lang))
     chart = charts.bars(
-        pd.concat(parts),
+        frame,
         lang=state.lang,
         x_title=_GROUP(state.lang),
-        y_title=_y_title(found[0], y, state.lang),
+        y_title=_y_title(found[0], Text(own, own) if common else y, state.lang),
         level=level,
         log_y=log_y,
         chosen=state.group if state.group != "all" else None,
@@ -764,6 +790,18 @@ def _by_group(
     )
     groups = group_names(found[0][0].data)
     return Figure(figure_id, title, chart, dict(zip(_shown_groups(found[0][0].data, state.lang), groups, strict=True)))
+
+
+def _any_known(frame: pd.DataFrame) -> bool:
+    """Whether there is anything to draw: an empty chart says no more than the dashes of the table below it."""
+    return bool(np.isfinite(frame["y"].to_numpy(float)).any())
+
+
+def _common_start(labels: Sequence[str], lang: str) -> str:
+    """What all names of a chart have before their colon, which then names its axis."""
+    starts = {label.partition(COLON(lang))[0] + COLON(lang) for label in labels if COLON(lang) in label}
+    common = starts.pop() if len(starts) == 1 else ""
+    return common if len(labels) > 1 and all(label.startswith(common) for label in labels) else ""
 
 
 def _looks(found: Sequence[tuple[Source, str]], names: Sequence[str]) -> dict[str, Any]:

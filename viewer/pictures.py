@@ -166,11 +166,13 @@ def rows(figure: Figure) -> pd.DataFrame:
     chart: Any = figure.chart
     layers = [chart, *getattr(chart, "layer", [])]
     frames = [layer.data for layer in layers if isinstance(layer.data, pd.DataFrame)]
-    # Reference lines are layers of their own; all others share one frame.
-    shown = next((frame for frame in frames if {"low", "high"} <= set(frame.columns)), pd.DataFrame())
+    # Reference lines are layers of their own; all others share one frame, of which some draw a part.
+    shown = max((frame for frame in frames if {"low", "high"} <= set(frame.columns)), key=len, default=pd.DataFrame())
     encodings = [layer["encoding"] for layer in chart.to_dict()["layer"]]
     titled = {axis: entry[axis] for entry in reversed(encodings) for axis in ("x", "y") if axis in entry}
-    names = {"chart": figure.id, **{f"{axis}_title": entry.get("title") or "" for axis, entry in titled.items()}}
+    lines = {axis: entry.get("title") or "" for axis, entry in titled.items()}
+    titles = {f"{axis}_title": " ".join(title) if isinstance(title, list) else title for axis, title in lines.items()}
+    names = {"chart": figure.id, **titles}
     return pd.DataFrame(shown.assign(**names), columns=[*names, *shown.columns])
 
 

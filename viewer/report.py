@@ -20,14 +20,13 @@ import vl_convert
 import xarray as xr
 from markupsafe import Markup
 
-from thermodl.analyze.results import read_verdicts
 from thermodl.record.store import UserError, read_attributes
 
 from . import charts, figures, tables
 from .catalog import Run, provenance_of, read_results, read_run, settings_of
 from .figures import Figure, Source
 from .state import ViewState
-from .text import Text, attribute, quantity_title
+from .text import Text, attribute
 
 WIDTH = 760
 _DIGITS = 5
@@ -79,7 +78,7 @@ class Section:
     stale: list[str]
     """why it does not belong to the recording or to its sisters any more"""
     verdicts: list[tuple[str, str, str, str]]
-    """status, sign and word, quantity, sentence"""
+    """status, sign and word, quantities, sentence"""
     numbers: pd.DataFrame
     figures: list["Picture"]
     method: str
@@ -199,18 +198,15 @@ def _section(run: Run, name: str, data: xr.Dataset, state: ViewState) -> Section
         formula=str(data.attrs.get("formula", "")),
         basis=tables.basis(data.attrs, lang),
         stale=tables.stale(run, name, lang),
-        verdicts=[_verdict(data, verdict, lang) for verdict in read_verdicts(data)],
+        verdicts=[
+            (status, tables.status_word(status, lang), quantities, sentence)
+            for status, quantities, sentence in tables.verdict_lines(data, lang)
+        ],
         numbers=tables.numbers(data, tables.NUMBERS.get(name, ()), lang),
         figures=[_picture(figure, lang) for figure in (draw([Source(run.id, data, run.path)], state) if draw else [])],
         method=attribute(data.attrs, "method", lang),
         reference=attribute(data.attrs, "reference", lang),
     )
-
-
-def _verdict(data: xr.Dataset, verdict: dict[str, str], lang: str) -> tuple[str, str, str, str]:
-    name, status = verdict["quantity"], verdict["status"]
-    title = quantity_title({**data[name].attrs, "units": "1"}, lang) if name in data else ""
-    return status, tables.status_word(status, lang), title, verdict["zh" if lang == "zh" else "en"]
 
 
 def _picture(figure: Figure, lang: str) -> Picture:

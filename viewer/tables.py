@@ -154,7 +154,7 @@ _BASIS = Text("Estimated from steps {steps}; settings: {settings}.", "由第 {st
 _LIST = Text(", ", "、")
 QUANTITY = Text("quantity", "物理量")
 VALUE = Text("value", "数值")
-VERDICT = Text("verdict", "判断")
+VERDICT = Text("verdict", "判定")
 SETTING = Text("setting", "设置项")
 RUN = Text("run", "实验")
 _ESTIMATED_FROM = Text("estimated from steps", "估计所用步")
@@ -268,6 +268,17 @@ def headlines(run: Run, results: Mapping[str, xr.Dataset], lang: str) -> pd.Data
             mark = f" · {STALE_SIGN} {STALE(lang)}" if stale(run, analysis, lang) else ""
             rows.append((title, cell, _segment_of(data.attrs), status_word(worst_status(data, name), lang) + mark))
     return pd.DataFrame(rows, columns=[QUANTITY(lang), VALUE(lang), _ESTIMATED_FROM(lang), VERDICT(lang)])
+
+
+def verdict_lines(data: xr.Dataset, lang: str) -> list[tuple[str, str, str]]:
+    """Status, quantities and sentence of the verdicts, worst first; the same sentence about several is one line."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    verdicts = read_verdicts(data)
+    for verdict in sorted(verdicts, key=lambda verdict: STATUSES.index(verdict["status"]), reverse=True):
+        name, sentence = verdict["quantity"], Text(verdict["en"], verdict["zh"])(lang)
+        title = quantity_title({**data[name].attrs, "units": "1"}, lang) if name in data else ""
+        lines.setdefault((verdict["status"], sentence), []).append(title)
+    return [(status, _LIST(lang).join(filter(None, titles)), sentence) for (status, sentence), titles in lines.items()]
 
 
 def worst_status(data: xr.Dataset, name: str) -> str:

@@ -40,7 +40,9 @@ def unit(units: str, lang: str) -> str:
         return ""
     words = (re.fullmatch(r"([^\d-]+)(-?\d+(?:/\d+)?)?", word) for word in units.split())
     parts = [(_UNIT_WORDS.get(m[1], m[1]) if lang == "zh" else m[1], m[2] or "") for m in words if m]
-    return " ".join(word + power.translate(_SUPERSCRIPTS) for word, power in parts)
+    # There is no raised stroke of fractions.
+    raised = (f"^({power.replace('-', '−')})" if "/" in power else power.translate(_SUPERSCRIPTS) for _, power in parts)
+    return " ".join(word + power for (word, _), power in zip(parts, raised, strict=True))
 
 
 def quantity_title(attrs: Mapping[Any, Any], lang: str) -> str:
@@ -48,6 +50,11 @@ def quantity_title(attrs: Mapping[Any, Any], lang: str) -> str:
     name, units = attribute(attrs, "long_name", lang), unit(str(attrs.get("units", "1")), lang)
     # `mini-batch loss (loss)` says nothing that `mini-batch loss` does not.
     return f"{name} ({units})" if units and not name.endswith(units) else name
+
+
+def sentence_case(name: str) -> str:
+    """A name as a title: `mini-batch loss` becomes `Mini-batch loss`; symbols stay as they are."""
+    return name[:1].upper() + name[1:] if name[:2].isascii() and name[:2].isalpha() else name
 
 
 def number(value: float, digits: int = 4) -> str:

@@ -186,7 +186,7 @@ def _dataset_attributes(name: str) -> dict[str, object]:
         "explanation": "This is the quantity of the formula, averaged over the stationary segment with error bars from "
         "the autocorrelation of the series. Do not trust it where the verdict says that the training still drifts.",
         "explanation_zh": "图中是上式给出的量，在平稳段上做时间平均，"
-        "误差由序列的自相关得到。若判断栏指出训练仍在漂移，则不可采信。",
+        "误差由序列的自相关得到。若判定栏指出训练仍在漂移，则不可采信。",
         "thermodl_version": "0.1.0",
         "created": CREATED,
         "cache_key": "0" * 16,

@@ -195,3 +195,17 @@ def test_the_viewer_has_no_way_to_write_or_to_run_what_it_shows(path):
         forbidden += ["open(", "write_text", "write_bytes", "mkdir", "unlink"]
     found = [word for word in forbidden if re.search(rf"(?<![\w.]){re.escape(word)}", source)]
     assert not found
+
+
+def test_the_same_verdict_on_several_quantities_is_one_line_and_more_than_a_few_are_one_click_away(
+    tmp_path, monkeypatch
+):
+    folder = write_all_results(write_run(tmp_path / "good"))
+    names = ("mean_squared_displacement", "local_exponent")
+    verdicts = [{"quantity": name, "status": "untrusted", "en": "Too short.", "zh": "太短。"} for name in names]
+    verdicts += [{"quantity": "", "status": "untrusted", "en": f"Reason {i}.", "zh": f"原因 {i}。"} for i in range(4)]
+    _edit_result(folder / "results.zarr" / "default" / "diffusion", verdicts=json.dumps(verdicts))
+    at = go_to(open_app(tmp_path, monkeypatch, run="good"), "diffusion")
+    assert [box.value.count("Too short") for box in at.error] == [1, 0]
+    assert [box.value.count("Reason") for box in at.error] == [2, 2]
+    assert "2 more verdicts" in [expander.label for expander in at.expander]

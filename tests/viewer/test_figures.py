@@ -67,8 +67,8 @@ def test_a_log_axis_says_how_many_values_it_cannot_show():
     frame = pd.DataFrame({"x": [0.0, 1, 2, 3], "y": [1.0, -1, 2, np.nan], "low": 0.5, "high": 3.0, "series": "a"})
     chart = charts.curves(frame, lang="en", x_title="x", y_title="y", log_x=True, log_y=True)
     assert chart.to_dict()["title"]["text"] == [
-        "1 values not resolved, left out of the curve",
-        "2 values ≤ 0 cannot be drawn on the logarithmic axis",
+        "values not resolved and left out: 1",
+        "values ≤ 0, which a logarithmic axis cannot show: 2",
     ]
     drawn = next(data for data in chart.to_dict()["datasets"].values() if "series" in data[0])
     assert len(drawn) == 2
@@ -93,3 +93,47 @@ def test_charts_never_import_streamlit():
 
     code = "import sys, thermodl.viewer.report, thermodl.viewer.cli; sys.exit('streamlit' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_jumps_stand_under_their_places_in_the_loss_on_every_axis_and_in_the_interval(world):
+    sources = [Source("good", open_results(world / "good")["events"], world / "good")]
+    for axis in ("step", "sgd_time", "epoch"):
+        loss, jumps = (figure.chart.to_dict() for figure in figures.events(sources, ViewState(axis=axis)))
+        marks = sorted(row["at"] for rows in loss["datasets"].values() for row in rows if "at" in row)
+        places = sorted(row["x"] for rows in jumps["datasets"].values() for row in rows if "x" in row)
+        assert marks == places, axis
+        windows = [row["x"] for rows in loss["datasets"].values() for row in rows if "at" not in row]
+        domain = next(part["scale"]["domain"] for key, part in _encodings(jumps) if key == "x" and "scale" in part)
+        assert domain == [min(windows), max(windows)], axis
+    assert [figure.id for figure in figures.events(sources, ViewState(steps="1-500"))] == ["events-loss"]
+
+
+def test_the_name_of_a_level_stands_above_the_chart_where_no_data_are(world):
+    data = open_results(world / "good")["temperature"]
+    spec = figures.temperature([Source("good", data)], ViewState())[2].chart.to_dict()
+    assert "grey dashes: the two agree: 1" in spec["title"]["text"]
+    assert not any(layer["mark"]["type"] == "text" for layer in spec["layer"])
+
+
+def test_what_all_names_have_before_their_colon_names_the_axis(world):
+    data = open_results(world / "good")["temperature"]
+    names = {"temperature_noise": "less: drift", "temperature_kinetic": "less: heat"}
+    for name, words in names.items():
+        data[name].attrs["long_name"] = words
+    figure = figures._by_group([Source("good", data)], list(names), ViewState(), "x", figures.ALL)
+    spec = figure.chart.to_dict()
+    assert {row["series"] for row in next(iter(spec["datasets"].values()))} == {"drift", "heat"}
+    assert next(part["title"] for key, part in _encodings(spec) if key == "y") == "less (loss)"
+
+
+def test_a_chart_without_any_value_is_left_out(world):
+    data = open_results(world / "good")["temperature"].copy(deep=True)
+    data["kinetic_over_noise"][:] = np.nan
+    assert "temperature-ratio" not in [figure.id for figure in figures.temperature([Source("good", data)], ViewState())]
+
+
+def test_a_long_title_of_an_upright_axis_stands_in_lines():
+    frame = pd.DataFrame({"x": [1.0, 2], "y": [1.0, 2], "low": np.nan, "high": np.nan, "series": "a"})
+    name = "integrated noise–response correlation"
+    spec = charts.curves(frame, lang="en", x_title="x", y_title=f"{name} (parameter² loss⁻¹)").to_dict()
+    assert next(part["title"] for key, part in _encodings(spec) if key == "y") == [name, "(parameter² loss⁻¹)"]

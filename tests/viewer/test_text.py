@@ -34,6 +34,7 @@ def test_an_error_stands_in_units_of_the_last_digit(value, stderr, text):
 def test_units_are_written_for_people_in_both_languages():
     assert unit("loss2 parameter-2", "en") == "loss² parameter⁻²"
     assert unit("loss2 parameter-2", "zh") == "损失² 参数⁻²"
+    assert unit("parameter loss-1/2", "en") == "parameter loss^(−1/2)"
     assert unit("1", "en") == ""
 
 

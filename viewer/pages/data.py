@@ -197,7 +197,7 @@ def _whole(context: Context, run: Run, results: Mapping[str, xr.Dataset]) -> Non
     if results:
         named = ["--results", run.results_name] if run.results_name != "default" else []
         commands.insert(0, ["report", path, *(["--lang", lang] if lang != "en" else []), *named])
-    st.code("\n".join(shlex.join(["thermodl", *command]) for command in commands), language="bash")
+    st.code("\n".join(shlex.join(["thermodl", *command]) for command in commands), language="bash", wrap_lines=True)
 
 
 def _part_name(part: str, lang: str) -> str:
@@ -247,7 +247,7 @@ def _has(to: str) -> bool:
 
 
 def _command(context: Context, run: Run, options: list[str]) -> None:
-    st.code(shlex.join(["thermodl", "export", str(context.root / run.id), *options]), language="bash")
+    st.code(shlex.join(["thermodl", "export", str(context.root / run.id), *options]), language="bash", wrap_lines=True)
 
 
 def _named(run: Run) -> list[str]:

@@ -11,13 +11,13 @@ import pandas as pd
 import streamlit as st
 import xarray as xr
 
-from thermodl.analyze.results import STATUSES, read_verdicts
+from thermodl.analyze.results import STATUSES
 from thermodl.record.store import RunError, UserError
 from thermodl.viewer import catalog, clocks, comparison, figures, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.figures import ANALYSES, Figure, Source
 from thermodl.viewer.state import ViewState
-from thermodl.viewer.text import COLON, Text, attribute, escape_markdown, quantity_title
+from thermodl.viewer.text import COLON, Text, attribute, escape_markdown
 
 _RUNNING = Text("This run is still being recorded: {steps:,} steps are safe on disk, last commit {when}. "
                 "What is shown covers those.",
@@ -46,6 +46,8 @@ _SHOWN = Text(
     "drag again for others.",
     "各随时间变化图显示第 {first:,} 至 {last:,} 步（阴影部分），其中没有数值的图不显示；再次拖动可另选。",
 )
+_MORE_VERDICTS = Text("{n} more verdicts", "另有 {n} 条判定")
+_FEW_VERDICTS = 3
 REFRESH_SECONDS = 5
 _BOXES = {"ok": st.success, "caution": st.warning, "untrusted": st.error}
 
@@ -91,7 +93,11 @@ def readable_run(context: Context) -> Run | None:
     run, lang = context.run, context.lang
     if run is None:
         st.info(_NO_RUNS(lang))
-        st.code(f"thermodl record --name first --runs-dir {shlex.quote(str(context.root))}", language="bash")
+        st.code(
+            f"thermodl record --name first --runs-dir {shlex.quote(str(context.root))}",
+            language="bash",
+            wrap_lines=True,
+        )
         return None
     if run.broken:
         say(st.error, _BROKEN(lang), run.problem)
@@ -163,15 +169,22 @@ def analysis_page(context: Context, analysis: str, title: Text, question: Text) 
     _explain(data, run, analysis, context.lang)
     sources = [Source(run.id, data, run.path, _place(context, run)), *_other_source(context, analysis)]
     draw_figures(ANALYSES[analysis](sources, context.state), context.lang)
-    for source in sources:
-        name = f" · {escape_markdown(source.run)}" if len(sources) > 1 else ""
-        st.subheader(_NUMBERS(context.lang) + name, anchor=False)
-        table(tables.numbers(source.data, tables.NUMBERS[analysis], context.lang))
-    note(tables.NOTE(context.lang))
+    _draw_numbers(sources, analysis, context.lang)
     with st.expander(_METHOD(context.lang)):
         for key in ("method", "reference"):
             st.text(attribute(data.attrs, key, context.lang))
     return data
+
+
+def _draw_numbers(sources: Sequence[Source], analysis: str, lang: str) -> None:
+    frames = {source.run: tables.numbers(source.data, tables.NUMBERS[analysis], lang) for source in sources}
+    for run, frame in frames.items():
+        if len(frame):
+            name = f" · {escape_markdown(run)}" if len(sources) > 1 else ""
+            st.subheader(_NUMBERS(lang) + name, anchor=False)
+            table(frame)
+    if any(map(len, frames.values())):
+        note(tables.NOTE(lang))
 
 
 def _place(context: Context, run: Run) -> int:
@@ -184,7 +197,7 @@ def missing_results(context: Context, run: Run) -> None:
     """Name the command that makes the results."""
     st.info(_NOT_ANALYZED(context.lang))
     named = f" --name {run.results_name}" if run.results_name != "default" else ""
-    st.code(f"thermodl analyze {shlex.quote(str(context.root / run.id))}{named}", language="bash")
+    st.code(f"thermodl analyze {shlex.quote(str(context.root / run.id))}{named}", language="bash", wrap_lines=True)
 
 
 def _other_source(context: Context, analysis: str) -> list[Source]:
@@ -208,32 +221,38 @@ def _say_stale(run: Run, analysis: str, lang: str) -> None:
 
 
 def _explain(data: xr.Dataset, run: Run, analysis: str, lang: str) -> None:
-    left, right = st.columns([3, 2], gap="large")
-    with left:
-        st.text(attribute(data.attrs, "explanation", lang))
-        if basis := tables.basis(data.attrs, lang):
-            note(basis)
-    with right:
-        draw_verdicts(data, lang)
-        _say_stale(run, analysis, lang)
+    # All across the page: a column makes walls of verdicts, and cuts long formulas.
+    st.text(attribute(data.attrs, "explanation", lang))
+    if basis := tables.basis(data.attrs, lang):
+        note(basis)
+    draw_verdicts(data, lang)
+    _say_stale(run, analysis, lang)
     if data.attrs.get("formula"):
-        st.latex(str(data.attrs["formula"]))  # below, across the page: a column cuts long ones
+        st.latex(str(data.attrs["formula"]))
 
 
 def draw_verdicts(data: xr.Dataset, lang: str) -> None:
-    """The verdicts, worst first, one box for each status: sign, word, and what to think of which quantity."""
-    verdicts = read_verdicts(data)
-    for status in reversed(STATUSES):
-        lines = [_verdict_line(data, verdict, lang) for verdict in verdicts if verdict["status"] == status]
-        if lines:
-            _BOXES[status](f"**{tables.status_word(status, lang)}**\n\n" + "\n".join(f"- {line}" for line in lines))
+    """The verdicts, worst first, one box for each status: sign, word, and what to think of which quantities.
+
+    A box shows a few; the rest are one click away.
+    """
+    lines = tables.verdict_lines(data, lang)
+    by_status = {status: [line for line in lines if line[0] == status] for status in reversed(STATUSES)}
+    _draw_boxes({status: some[:_FEW_VERDICTS] for status, some in by_status.items()}, lang)
+    rest = {status: some[_FEW_VERDICTS:] for status, some in by_status.items()}
+    if more := sum(map(len, rest.values())):
+        with st.expander(_MORE_VERDICTS.fill(n=more)(lang)):
+            _draw_boxes(rest, lang)
 
 
-def _verdict_line(data: xr.Dataset, verdict: Mapping[str, str], lang: str) -> str:
-    name = verdict["quantity"]
-    title = quantity_title({**data[name].attrs, "units": "1"}, lang) if name in data else ""
-    sentence = escape_markdown(Text(verdict["en"], verdict["zh"])(lang))
-    return f"{escape_markdown(title)}{COLON(lang)}{sentence}" if title else sentence
+def _draw_boxes(lines: Mapping[str, Sequence[tuple[str, str, str]]], lang: str) -> None:
+    for status, some in lines.items():
+        if some:
+            words = [
+                escape_markdown(f"{names}{COLON(lang)}{sentence}" if names else sentence) for _, names, sentence in some
+            ]
+            joint = "\n\n" + "\n".join(f"- {line}" for line in words) if len(words) > 1 else f" · {words[0]}"
+            _BOXES[status](f"**{tables.status_word(status, lang)}**{joint}")
 
 
 def draw_figures(drawn: Iterable[Figure], lang: str) -> None:

@@ -152,7 +152,7 @@ def page(context: Context) -> None:
     st.subheader(_COMMAND(lang), anchor=False)
     st.code(composition.command(settings, name, str(context.root)), language="bash", wrap_lines=True)
     st.subheader(_FILE(lang), anchor=False)
-    st.code(composition.toml(settings, name), language="toml")
+    st.code(composition.toml(settings, name), language="toml", wrap_lines=True)
 
 
 def _boxes(names: tuple[str, ...], values: dict[str, Any], key: str, lang: str) -> dict[str, Any]:

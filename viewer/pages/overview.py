@@ -48,12 +48,9 @@ def _headlines(context: Context, run: Run) -> None:
 
 
 def _origin(run: Run, lang: str) -> None:
-    left, right = st.columns(2, gap="large")
-    with left:
-        st.subheader(_SETTINGS(lang), anchor=False)
+    with st.expander(_SETTINGS(lang)):
         layout.table(tables.settings(catalog.settings_of(run.attributes), lang))
-    with right:
-        st.subheader(_PROVENANCE(lang), anchor=False)
+    with st.expander(_PROVENANCE(lang)):
         provenance = catalog.provenance_of(run.attributes)
         if provenance:
             layout.table(tables.settings(provenance, lang))
