@@ -100,6 +100,72 @@ def test_displacements_equal_the_definition(coordinates: int, steps: int, seed: 
     np.testing.assert_allclose([np.nanmean(row) for row in collective], slow, rtol=1e-9)
 
 
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+@pytest.mark.parametrize(("offset", "step"), [(0.0, 1.0), (100.0, 1e-4)])
+def test_displacements_at_lags_equal_the_definition(kind: type, offset: float, step: float) -> None:
+    """To eleven digits, of more steps than a tile holds, in fours and one by one, in any order, for some origins."""
+    rng = np.random.default_rng(11)
+    x = (offset + step * np.cumsum(rng.standard_normal((3, 2600)), axis=-1)).astype(kind)
+    lags = np.array([1, 2, 3, 7, 30, 31, 100, 900, 1500, 2599, 2600, 5, 0])
+    wide = x.astype(np.float64)
+
+    def slow(lag: int, start: int, stop: int) -> float:
+        moved = [np.sum((wide[:, t + lag] - wide[:, t]) ** 2) for t in range(start, min(stop, 2600 - lag))]
+        return np.mean(moved) if moved else np.nan
+
+    for start, stop in ((0, None), (50, 1700), (2000, 9000)):
+        exact = [slow(lag, start, 2600 if stop is None else stop) for lag in lags]
+        found = series.mean_squared_displacement_at(x, lags, start, stop)
+        np.testing.assert_allclose(found, exact, rtol=1e-11)
+    # Not contiguous, as a part of a larger array is.
+    found = series.mean_squared_displacement_at(np.repeat(x, 2, axis=1)[:, ::2], lags)
+    np.testing.assert_array_equal(found, series.mean_squared_displacement_at(x, lags))
+    waiting = np.array([0, 50, 2590])
+    found = series.two_time_displacements(x, waiting, lags, 40)
+    np.testing.assert_allclose(found, [[slow(lag, t, t + 40) for lag in lags] for t in waiting], rtol=1e-11)
+
+
+def test_displacements_at_lags_of_degenerate_series() -> None:
+    """Constant: 0. Two points: one displacement. One NaN: NaN at every lag that meets it. No coordinates: 0."""
+    lags = np.array([1, 2, 3, 4, 5])
+    found = series.mean_squared_displacement_at(np.full((2, 5), 7.0), lags)
+    np.testing.assert_array_equal(found, [0, 0, 0, 0, np.nan])
+    two = series.mean_squared_displacement_at(np.array([[1.0, 4.0], [0.0, 1.0]]), lags)
+    np.testing.assert_array_equal(two, [10, np.nan, np.nan, np.nan, np.nan])
+    broken = np.random.default_rng(0).standard_normal((2, 50))
+    broken[1, 0] = np.nan
+    assert np.isnan(series.mean_squared_displacement_at(broken, lags)).all()
+    assert np.isfinite(series.mean_squared_displacement_at(broken, lags, 1)).all()
+    np.testing.assert_array_equal(series.mean_squared_displacement_at(np.empty((0, 50)), lags), np.zeros(5))
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize(("steps", "longest"), [(9000, 1), (9000, 100), (40_000, 600), (300, 200), (20, 19), (20, 50)])
+def test_autocovariance_to_a_longest_lag_equals_the_definition(steps: int, longest: int, offset: float) -> None:
+    """In blocks and at once, of series and of their trace, against the sum over origins, to 1e-12 of Γ(0)."""
+    x = offset + truth.ornstein_uhlenbeck(np.random.default_rng(12), (2, steps), 20.0)
+    centred = x - x.mean(-1, keepdims=True)
+    lags = range(min(longest, steps - 1) + 1)
+    slow = np.stack([np.sum(centred[:, lag:] * centred[:, : steps - lag], axis=-1) for lag in lags], axis=-1) / steps
+    found = series.autocovariance(x, longest)
+    assert found.shape == slow.shape
+    np.testing.assert_allclose(found, slow, rtol=0, atol=1e-12 * slow[:, 0].max())
+    np.testing.assert_allclose(found, series.autocovariance(x)[:, : len(lags)], rtol=0, atol=1e-12 * slow[:, 0].max())
+    np.testing.assert_allclose(series.autocovariance(x, longest, trace=True), found.sum(0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(series.autocovariance(x[0], longest), found[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [2, 9000])
+def test_autocovariance_to_a_longest_lag_of_degenerate_series(steps: int) -> None:
+    """Constant: 0. One NaN: NaN everywhere, not only in the blocks that hold it."""
+    x = np.stack([np.full(steps, 3.0), np.arange(steps) * 1.0])
+    assert not series.autocovariance(x, 10)[0].any()
+    x[0, -1] = np.nan
+    found = series.autocovariance(x, 10)
+    assert np.isnan(found[0]).all()
+    assert np.isfinite(found[1]).all()
+
+
 @given(st.integers(0, 2**31), st.floats(0.1, 1e6), st.floats(-1e3, 1e3))
 def test_error_bars_scale_and_do_not_shift(seed: int, factor: float, offset: float) -> None:
     """stderr(a·x + b) = |a|·stderr(x), and the number of samples stays."""

@@ -60,12 +60,6 @@ def load(name: str) -> Any:
         return None
 
 
-def log_lag_msd(x: np.ndarray, lags: np.ndarray) -> np.ndarray:
-    """The MSD at some lags, as means of the kernel that the analyses use for its errors too."""
-    rows = series.squared_displacements(x, lags)
-    return np.array([row[: len(row) - lag].mean() for row, lag in zip(rows, lags, strict=True)])
-
-
 def mdanalysis_msd(x: np.ndarray) -> Call | None:
     """EinsteinMSD by FFT on particles of three coordinates each."""
     mda, msd = load("MDAnalysis"), load("MDAnalysis.analysis.msd")
@@ -108,7 +102,13 @@ def bench_msd(rng: np.random.Generator, pairs: int) -> None:
         for name, (peer, same, target) in calls.items():
             if peer:
                 title = f"MSD, {len(lags)} log lags, {where}, {name}"
-                compare(title, lambda same=same, lags=lags: log_lag_msd(same, lags), peer, target, pairs)
+                compare(
+                    title,
+                    lambda same=same, lags=lags: series.mean_squared_displacement_at(same, lags),
+                    peer,
+                    target,
+                    pairs,
+                )
 
 
 def bench_all_lags(rng: np.random.Generator, pairs: int) -> None:
@@ -128,7 +128,7 @@ def bench_acf(rng: np.random.Generator, pairs: int) -> None:
     emcee, statsmodels = load("emcee.autocorr"), load("statsmodels.tsa.stattools")
 
     def ours() -> np.ndarray:
-        return series.autocovariance(x)[:_LONGEST]
+        return series.autocovariance(x, _LONGEST)
 
     title = f"autocorrelation, 1e6 to lag {_LONGEST}, "
     if emcee:
@@ -143,7 +143,7 @@ def bench_agreement(rng: np.random.Generator) -> None:
         x = walks(rng, 16, 10_000, step, offset)
         lags = series.log_lags(2500, 10)
         exact = np.array([np.sum((x[:, lag:] - x[:, :-lag]) ** 2) / (x.shape[1] - lag) for lag in lags])
-        direct = np.max(np.abs(log_lag_msd(x, lags) / exact - 1))
+        direct = np.max(np.abs(series.mean_squared_displacement_at(x, lags) / exact - 1))
         by_fft = np.max(np.abs(series.mean_squared_displacement(x)[lags] / exact - 1))
         print(f"offset {offset:g}, step {step:g}: log lags {direct:.0e}, all lags {by_fft:.0e}  target ≤ 1e-9")
 
@@ -154,7 +154,11 @@ def bench_growth(rng: np.random.Generator) -> None:
         x = walks(rng, 16, steps)
         lags = series.log_lags(steps // 4, 10)
         found = []
-        for call in (lambda x=x, lags=lags: log_lag_msd(x, lags), lambda x=x: series.mean_squared_displacement(x)):
+        calls = (
+            lambda x=x, lags=lags: series.mean_squared_displacement_at(x, lags),
+            lambda x=x: series.mean_squared_displacement(x),
+        )
+        for call in calls:
             call()
             found.append(min(cpu(call) for _ in range(3)) / x.size * 1e9)
         print(f"N = {steps:8d}: log lags {found[0]:6.1f} ns per element, all lags {found[1]:6.1f}")
@@ -173,7 +177,7 @@ def bench_zarr(pairs: int) -> None:
 
         def whole() -> None:
             for group in range(run.sizes["group"]):
-                log_lag_msd(run.isel(group=group).values, lags)
+                series.mean_squared_displacement_at(run.isel(group=group).values, lags)
 
         for title, call in (("read", read_all), ("read and MSD", whole)):
             call()
