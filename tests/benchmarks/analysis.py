@@ -25,6 +25,7 @@ from typing import Any
 
 import dask.config
 import numpy as np
+import xarray as xr
 from made_up import write_run
 
 from thermodl.analyze import open_run, series
@@ -176,8 +177,17 @@ def bench_zarr(pairs: int) -> None:
                 run.isel(group=group).values  # noqa: B018
 
         def whole() -> None:
-            for group in range(run.sizes["group"]):
-                series.mean_squared_displacement_at(run.isel(group=group).values, lags)
+            # Block by block, as the analyses do it.
+            xr.apply_ufunc(
+                lambda x: series.mean_squared_displacement_at(x, lags),
+                run,
+                input_core_dims=[["sketch", "step"]],
+                output_core_dims=[["lag"]],
+                vectorize=True,
+                dask="parallelized",
+                output_dtypes=[float],
+                dask_gufunc_kwargs={"output_sizes": {"lag": len(lags)}},
+            ).compute()
 
         for title, call in (("read", read_all), ("read and MSD", whole)):
             call()
