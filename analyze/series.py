@@ -79,15 +79,14 @@ def integrated_time(covariance: Floats, *, oscillating: bool = False) -> tuple[F
     Returns:
         τ_int and its error, both of shape (...); ½ for constant series, below ½ for anti-correlated ones.
     """
-    tau, window = _cut_sum(covariance, oscillating)
+    tau, window = _cut_sum(covariance, covariance.shape[-1], oscillating)
     error = tau * np.sqrt(np.maximum(4 * (window + 0.5 - tau) / covariance.shape[-1], 0.0))
     return tau, error
 
 
-def _cut_sum(covariance: Floats, oscillating: bool = False) -> tuple[Floats, NDArray[np.int64]]:
-    """τ_int and the lag W where its sum was cut, both of shape (...)."""
-    n = covariance.shape[-1]
-    flat = covariance.reshape(-1, n)
+def _cut_sum(covariance: Floats, n: int, oscillating: bool = False) -> tuple[Floats, NDArray[np.int64]]:
+    """τ_int of n samples and the lag W where its sum was cut, at the last if not before; both of shape (...)."""
+    flat = covariance.reshape(-1, covariance.shape[-1])
     variance = flat[:, :1]
     with np.errstate(invalid="ignore", divide="ignore"):
         rho = np.where(variance > 0, flat / variance, 0.0)
@@ -107,9 +106,24 @@ def _cut_sum(covariance: Floats, oscillating: bool = False) -> tuple[Floats, NDA
     return tau.reshape(shape), window.reshape(shape)
 
 
-def _sum_to(covariance: Floats, window: NDArray[np.int64]) -> Floats:
-    """τ_int with the sum cut at a given lag, both of shape (...); NaN for constant series."""
-    n = covariance.shape[-1]
+def _autocovariance_and_cut(series: Floats, memory: int = 0) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Γ of series as far as it is needed, at least up to a number of lags, with what `_cut_sum` finds in it.
+
+    Most sums are cut early: where all are within N/64, what lies beyond is not worked out.
+    """
+    n = series.shape[-1]
+    reach = n // 64
+    if n >= 16 * _TILE and memory <= reach:
+        covariance = autocovariance(series, reach)
+        tau, window = _cut_sum(covariance, n)
+        if np.all(window < reach):
+            return covariance, tau, window
+    covariance = autocovariance(series)
+    return covariance, *_cut_sum(covariance, n)
+
+
+def _sum_to(covariance: Floats, n: int, window: NDArray[np.int64]) -> Floats:
+    """τ_int of n samples with the sum cut at a given lag, both of shape (...); NaN for constant series."""
     with np.errstate(invalid="ignore", divide="ignore"):
         cumulative = np.cumsum(covariance, axis=-1) / covariance[..., :1] - 0.5
     cut = np.take_along_axis(cumulative, window[..., None], axis=-1)[..., 0]
@@ -136,11 +150,11 @@ def mean_and_error(series: Floats, *, memory: int = 0, echo: Floats | float = 0.
     mean = series.mean(-1)
     if n < 4:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, float(n))
-    covariance = autocovariance(series)
-    tau, window = _cut_sum(covariance)
+    memory = min(memory, n // 16)
+    covariance, tau, window = _autocovariance_and_cut(series, memory)
     if memory:
-        longer = np.maximum(window, min(memory, n // 16))
-        tau, window = np.fmax(tau, _sum_to(covariance, longer)), longer
+        longer = np.maximum(window, memory)
+        tau, window = np.fmax(tau, _sum_to(covariance, n, longer)), longer
     repeated = 1 + 2 * np.square(echo)
     tau, window = tau * repeated, window * repeated
     # Where fluctuations cancel, their sum is all estimation error: never count more samples than there are.
@@ -215,8 +229,7 @@ def telescoping_ratio_and_error(left: Floats, right: Floats) -> tuple[Floats, Fl
     time = np.arange(n + 1.0) - n / 2
     walk = walk - walk.mean(-1, keepdims=True)
     walk = walk - (walk @ time / (time @ time))[..., None] * time
-    covariance = autocovariance(walk)
-    tau, window = _cut_sum(covariance)
+    covariance, tau, window = _autocovariance_and_cut(walk)
     # A line taken off hides as much of the memory as the mean does, which is corrected for already.
     n_eff = (n + 1) / (2 * np.maximum(tau * (1 + (2 * window + 1) / n), 0.5))
     # Both take an effective sample each. Of the rest, skew ones tell less of their variance than normal ones.
@@ -566,7 +579,9 @@ def drift_free_error(
     factors = factors.copy()
     factors[np.searchsorted(lags, straight_anchors(n))] += factors @ drift_free_terms(lags, n)[0]
     common = n - int(lags.max())
-    _, error, n_eff = mean_and_error(factors @ straight[:, :common], memory=memory, echo=echo)
+    # Most sums are of a few lags.
+    used = np.flatnonzero(factors)
+    _, error, n_eff = mean_and_error(factors[used] @ straight[used, :common], memory=memory, echo=echo)
     return error * np.sqrt(common / (n - lags[row])), n_eff
 
 
@@ -585,10 +600,9 @@ def averaged_variance(collective: Floats, lags: NDArray[np.int64], width: int) -
     n = collective.shape[-1]
     left = np.ones(len(lags))
     for i, lag in enumerate(lags):
-        covariance = autocovariance(collective[i, : n - lag])
+        covariance, _, window = _autocovariance_and_cut(collective[i, : n - lag])
         if not covariance[0] > 0:
             continue
-        _, window = _cut_sum(covariance)
         known = np.arange(1, min(width, int(window) + 1, n - lag))
         shared = np.sum((1 - known / width) * covariance[known] / covariance[0])
         left[i] = np.clip((1 + 2 * shared) / width, 1 / width, 1.0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from thermodl.analyze import series
 
@@ -153,6 +154,29 @@ def test_autocovariance_to_a_longest_lag_equals_the_definition(steps: int, longe
     np.testing.assert_allclose(found, series.autocovariance(x)[:, : len(lags)], rtol=0, atol=1e-12 * slow[:, 0].max())
     np.testing.assert_allclose(series.autocovariance(x, longest, trace=True), found.sum(0), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(series.autocovariance(x[0], longest), found[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("memory", [0, 50, 900])
+@pytest.mark.parametrize("correlation_time", [2.0, 30.0, 400.0])
+def test_error_bars_are_those_of_the_whole_autocovariance(correlation_time: float, memory: int) -> None:
+    """Whether the sum is cut early or late in a long series, its error is that of Wolff's sum over all lags."""
+    x = truth.ornstein_uhlenbeck(np.random.default_rng(13), (3, 20_000), correlation_time)
+    _, error, n_eff = series.mean_and_error(x, memory=memory)
+    for row, found, samples in zip(x, error, n_eff, strict=True):
+        centred = row - row.mean()
+        lags = range(10_000)
+        covariance = np.array([np.dot(centred[lag:], centred[: len(row) - lag]) for lag in lags]) / len(row)
+        tau = 0.5 + np.cumsum(covariance[1:] / covariance[0])
+        lag = np.arange(1, len(tau) + 1)
+        above = np.maximum(tau, 0.5 + 1e-12)
+        decay = series.WINDOW / np.log((2 * above + 1) / (2 * above - 1))
+        window = lag[np.argmax(np.exp(-lag / decay) - decay / np.sqrt(lag * len(row)) < 0)]
+        sums = [tau[cut - 1] * (1 + (2 * cut + 1) / len(row)) for cut in (window, max(window, memory))]
+        assert samples == pytest.approx(len(row) / (2 * max(sums)), rel=1e-9)
+        freedom = len(row) / (2 * max(window, memory) + 1)
+        student = stats.t.ppf(0.975, freedom) / 1.959963984540054
+        exact = np.sqrt(covariance[0] * (1 + 1 / samples) / samples) * student
+        assert found == pytest.approx(exact, rel=1e-9)
 
 
 @pytest.mark.parametrize("steps", [2, 9000])
