@@ -168,7 +168,7 @@ def bench_growth(rng: np.random.Generator) -> None:
 def bench_zarr(pairs: int) -> None:
     """From the recording to the MSD on log lags of every group, one thread."""
     with tempfile.TemporaryDirectory() as folder, dask.config.set(scheduler="synchronous"):
-        write_run(Path(folder) / "run", 8192, groups=4, sketch=256)
+        write_run(Path(folder) / "run", 8192, groups=16, sketch=256)
         run = open_run(Path(folder) / "run")["parameter_sketch"]
         lags = series.log_lags(run.sizes["step"] // 4, 10)
 
