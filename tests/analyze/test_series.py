@@ -207,11 +207,12 @@ def test_too_few_samples_have_no_error(values: list[float]) -> None:
     assert np.isnan(error)
 
 
-def test_degenerate_series() -> None:
+@pytest.mark.parametrize("steps", [50, 20_000])
+def test_degenerate_series(steps: int) -> None:
     """Constant: error 0. One NaN: NaN, not a number that looks right."""
-    mean, error, n_eff = series.mean_and_error(np.full(50, 3.0))
-    assert (mean, error, n_eff) == (3.0, 0.0, 50.0)
-    broken = np.random.default_rng(0).standard_normal(50)
+    mean, error, n_eff = series.mean_and_error(np.full(steps, 3.0))
+    assert (mean, error, n_eff) == (3.0, 0.0, steps)
+    broken = np.random.default_rng(0).standard_normal(steps)
     broken[7] = np.nan
     mean, error, _ = series.mean_and_error(broken)
     assert np.isnan(mean)
