@@ -12,6 +12,8 @@ what comes back. Where physics tells of either it is said: `memory` is a number 
 `echo` the correlation of values a lag apart that lies beyond the window.
 """
 
+from typing import cast
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +27,45 @@ _SHORTEST = 0.02
 """least τ_int that is reported for anti-correlated series"""
 _BLOCKS = 8
 """of the jackknife that takes the bias off a ratio of means"""
+_TILE = 1024
+"""origins of which all lags are taken in turn: few enough that the nearest cache holds them"""
 
 
-def autocovariance(series: Floats) -> Floats:
-    """Γ(t) of each series, shape (..., N) → (..., N): centred by the sample mean, normalized by N, by FFT."""
+def autocovariance(series: Floats, longest: int | None = None, *, trace: bool = False) -> Floats:
+    """Γ(t) of each series, centred by the sample mean and normalized by N, by FFT.
+
+    Up to a lag W ≪ N the series is cut into blocks, and each correlated with itself and the W values that follow it:
+    N log W operations on pieces that the cache holds, and the same digits.
+
+    Args:
+        series: (..., N). longest: the last lag that is wanted; all N by default.
+        trace: summed over the axis before the last, (..., coordinate, N), so that one transform goes back for all.
+
+    Returns:
+        (..., N), or (..., W + 1) with a longest lag W < N.
+    """
     n = series.shape[-1]
-    centred = series - series.mean(-1, keepdims=True)
-    size = next_fast_len(2 * n - 1, real=True)
-    spectrum = np.fft.rfft(centred, size)
-    return np.fft.irfft(spectrum.real**2 + spectrum.imag**2, size)[..., :n] / n
+    mean = series.mean(-1, keepdims=True)
+    last = n - 1 if longest is None else min(longest, n - 1)
+    size = _fast_length(max(8 * last, 4 * _TILE))
+    if 2 * size > n:
+        size = _fast_length(n + last)
+        spectrum = np.fft.rfft(series - mean, size)
+        power = spectrum.real**2 + spectrum.imag**2
+    else:
+        power = 0.0
+        for start in range(0, n, size - last):
+            block = series[..., start : start + size] - mean
+            early = np.fft.rfft(block[..., : size - last], size)
+            power = power + early.conj() * np.fft.rfft(block, size)
+    if trace:
+        power = np.sum(power, axis=-2)
+    return np.fft.irfft(power, size)[..., : last + 1] / n
+
+
+def _fast_length(least: int) -> int:
+    """Of a real Fourier transform of at least so many values."""
+    return cast(int, next_fast_len(least, real=True))
 
 
 def integrated_time(covariance: Floats, *, oscillating: bool = False) -> tuple[Floats, Floats]:
@@ -47,15 +79,14 @@ def integrated_time(covariance: Floats, *, oscillating: bool = False) -> tuple[F
     Returns:
         τ_int and its error, both of shape (...); ½ for constant series, below ½ for anti-correlated ones.
     """
-    tau, window = _cut_sum(covariance, oscillating)
+    tau, window = _cut_sum(covariance, covariance.shape[-1], oscillating)
     error = tau * np.sqrt(np.maximum(4 * (window + 0.5 - tau) / covariance.shape[-1], 0.0))
     return tau, error
 
 
-def _cut_sum(covariance: Floats, oscillating: bool = False) -> tuple[Floats, NDArray[np.int64]]:
-    """τ_int and the lag W where its sum was cut, both of shape (...)."""
-    n = covariance.shape[-1]
-    flat = covariance.reshape(-1, n)
+def _cut_sum(covariance: Floats, n: int, oscillating: bool = False) -> tuple[Floats, NDArray[np.int64]]:
+    """τ_int of n samples and the lag W where its sum was cut, at the last if not before; both of shape (...)."""
+    flat = covariance.reshape(-1, covariance.shape[-1])
     variance = flat[:, :1]
     with np.errstate(invalid="ignore", divide="ignore"):
         rho = np.where(variance > 0, flat / variance, 0.0)
@@ -75,9 +106,24 @@ def _cut_sum(covariance: Floats, oscillating: bool = False) -> tuple[Floats, NDA
     return tau.reshape(shape), window.reshape(shape)
 
 
-def _sum_to(covariance: Floats, window: NDArray[np.int64]) -> Floats:
-    """τ_int with the sum cut at a given lag, both of shape (...); NaN for constant series."""
-    n = covariance.shape[-1]
+def _autocovariance_and_cut(series: Floats, memory: int = 0) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Γ of series as far as it is needed, at least up to a number of lags, with what `_cut_sum` finds in it.
+
+    Most sums are cut early: where all are within N/64, what lies beyond is not worked out.
+    """
+    n = series.shape[-1]
+    reach = n // 64
+    if n >= 16 * _TILE and memory <= reach:
+        covariance = autocovariance(series, reach)
+        tau, window = _cut_sum(covariance, n)
+        if np.all(window < reach):
+            return covariance, tau, window
+    covariance = autocovariance(series)
+    return covariance, *_cut_sum(covariance, n)
+
+
+def _sum_to(covariance: Floats, n: int, window: NDArray[np.int64]) -> Floats:
+    """τ_int of n samples with the sum cut at a given lag, both of shape (...); NaN for constant series."""
     with np.errstate(invalid="ignore", divide="ignore"):
         cumulative = np.cumsum(covariance, axis=-1) / covariance[..., :1] - 0.5
     cut = np.take_along_axis(cumulative, window[..., None], axis=-1)[..., 0]
@@ -104,11 +150,11 @@ def mean_and_error(series: Floats, *, memory: int = 0, echo: Floats | float = 0.
     mean = series.mean(-1)
     if n < 4:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, float(n))
-    covariance = autocovariance(series)
-    tau, window = _cut_sum(covariance)
+    memory = min(memory, n // 16)
+    covariance, tau, window = _autocovariance_and_cut(series, memory)
     if memory:
-        longer = np.maximum(window, min(memory, n // 16))
-        tau, window = np.fmax(tau, _sum_to(covariance, longer)), longer
+        longer = np.maximum(window, memory)
+        tau, window = np.fmax(tau, _sum_to(covariance, n, longer)), longer
     repeated = 1 + 2 * np.square(echo)
     tau, window = tau * repeated, window * repeated
     # Where fluctuations cancel, their sum is all estimation error: never count more samples than there are.
@@ -183,8 +229,7 @@ def telescoping_ratio_and_error(left: Floats, right: Floats) -> tuple[Floats, Fl
     time = np.arange(n + 1.0) - n / 2
     walk = walk - walk.mean(-1, keepdims=True)
     walk = walk - (walk @ time / (time @ time))[..., None] * time
-    covariance = autocovariance(walk)
-    tau, window = _cut_sum(covariance)
+    covariance, tau, window = _autocovariance_and_cut(walk)
     # A line taken off hides as much of the memory as the mean does, which is corrected for already.
     n_eff = (n + 1) / (2 * np.maximum(tau * (1 + (2 * window + 1) / n), 0.5))
     # Both take an effective sample each. Of the rest, skew ones tell less of their variance than normal ones.
@@ -218,7 +263,7 @@ def mean_squared_displacement(positions: Floats) -> Floats:
     """
     n = positions.shape[-1]
     centred = positions - positions.mean(-1, keepdims=True)
-    size = next_fast_len(2 * n - 1, real=True)
+    size = _fast_length(2 * n - 1)
     spectrum = np.fft.rfft(centred, size)
     product = np.fft.irfft((spectrum.real**2 + spectrum.imag**2).sum(0), size)[:n]
     squared = np.concatenate([[0.0], np.cumsum((centred**2).sum(0))])
@@ -247,6 +292,71 @@ def squared_displacements(positions, lags):
             for t in range(n - lag):
                 step = np.float64(late[t]) - np.float64(early[t])
                 row[t] += step * step
+    return out
+
+
+def mean_squared_displacement_at(
+    positions: Floats, lags: NDArray[np.int64], start: int = 0, stop: int | None = None
+) -> Floats:
+    """⟨‖x(t+τ) − x(t)‖²⟩ over the origins start ≤ t < stop, summed over coordinates, from the differences themselves.
+
+    Args:
+        positions: (coordinate, N) of any floating type; lags: (L,) whole numbers.
+
+    Returns:
+        (L,); NaN for a lag that no origin has.
+    """
+    n = positions.shape[-1]
+    end = n if stop is None else min(stop, n)
+    origins = np.maximum(np.minimum(end, n - lags) - start, 0)
+    sums = _summed_displacements(np.ascontiguousarray(positions), lags, start, end)
+    return np.where(origins > 0, sums / np.maximum(origins, 1), np.nan)
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _summed_displacements(positions, lags, start, stop):
+    """Σ_t ‖x(t+τ) − x(t)‖² over start ≤ t < min(stop, N−τ); (L,) float64.
+
+    Four lags at once, so that x(t) is loaded once for them; slices, so that the loops compile to vector instructions.
+    """
+    n = positions.shape[1]
+    out = np.zeros(lags.size)
+    for c in range(positions.shape[0]):
+        x = positions[c]
+        for begin in range(start, stop, _TILE):
+            end = min(begin + _TILE, stop)
+            i = 0
+            while i < lags.size:
+                if i + 4 <= lags.size and end + lags[i : i + 4].max() <= n:
+                    k0, k1, k2, k3 = lags[i], lags[i + 1], lags[i + 2], lags[i + 3]
+                    early = x[begin:end]
+                    late0, late1 = x[begin + k0 : end + k0], x[begin + k1 : end + k1]
+                    late2, late3 = x[begin + k2 : end + k2], x[begin + k3 : end + k3]
+                    sum0, sum1, sum2, sum3 = 0.0, 0.0, 0.0, 0.0
+                    for t in range(end - begin):
+                        here = np.float64(early[t])
+                        step0, step1 = np.float64(late0[t]) - here, np.float64(late1[t]) - here
+                        step2, step3 = np.float64(late2[t]) - here, np.float64(late3[t]) - here
+                        sum0 += step0 * step0
+                        sum1 += step1 * step1
+                        sum2 += step2 * step2
+                        sum3 += step3 * step3
+                    out[i] += sum0
+                    out[i + 1] += sum1
+                    out[i + 2] += sum2
+                    out[i + 3] += sum3
+                    i += 4
+                else:
+                    lag = lags[i]
+                    count = min(end, n - lag) - begin
+                    if count > 0:
+                        early, late = x[begin : begin + count], x[begin + lag : begin + lag + count]
+                        total = 0.0
+                        for t in range(count):
+                            step = np.float64(late[t]) - np.float64(early[t])
+                            total += step * step
+                        out[i] += total
+                    i += 1
     return out
 
 
@@ -325,15 +435,9 @@ def two_time_displacements(
     Returns:
         (waiting time, lag); NaN where t_w + τ is past the end.
     """
-    steps = positions.shape[-1]
-    out = np.full((len(waiting_times), len(lags)), np.nan)
-    for i, start in enumerate(waiting_times):
-        for j, lag in enumerate(lags):
-            origins = min(width, steps - start - lag)
-            if origins > 0:
-                early, late = positions[:, start : start + origins], positions[:, start + lag : start + lag + origins]
-                out[i, j] = np.sum((late - early) ** 2) / origins
-    return out
+    return np.stack(
+        [mean_squared_displacement_at(positions, lags, start, start + width) for start in waiting_times.tolist()]
+    )
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
@@ -445,15 +549,15 @@ def echo_of_ends(mean: Floats, doubled: Floats) -> Floats:
         return np.nan_to_num(np.clip(doubled / (2 * mean) - 1, -0.5, 0.0))
 
 
-def displacement_error(squares: Floats, lag: int, echo: float, memory: int) -> tuple[Floats, Floats]:
-    """Error and effective samples of a mean squared displacement.
+def displacement_and_error(squares: Floats, lag: int, echo: float, memory: int) -> tuple[Floats, Floats, Floats]:
+    """Mean squared displacement, its error and effective samples.
 
     Args:
         squares: (N,) a row of `squared_displacements`, whose last `lag` are missing. echo: from `echo_of_ends`.
         memory: as in `mean_and_error`.
     """
     mean, error, n_eff = mean_and_error(squares[: len(squares) - lag], memory=memory, echo=echo)
-    return widen_for_skewness(mean, error), n_eff
+    return mean, widen_for_skewness(mean, error), n_eff
 
 
 def drift_free_error(
@@ -475,7 +579,9 @@ def drift_free_error(
     factors = factors.copy()
     factors[np.searchsorted(lags, straight_anchors(n))] += factors @ drift_free_terms(lags, n)[0]
     common = n - int(lags.max())
-    _, error, n_eff = mean_and_error(factors @ straight[:, :common], memory=memory, echo=echo)
+    # Most sums are of a few lags.
+    used = np.flatnonzero(factors)
+    _, error, n_eff = mean_and_error(factors[used] @ straight[used, :common], memory=memory, echo=echo)
     return error * np.sqrt(common / (n - lags[row])), n_eff
 
 
@@ -494,10 +600,9 @@ def averaged_variance(collective: Floats, lags: NDArray[np.int64], width: int) -
     n = collective.shape[-1]
     left = np.ones(len(lags))
     for i, lag in enumerate(lags):
-        covariance = autocovariance(collective[i, : n - lag])
+        covariance, _, window = _autocovariance_and_cut(collective[i, : n - lag])
         if not covariance[0] > 0:
             continue
-        _, window = _cut_sum(covariance)
         known = np.arange(1, min(width, int(window) + 1, n - lag))
         shared = np.sum((1 - known / width) * covariance[known] / covariance[0])
         left[i] = np.clip((1 + 2 * shared) / width, 1 / width, 1.0)

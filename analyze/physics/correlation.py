@@ -111,7 +111,7 @@ def _products(positions: xr.DataArray, lags: np.ndarray, run: xr.Dataset) -> xr.
 def _trace_covariance(positions: xr.DataArray) -> xr.DataArray:
     """Autocovariance at every lag, summed over the coordinates of each group, (group, shift); lazy."""
     return xr.apply_ufunc(
-        lambda x: np.stack([series.autocovariance(group.astype(float)).sum(0) for group in x]),
+        lambda x: np.stack([series.autocovariance(group.astype(float), trace=True) for group in x]),
         positions.drop_vars(list(positions.coords), errors="ignore").chunk({"step": -1, "sketch": -1}),
         input_core_dims=[["sketch", "step"]],
         output_core_dims=[["shift"]],

@@ -2,7 +2,7 @@
 
 All displacements are per parameter and seen through the sketch of each group, which keeps ‖Δθ‖² without bias:
 
-    MSD(τ) = ⟨‖θ(t+τ) − θ(t)‖²⟩/P        time-averaged over the segment (FFT; errors from every origin's displacement)
+    MSD(τ) = ⟨‖θ(t+τ) − θ(t)‖²⟩/P        time-averaged over the segment, over every origin
     Δ(t_w, t_w+τ)                         two-time, for several waiting times over the whole run
 
 `detrended_…` has the straight line from start to end of the segment subtracted, and what that takes off the
@@ -79,11 +79,11 @@ EXPLANATION_ZH = (
     "区间不平稳，或间隔超过打乱采样的一个轮次（其噪声相互抵消）时，不要拟合指数：判定会指出。"
 )
 METHOD = (
-    "Time average by FFT over the sketch; errors by the Γ-method from the squared displacement of each origin, "
-    "in squares with the sketch's error. D and the local exponent from the displacements without drift."
+    "Average over all origins, seen through the sketch; errors by the Γ-method from the squared displacement of each "
+    "origin, in squares with the sketch's error. D and the local exponent from the displacements without drift."
 )
 METHOD_ZH = (
-    "对草图用 FFT 作时间平均；误差由每个起点的集体平方位移用 Γ 方法得到，并与草图误差平方相加。"
+    "通过草图对所有起点取平均；误差由每个起点的集体平方位移用 Γ 方法得到，并与草图误差平方相加。"
     "D 与局部指数由扣除漂移后的位移得到。"
 )
 _UNKNOWN_MEMORY = 50
@@ -119,7 +119,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     memory = correlated_steps(part)
     collective = _collective(run, positions, lags)
     free = _drift_free(run, positions, np.concatenate([lags, [lag, 2 * lag]]))
-    results = _time_averages(run, positions, collective, free, lags, sizes, relative, relative_free, memory)
+    results = _time_averages(collective, free, lags, sizes, relative, relative_free, memory)
     results |= _drift(run, positions, free, sizes, dimensions, memory)
     results |= errorbar.named(
         "diffusion_coefficient",
@@ -235,8 +235,6 @@ def _unit(free: xr.Dataset, lag: xr.DataArray | int) -> xr.DataArray:
 
 
 def _time_averages(
-    run: xr.Dataset,
-    positions: xr.DataArray,
     collective: xr.DataArray,
     free: xr.Dataset,
     lags: np.ndarray,
@@ -247,19 +245,10 @@ def _time_averages(
 ) -> dict[str, xr.DataArray]:
     """Time-averaged displacements as they are and without drift, and the local exponents."""
     lag = xr.DataArray(lags, dims="lag")
-    value = with_all(
-        _per_group(
-            lambda x: series.mean_squared_displacement(x)[lags],
-            [(positions, ["sketch", "step"])],
-            [["lag"]],
-            {"lag": len(lags)},
-        ),
-        run,
-    )
-    error, n_eff = _per_group(
-        lambda x, of, echo: series.displacement_error(x, of, echo, memory),
+    value, error, n_eff = _per_group(
+        lambda x, of, echo: series.displacement_and_error(x, of, echo, memory),
         [(collective.chunk({"step": -1}), ["step"]), (lag, []), (free["echo"].sel(row=lag).drop_vars("row"), [])],
-        [[], []],
+        [[], [], []],
     )
     results = errorbar.named(
         "mean_squared_displacement",

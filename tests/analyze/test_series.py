@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from thermodl.analyze import series
 
@@ -100,6 +101,95 @@ def test_displacements_equal_the_definition(coordinates: int, steps: int, seed: 
     np.testing.assert_allclose([np.nanmean(row) for row in collective], slow, rtol=1e-9)
 
 
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+@pytest.mark.parametrize(("offset", "step"), [(0.0, 1.0), (100.0, 1e-4)])
+def test_displacements_at_lags_equal_the_definition(kind: type, offset: float, step: float) -> None:
+    """To eleven digits, of more steps than a tile holds, in fours and one by one, in any order, for some origins."""
+    rng = np.random.default_rng(11)
+    x = (offset + step * np.cumsum(rng.standard_normal((3, 2600)), axis=-1)).astype(kind)
+    lags = np.array([1, 2, 3, 7, 30, 31, 100, 900, 1500, 2599, 2600, 5, 0])
+    wide = x.astype(np.float64)
+
+    def slow(lag: int, start: int, stop: int) -> float:
+        moved = [np.sum((wide[:, t + lag] - wide[:, t]) ** 2) for t in range(start, min(stop, 2600 - lag))]
+        return np.mean(moved) if moved else np.nan
+
+    for start, stop in ((0, None), (50, 1700), (2000, 9000)):
+        exact = [slow(lag, start, 2600 if stop is None else stop) for lag in lags]
+        found = series.mean_squared_displacement_at(x, lags, start, stop)
+        np.testing.assert_allclose(found, exact, rtol=1e-11)
+    # Not contiguous, as a part of a larger array is.
+    found = series.mean_squared_displacement_at(np.repeat(x, 2, axis=1)[:, ::2], lags)
+    np.testing.assert_array_equal(found, series.mean_squared_displacement_at(x, lags))
+    waiting = np.array([0, 50, 2590])
+    found = series.two_time_displacements(x, waiting, lags, 40)
+    np.testing.assert_allclose(found, [[slow(lag, t, t + 40) for lag in lags] for t in waiting], rtol=1e-11)
+
+
+def test_displacements_at_lags_of_degenerate_series() -> None:
+    """Constant: 0. Two points: one displacement. One NaN: NaN at every lag that meets it. No coordinates: 0."""
+    lags = np.array([1, 2, 3, 4, 5])
+    found = series.mean_squared_displacement_at(np.full((2, 5), 7.0), lags)
+    np.testing.assert_array_equal(found, [0, 0, 0, 0, np.nan])
+    two = series.mean_squared_displacement_at(np.array([[1.0, 4.0], [0.0, 1.0]]), lags)
+    np.testing.assert_array_equal(two, [10, np.nan, np.nan, np.nan, np.nan])
+    broken = np.random.default_rng(0).standard_normal((2, 50))
+    broken[1, 0] = np.nan
+    assert np.isnan(series.mean_squared_displacement_at(broken, lags)).all()
+    assert np.isfinite(series.mean_squared_displacement_at(broken, lags, 1)).all()
+    np.testing.assert_array_equal(series.mean_squared_displacement_at(np.empty((0, 50)), lags), np.zeros(5))
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize(("steps", "longest"), [(9000, 1), (9000, 100), (40_000, 600), (300, 200), (20, 19), (20, 50)])
+def test_autocovariance_to_a_longest_lag_equals_the_definition(steps: int, longest: int, offset: float) -> None:
+    """In blocks and at once, of series and of their trace, against the sum over origins, to 1e-12 of Γ(0)."""
+    x = offset + truth.ornstein_uhlenbeck(np.random.default_rng(12), (2, steps), 20.0)
+    centred = x - x.mean(-1, keepdims=True)
+    lags = range(min(longest, steps - 1) + 1)
+    slow = np.stack([np.sum(centred[:, lag:] * centred[:, : steps - lag], axis=-1) for lag in lags], axis=-1) / steps
+    found = series.autocovariance(x, longest)
+    assert found.shape == slow.shape
+    np.testing.assert_allclose(found, slow, rtol=0, atol=1e-12 * slow[:, 0].max())
+    np.testing.assert_allclose(found, series.autocovariance(x)[:, : len(lags)], rtol=0, atol=1e-12 * slow[:, 0].max())
+    np.testing.assert_allclose(series.autocovariance(x, longest, trace=True), found.sum(0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(series.autocovariance(x[0], longest), found[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("memory", [0, 50, 900])
+@pytest.mark.parametrize("correlation_time", [2.0, 30.0, 400.0])
+def test_error_bars_are_those_of_the_whole_autocovariance(correlation_time: float, memory: int) -> None:
+    """Whether the sum is cut early or late in a long series, its error is that of Wolff's sum over all lags."""
+    x = truth.ornstein_uhlenbeck(np.random.default_rng(13), (3, 20_000), correlation_time)
+    _, error, n_eff = series.mean_and_error(x, memory=memory)
+    for row, found, samples in zip(x, error, n_eff, strict=True):
+        centred = row - row.mean()
+        lags = range(10_000)
+        covariance = np.array([np.dot(centred[lag:], centred[: len(row) - lag]) for lag in lags]) / len(row)
+        tau = 0.5 + np.cumsum(covariance[1:] / covariance[0])
+        lag = np.arange(1, len(tau) + 1)
+        above = np.maximum(tau, 0.5 + 1e-12)
+        decay = series.WINDOW / np.log((2 * above + 1) / (2 * above - 1))
+        window = lag[np.argmax(np.exp(-lag / decay) - decay / np.sqrt(lag * len(row)) < 0)]
+        sums = [tau[cut - 1] * (1 + (2 * cut + 1) / len(row)) for cut in (window, max(window, memory))]
+        assert samples == pytest.approx(len(row) / (2 * max(sums)), rel=1e-9)
+        freedom = len(row) / (2 * max(window, memory) + 1)
+        student = stats.t.ppf(0.975, freedom) / 1.959963984540054
+        exact = np.sqrt(covariance[0] * (1 + 1 / samples) / samples) * student
+        assert found == pytest.approx(exact, rel=1e-9)
+
+
+@pytest.mark.parametrize("steps", [2, 9000])
+def test_autocovariance_to_a_longest_lag_of_degenerate_series(steps: int) -> None:
+    """Constant: 0. One NaN: NaN everywhere, not only in the blocks that hold it."""
+    x = np.stack([np.full(steps, 3.0), np.arange(steps) * 1.0])
+    assert not series.autocovariance(x, 10)[0].any()
+    x[0, -1] = np.nan
+    found = series.autocovariance(x, 10)
+    assert np.isnan(found[0]).all()
+    assert np.isfinite(found[1]).all()
+
+
 @given(st.integers(0, 2**31), st.floats(0.1, 1e6), st.floats(-1e3, 1e3))
 def test_error_bars_scale_and_do_not_shift(seed: int, factor: float, offset: float) -> None:
     """stderr(a·x + b) = |a|·stderr(x), and the number of samples stays."""
@@ -117,11 +207,12 @@ def test_too_few_samples_have_no_error(values: list[float]) -> None:
     assert np.isnan(error)
 
 
-def test_degenerate_series() -> None:
+@pytest.mark.parametrize("steps", [50, 20_000])
+def test_degenerate_series(steps: int) -> None:
     """Constant: error 0. One NaN: NaN, not a number that looks right."""
-    mean, error, n_eff = series.mean_and_error(np.full(50, 3.0))
-    assert (mean, error, n_eff) == (3.0, 0.0, 50.0)
-    broken = np.random.default_rng(0).standard_normal(50)
+    mean, error, n_eff = series.mean_and_error(np.full(steps, 3.0))
+    assert (mean, error, n_eff) == (3.0, 0.0, steps)
+    broken = np.random.default_rng(0).standard_normal(steps)
     broken[7] = np.nan
     mean, error, _ = series.mean_and_error(broken)
     assert np.isnan(mean)

@@ -25,6 +25,7 @@ from typing import Any
 
 import dask.config
 import numpy as np
+import xarray as xr
 from made_up import write_run
 
 from thermodl.analyze import open_run, series
@@ -58,12 +59,6 @@ def load(name: str) -> Any:
     except ImportError as error:
         print(f"{name} is left out: {error}")
         return None
-
-
-def log_lag_msd(x: np.ndarray, lags: np.ndarray) -> np.ndarray:
-    """The MSD at some lags, as means of the kernel that the analyses use for its errors too."""
-    rows = series.squared_displacements(x, lags)
-    return np.array([row[: len(row) - lag].mean() for row, lag in zip(rows, lags, strict=True)])
 
 
 def mdanalysis_msd(x: np.ndarray) -> Call | None:
@@ -108,7 +103,13 @@ def bench_msd(rng: np.random.Generator, pairs: int) -> None:
         for name, (peer, same, target) in calls.items():
             if peer:
                 title = f"MSD, {len(lags)} log lags, {where}, {name}"
-                compare(title, lambda same=same, lags=lags: log_lag_msd(same, lags), peer, target, pairs)
+                compare(
+                    title,
+                    lambda same=same, lags=lags: series.mean_squared_displacement_at(same, lags),
+                    peer,
+                    target,
+                    pairs,
+                )
 
 
 def bench_all_lags(rng: np.random.Generator, pairs: int) -> None:
@@ -128,7 +129,7 @@ def bench_acf(rng: np.random.Generator, pairs: int) -> None:
     emcee, statsmodels = load("emcee.autocorr"), load("statsmodels.tsa.stattools")
 
     def ours() -> np.ndarray:
-        return series.autocovariance(x)[:_LONGEST]
+        return series.autocovariance(x, _LONGEST)
 
     title = f"autocorrelation, 1e6 to lag {_LONGEST}, "
     if emcee:
@@ -143,7 +144,7 @@ def bench_agreement(rng: np.random.Generator) -> None:
         x = walks(rng, 16, 10_000, step, offset)
         lags = series.log_lags(2500, 10)
         exact = np.array([np.sum((x[:, lag:] - x[:, :-lag]) ** 2) / (x.shape[1] - lag) for lag in lags])
-        direct = np.max(np.abs(log_lag_msd(x, lags) / exact - 1))
+        direct = np.max(np.abs(series.mean_squared_displacement_at(x, lags) / exact - 1))
         by_fft = np.max(np.abs(series.mean_squared_displacement(x)[lags] / exact - 1))
         print(f"offset {offset:g}, step {step:g}: log lags {direct:.0e}, all lags {by_fft:.0e}  target ≤ 1e-9")
 
@@ -154,7 +155,11 @@ def bench_growth(rng: np.random.Generator) -> None:
         x = walks(rng, 16, steps)
         lags = series.log_lags(steps // 4, 10)
         found = []
-        for call in (lambda x=x, lags=lags: log_lag_msd(x, lags), lambda x=x: series.mean_squared_displacement(x)):
+        calls = (
+            lambda x=x, lags=lags: series.mean_squared_displacement_at(x, lags),
+            lambda x=x: series.mean_squared_displacement(x),
+        )
+        for call in calls:
             call()
             found.append(min(cpu(call) for _ in range(3)) / x.size * 1e9)
         print(f"N = {steps:8d}: log lags {found[0]:6.1f} ns per element, all lags {found[1]:6.1f}")
@@ -163,7 +168,7 @@ def bench_growth(rng: np.random.Generator) -> None:
 def bench_zarr(pairs: int) -> None:
     """From the recording to the MSD on log lags of every group, one thread."""
     with tempfile.TemporaryDirectory() as folder, dask.config.set(scheduler="synchronous"):
-        write_run(Path(folder) / "run", 8192, groups=4, sketch=256)
+        write_run(Path(folder) / "run", 8192, groups=16, sketch=256)
         run = open_run(Path(folder) / "run")["parameter_sketch"]
         lags = series.log_lags(run.sizes["step"] // 4, 10)
 
@@ -172,8 +177,17 @@ def bench_zarr(pairs: int) -> None:
                 run.isel(group=group).values  # noqa: B018
 
         def whole() -> None:
-            for group in range(run.sizes["group"]):
-                log_lag_msd(run.isel(group=group).values, lags)
+            # Block by block, as the analyses do it.
+            xr.apply_ufunc(
+                lambda x: series.mean_squared_displacement_at(x, lags),
+                run,
+                input_core_dims=[["sketch", "step"]],
+                output_core_dims=[["lag"]],
+                vectorize=True,
+                dask="parallelized",
+                output_dtypes=[float],
+                dask_gufunc_kwargs={"output_sizes": {"lag": len(lags)}},
+            ).compute()
 
         for title, call in (("read", read_all), ("read and MSD", whole)):
             call()
