@@ -421,10 +421,12 @@ def _across(values: np.ndarray, log: bool) -> alt.Axis:
 
 def _in_lines(title: str) -> str | list[str]:
     """A title along a chart's height, where a long one would be cut: in lines, with its unit in the last."""
-    if len(title) <= _TITLE_FITS:
+    # Chinese characters are twice as wide.
+    width = sum(1 + (letter > "\u2e80") for letter in title)
+    if width <= _TITLE_FITS:
         return title
     name, bracket, units = title.rpartition(" (")
-    lines = textwrap.wrap(name if bracket else title, _TITLE_FITS)
+    lines = textwrap.wrap(name if bracket else title, _TITLE_FITS * len(title) // width)
     return [*lines, f"({units}"] if bracket else lines
 
 

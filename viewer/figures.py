@@ -95,7 +95,8 @@ def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
         _by_group(sources, ["kinetic_over_noise"], state, "temperature-ratio",
                   Text("Kinetic over noise temperature", "动能温度与噪声温度之比"), level=(1.0, _AGREE(state.lang))),
         _by_group(sources, parts, state, "temperature-parts",
-                  Text("Why kinetic and noise temperature differ", "动能温度与噪声温度之差的来源"), level=(0.0, "0")),
+                  Text("Why kinetic and noise temperature differ", "动能温度与噪声温度之差的来源"),
+                  Text("kinetic less noise temperature", "动能温度减噪声温度"), level=(0.0, "0")),
         _by_group(sources, ["configurational_colour"], state, "temperature-colour",
                   Text("What coloured noise adds to the configurational temperature", "有色噪声对构型温度的贡献"),
                   _TEMPERATURE, level=(0.0, "0")),
@@ -768,7 +769,7 @@ def _by_group(
     if not found:
         return None
     parts, labels = [], [_label(source, name, state.lang, len(sources) > 1) for source, name in found]
-    common = _common_start(labels, state.lang) if y is None else ""
+    common = _common_start(labels, state.lang)
     for (source, name), label in zip(found, labels, strict=True):
         values, stderr = source.data[name], _stderr(source.data, name)
         places = _shown_groups(source.data, state.lang)
@@ -781,7 +782,7 @@ def _by_group(
         frame,
         lang=state.lang,
         x_title=_GROUP(state.lang),
-        y_title=_y_title(found[0], Text(own, own) if common else y, state.lang),
+        y_title=_y_title(found[0], y or (Text(own, own) if common else None), state.lang),
         level=level,
         log_y=log_y,
         chosen=state.group if state.group != "all" else None,
