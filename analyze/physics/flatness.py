@@ -334,15 +334,12 @@ def _block_means(values: Floats) -> Floats:
 
 
 def cosine_content(positions: Floats) -> Floats:
-    """How much of each direction's motion (d, N) is one cosine of 1…d half periods, 0 to 1 (Hess 2002).
-
-    Of a random walk the k-th has k; but a drift may come after a direction that is only louder.
-    """
+    """How much of the k-th direction's motion (k, N) is a cosine of k half periods, 0 to 1 (Hess 2002)."""
     d, steps = positions.shape
     centred = positions - positions.mean(-1, keepdims=True)
     waves = np.cos(np.pi * np.arange(1, d + 1)[:, None] * (np.arange(steps) + 0.5) / steps)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return 2 / steps * np.max((centred @ waves.T) ** 2, axis=1) / np.sum(centred**2, axis=1)
+        return 2 / steps * np.sum(waves * centred, axis=1) ** 2 / np.sum(centred**2, axis=1)
 
 
 # ------------------------------------------------------------------------------------------------------------- nulls

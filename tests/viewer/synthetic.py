@@ -35,7 +35,7 @@ FORMULAS = {
     "dissipation": r"\dot W = \eta\,\lVert g\rVert^2",
     "noise": r"\mathrm{tr}\,C = \tfrac12\langle\lVert g-g'\rVert^2\rangle",
     "entropy_production": r"q=(1-\mu)(T_\mathrm{kin}-T_\mathrm{noise})",
-    "flatness": r"\sigma_u^2\propto F_u^{-\psi}",
+    "flatness": r"\sigma_u^2\propto F_u^{-\psi}\qquad\lambda_u=\frac{\langle\theta_u g_u\rangle}{\sigma_u^2}",
     "events": r"z(t)=\hat\Delta(t)/\sigma",
     "diffusion": r"\Delta(\tau) = \langle \lVert\theta_{t+\tau}-\theta_t\rVert^2\rangle / N",
     "ageing": r"\Delta(t_w,t_w+\tau)=\frac1P\|\theta_{t_w+\tau}-\theta_{t_w}\|^2",

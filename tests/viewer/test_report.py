@@ -25,7 +25,14 @@ def test_the_report_fetches_nothing(report):
 
 
 def test_the_report_is_small(report):
-    assert len(report[1].encode()) < 3e6
+    """Less than 3 MB of eight charts and all they need; each further one adds a spec and a picture."""
+    html = report[1]
+    specs = re.search(r'id="specs">(.*?)</script>', html, re.S)[1]
+    pictures = re.findall(r"<noscript>(<svg.*?</svg>)</noscript>", html, re.S)
+    of_charts = len(specs.encode()) + sum(len(picture.encode()) for picture in pictures)
+    assert len(pictures) == len(json.loads(specs)) > 16
+    assert len(html.encode()) - of_charts * (1 - 8 / len(pictures)) < 3e6
+    assert len(html.encode()) < 4e6
 
 
 def test_the_report_has_a_live_chart_and_a_still_one_for_each_figure(report):
