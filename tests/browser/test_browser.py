@@ -7,11 +7,12 @@ import os
 import socket
 import subprocess
 import sys
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser.server import CHROMIUM, PAGES, chromium, open_page, served
+from playwright.sync_api import expect
 from viewer.synthetic import write_all_results, write_run, write_world
 
 pytestmark = pytest.mark.browser
@@ -108,7 +109,8 @@ def test_a_first_visitor_of_a_deep_link_gets_the_whole_app(tmp_path, browser):
 def test_pages_and_languages_change_by_clicking_and_the_address_follows(address, browser):
     page = browser.new_page()
     open_page(page, f"{address}/temperature?run=good&group=fc1")
-    page.get_by_label("Language").click()
+    # A click scrolls to the box first, and a list that is open when its page scrolls closes again.
+    page.get_by_role("combobox", name="Language").press("ArrowDown")
     page.get_by_role("option", name="中文").click()
     page.wait_for_function("() => document.querySelector('h1')?.innerText === '有效温度'")
     page.locator("[data-testid=stSidebarNavLink]").filter(has_text="扩散").click()
@@ -136,9 +138,10 @@ def test_a_button_downloads_a_file_and_writes_nothing(runs, address, browser, bu
     assert fingerprint(runs) == before
 
 
-def _shown_steps(page):
-    """First and last step of the sidebar's boxes."""
-    return [int(page.get_by_label(label).input_value()) for label in ("first step", "last step")]
+def _await_shown_steps(page, steps):
+    """Wait for the sidebar's boxes to show these steps; they fill one after the other while a page is drawn."""
+    for label, step in zip(("first step", "last step"), steps, strict=True):
+        expect(page.get_by_label(label)).to_have_value(str(step), timeout=30_000)
 
 
 _DETAIL = "document.querySelectorAll('[data-testid=stVegaLiteChart]')[1].textContent"
@@ -149,7 +152,11 @@ def _drag(page, start, stop):
     """Drag across the first chart, from and to a fraction of its width."""
     chart = page.locator("[data-testid=stVegaLiteChart]").first
     chart.scroll_into_view_if_needed()
-    box = chart.bounding_box()
+    box, before = chart.bounding_box(), None
+    # What is drawn late above the chart moves it.
+    while box != before:
+        page.wait_for_timeout(500)
+        box, before = chart.bounding_box(), box
     y = box["y"] + 0.4 * box["height"]
     page.mouse.move(box["x"] + start * box["width"], y)
     page.mouse.down()
@@ -162,20 +169,20 @@ def _drag(page, start, stop):
 def test_a_dragged_interval_goes_into_the_address_and_the_charts_and_back_again(address, browser, view):
     page = browser.new_page()
     open_page(page, f"{address}/overview?run=good{view}", charts=3)
-    assert _shown_steps(page) == [0, 2999]
+    _await_shown_steps(page, (0, 2999))
     whole = page.evaluate(_DETAIL)
     _drag(page, 0.3, 0.6)
     page.wait_for_url("**steps=*")
     page.get_by_text("Charts over time show steps").wait_for()
-    first, last = _shown_steps(page)
-    assert f"steps={first}-{last}" in page.url
+    first, last = map(int, parse_qs(urlsplit(page.url).query)["steps"][0].split("-"))
+    _await_shown_steps(page, (first, last))
     assert 0 < first < last < 2999
     page.wait_for_function(f"before => {_DETAIL} !== before", arg=whole)
     assert not _serious_faults(page)
     link = page.url
     page.reload()
     page.get_by_text("Charts over time show steps").wait_for()
-    assert _shown_steps(page) == [first, last]
+    _await_shown_steps(page, (first, last))
     page.goto(link.replace("lang=en", "lang=zh"))
     page.get_by_text("各随时间变化图显示第").wait_for()
     page.go_back()
@@ -185,7 +192,7 @@ def test_a_dragged_interval_goes_into_the_address_and_the_charts_and_back_again(
     page.wait_for_url(lambda url: "steps=" not in url)
     page.go_back()
     page.get_by_text("Charts over time show steps").wait_for()
-    assert _shown_steps(page) == [first, last]
+    _await_shown_steps(page, (first, last))
     page.close()
 
 
