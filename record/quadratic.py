@@ -1,5 +1,6 @@
 """A quadratic loss with known gradient noise, trained by torch and recorded by the real recorder."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +11,7 @@ from .recorder import Recorder
 from .settings import RecorderSettings
 
 
-class Noisy(nn.Module):
+class Noisy(nn.Module, ABC):
     """Parameters θ in float64 with a mini-batch loss, whose noise ξ ~ N(0, C) is drawn anew for every loss."""
 
     def __init__(self, start: Tensor, noise: float, seed: int):
@@ -23,9 +24,9 @@ class Noisy(nn.Module):
         """ξ of one mini-batch."""
         return self.scale * torch.randn(self.theta.shape, generator=self.generator, dtype=torch.float64)
 
+    @abstractmethod
     def loss(self) -> Tensor:
         """A mini-batch loss."""
-        raise NotImplementedError
 
 
 class Quadratic(Noisy):

@@ -73,11 +73,16 @@ def chromium() -> Iterator[Browser]:
 
 
 def open_page(page: Page, address: str, charts: int = 0) -> None:
-    """Go to an address and wait until the script has run and all charts are drawn, of which there are at least some.
+    """Go to an address and wait until it is there as a whole."""
+    page.goto(address)
+    await_page(page, charts)
+
+
+def await_page(page: Page, charts: int = 0) -> None:
+    """Wait until the script has run and all charts are drawn, of which there are at least some.
 
     An app says that it is not running before it starts, too: a page that must have charts is waited for until it does.
     """
-    page.goto(address)
     page.wait_for_selector("h1", timeout=30_000)
     page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=30_000)
     page.wait_for_function(
