@@ -10,9 +10,6 @@ The gradient g is the one the optimizer descends: `sign·p.grad + weight_decay·
 and weight_decay is that of the coupled L2 penalty (0 where the decay is decoupled).
 """
 
-import itertools
-from concurrent.futures import Executor
-from functools import partial
 from typing import NamedTuple
 
 import numba
@@ -39,12 +36,9 @@ PRODUCTS = (
 VELOCITY = ("velocity_squared", "velocity_dot_gradient", "parameter_dot_velocity")
 SKETCHES = ("gradient_sketch", "parameter_sketch")
 PROBE_PRODUCTS = ("noise_trace", "gradient_dot", "probe_dot_displacement")
-_PARTS, _PART = 8, 2**17
-"""at most so many parts, of no fewer parameters each, for two threads to share"""
-LARGE = 2 * _PART
-"""parameters from which there are parts to share"""
-_ROWS, _BLOCK = 4, 2**11
-"""rows that are folded into a sketch together, and elements of which products are summed before"""
+_ROWS, _BLOCK = 2, 2**9
+"""rows that are folded into a sketch together, and elements of which products are summed before; they and what they are
+read from must leave the nearest cache room for what the training reads next"""
 # Sums may be reordered, but a NaN must stay a NaN.
 _FASTMATH = {"reassoc", "contract", "nsz"}
 
@@ -71,7 +65,6 @@ def measure(
     signs: Tensor,
     products: Tensor,
     sketches: Tensor,
-    helper: Executor | None = None,
 ) -> None:
     """Sums over all layers before a step, never waited for on a device.
 
@@ -84,39 +77,17 @@ def measure(
         signs: (parameter,) int8, the sketch's.
         products: (`PRODUCTS`, layer) receives the inner products.
         sketches: (`SKETCHES`, group, k) receives Pg and P(θ−θ_ref).
-        helper: a thread that takes half of the work on a CPU; for large models, where torch has more threads as well.
     """
     if reference.device.type != "cpu":
         measure_on_device(now, layout, reference, previous, signs, products, sketches)
         return
     previous = reference[:0] if previous is None else previous
-    measure_part = partial(
-        _measure_compiled,
+    _measure_compiled(
         np.array([_addresses(layer) for layer in now], dtype=np.int64),
         np.array([_scales(layer) for layer in now]),
         layout,
-        *(tensor.numpy() for tensor in (reference, previous, signs)),
+        *(tensor.numpy() for tensor in (reference, previous, signs, products, sketches)),
     )
-    total = reference.numel()
-    # The parts are the same whether somebody helps or not, so that the sums do not depend on it.
-    parts = min(_PARTS, max(1, total // _PART))
-    edges = np.linspace(0, total, parts + 1).astype(np.int64).tolist()
-    sums, folds = np.empty((parts, *products.shape)), np.empty((parts, *sketches.shape))
-    places = itertools.count()
-
-    def take_parts() -> None:
-        for place in places:
-            if place >= parts:
-                return
-            measure_part(edges[place], edges[place + 1], sums[place], folds[place])
-
-    helping = helper.submit(take_parts) if helper and parts > 1 else None
-    take_parts()
-    # Idle threads of torch spin on the other cores; who helps may come too late to be waited for.
-    if helping is not None and not helping.cancel():
-        helping.result()
-    products.copy_(torch.from_numpy(sums.sum(0)))
-    sketches.copy_(torch.from_numpy(folds.sum(0)))
 
 
 def _addresses(layer: Now) -> tuple[int, int, int]:
@@ -237,8 +208,7 @@ def _at(address, size, like):
 
 
 @numba.njit(cache=True, fastmath=_FASTMATH, nogil=True)
-def _measure_compiled(addresses, scales, layout, reference, previous, signs, first, last, products, sketches):
-    """The sums over the places [first, last) of the flat vector."""
+def _measure_compiled(addresses, scales, layout, reference, previous, signs, products, sketches):
     sketches[:] = 0.0
     width = sketches.shape[-1]
     for index in range(len(layout)):
@@ -251,10 +221,10 @@ def _measure_compiled(addresses, scales, layout, reference, previous, signs, fir
         sums[:] = 0.0
         if has_velocity:
             sums[-1] = np.nan
-        begin, stop = max(0, first - start), min(size, last - start)
-        while begin < stop:
+        begin = 0
+        while begin < size:
             # The block stays in the cache until its rows are folded.
-            end = min(stop, begin + _BLOCK)
+            end = min(size, begin + _BLOCK)
             here, there = slice(begin, end), slice(start + begin, start + end)
             g, p, r = gradient[here], parameter[here], reference[there]
             if has_velocity:

@@ -207,8 +207,6 @@ class Recorder:
             self._writer.write_fixed("initial_parameters", self._reference.cpu().numpy())
         self._budget = self._make_budget((attributes or {}).get("planned_steps"), resume)
         self._thread = ThreadPoolExecutor(1, "thermodl-writer")
-        large = self._reference.numel() >= observables.LARGE and torch.get_num_threads() > 1
-        self._helper = ThreadPoolExecutor(1, "thermodl-measure") if large else None
         self._hooks = StepHooks(optimizer, self._before_step, self._after_step)
 
     # ------------------------------------------------------------------------------------------------- public
@@ -349,8 +347,6 @@ class Recorder:
         self._closed = True
         self._attempt(lambda: self._finish(state))
         self._thread.shutdown()
-        if self._helper is not None:
-            self._helper.shutdown()
 
     def __enter__(self) -> "Recorder":
         return self
@@ -466,9 +462,7 @@ class Recorder:
             # Whatever breaks off the measurement, no wrong number stays.
             self._buffer.complete_last_row(torch.nan)
         self._measuring = True
-        observables.measure(
-            now, self._layout, self._reference, self._previous, self._signs, products, sketches, self._helper
-        )
+        observables.measure(now, self._layout, self._reference, self._previous, self._signs, products, sketches)
         if completes:
             self._buffer.complete_last_row(products[-1])
         self._note_kept(keeps)
