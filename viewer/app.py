@@ -1,6 +1,7 @@
 """One rerun of the app: language, run, axis and group in the sidebar, the pages, and the address bar.
 
-The address is read into the session and written back at the end of every rerun; nothing else is remembered.
+The address is read into the session and written back at the end of every rerun; nothing else is remembered but the
+address and the view that were the last, so that a click made while a page is being drawn is not taken back.
 """
 
 import os
@@ -59,17 +60,27 @@ def main() -> None:
 
 
 def _read_address() -> None:
-    """Take a new address (first visit, a link, the back button) into the session; widgets keep it from there."""
-    query = st.query_params.to_dict()
-    if "lang" in st.session_state and (not query or query == st.session_state.get("written")):
+    """Take a new address (first visit, a link, the back button) into the session; widgets keep it from there.
+
+    A click ends the rerun that it falls into, which then does not write the address, and it may be faster than the
+    browser, whose address is then still the one before: either way an address that is known, or that comes with a
+    view that a widget has changed, is not a new one.
+    """
+    query, session = st.query_params.to_dict(), st.session_state
+    if "lang" in session and (not query or query == session["known"] or _view() != session["drawn"]):
         return
     first = os.environ.get(LANG) or ("zh" if str(st.context.locale or "").startswith("zh") else "en")
-    st.session_state.update(asdict(ViewState.from_query(query, first)))
+    state = ViewState.from_query(query, first)
+    session.update(asdict(state), known=query, drawn=state)
+
+
+def _view() -> ViewState:
+    return ViewState(**{field.name: st.session_state.get(field.name, field.default) for field in fields(ViewState)})
 
 
 def _write_address(state: ViewState) -> None:
     query = state.to_query()
-    st.session_state["written"] = query
+    st.session_state["known"] = query
     if st.query_params.to_dict() != query:
         st.query_params.from_dict(query)
 
@@ -92,7 +103,8 @@ def _sidebar(runs: dict[str, Run]) -> ViewState:
     else:
         st.session_state["results"] = ""
     _select(Text("Group of layers", "层组")(lang), "group", groups, lambda name: ALL(lang) if name == "all" else name)
-    return ViewState(**{field.name: st.session_state[field.name] for field in fields(ViewState)})
+    st.session_state["drawn"] = _view()
+    return st.session_state["drawn"]
 
 
 def _select(

@@ -11,6 +11,7 @@ from streamlit.util import calc_hash
 from viewer.synthetic import write_all_results, write_run
 
 import thermodl.viewer
+from thermodl.viewer import app
 from thermodl.viewer.cli import LANG, ROOT
 from thermodl.viewer.report import build_report
 
@@ -110,6 +111,28 @@ def test_switching_the_language_keeps_the_view(world, monkeypatch):
     at.selectbox(key="lang").select("zh").run()
     assert at.query_params == {"v": "1", "run": "other", "axis": "step", "group": "fc1", "lang": "zh"}
     assert at.title[0].value == "实验列表"
+
+
+def test_a_click_made_while_the_page_is_being_drawn_is_not_taken_back(world, monkeypatch):
+    """It ends the rerun before the address is written; and the browser may send it with the address before."""
+    with monkeypatch.context() as being_drawn:
+        being_drawn.setattr(app, "_write_address", lambda state: None)  # noqa: ARG005
+        at = open_app(world, monkeypatch, run="good", steps="100-200")
+    before = dict(at.query_params)
+    at.button(key="all-steps").click().run()
+    assert "steps" not in at.query_params
+    at.selectbox(key="group").select("fc1")
+    _go_to_address(at, before).run()
+    assert at.query_params["group"] == "fc1"
+    assert "steps" not in at.query_params
+    # The back button changes no widget.
+    assert _go_to_address(at, before).run().query_params["steps"] == "100-200"
+
+
+def _go_to_address(at, query):
+    at.query_params.clear()
+    at.query_params.update(query)
+    return at
 
 
 def test_results_of_several_names_are_chosen_in_the_sidebar_and_by_the_address(tmp_path, monkeypatch):
