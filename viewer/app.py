@@ -118,15 +118,17 @@ def _select(
 def _axis(run: Run | None, lang: str) -> None:
     """The axes that the run has recorded; why the others are not among them stands beside the box."""
     offered = ("step",) if run is None or run.broken else _axes(str(run.path), run.version)
-    reasons = {axis: clocks.NOT_RECORDED for axis in AXES if axis not in offered}
-    reasons["noise_time"] = clocks.NO_NOISE_TIME
-    lacking = "\n".join(f"- {clocks.NAMES[axis](lang)}{COLON(lang)}{why(lang)}" for axis, why in reasons.items())
+    lacking = "\n".join(
+        f"- {clocks.NAMES[axis](lang)}{COLON(lang)}{why(lang)}"
+        for axis in AXES
+        if axis not in offered and (why := clocks.NO_NOISE_TIME if axis == "noise_time" else clocks.NOT_RECORDED)
+    )
     _select(
         Text("Time axis", "时间轴")(lang),
         "axis",
         offered,
         lambda axis: clocks.NAMES[axis](lang),
-        f"{_AXIS_LACKING(lang)}\n\n{lacking}",
+        f"{_AXIS_LACKING(lang)}\n\n{lacking}" if lacking else None,
     )
 
 

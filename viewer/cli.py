@@ -124,8 +124,20 @@ def export(
     ] = "",
     lang: Annotated[Language, typer.Option(help="Language of the chart.")] = Language.en,
     axis: Annotated[
-        Literal["step", "sgd_time", "epoch", "wall_time"], typer.Option(help="Time axis of the chart.")
+        Literal["step", "sgd_time", "epoch", "wall_time", "noise_time"], typer.Option(help="Time axis of the chart.")
     ] = "step",
+    steps: Annotated[
+        str,
+        typer.Option(
+            help="First and last step of charts over time, such as 1000-2000. [default: all]", show_default=False
+        ),
+    ] = "",
+    scale: Annotated[
+        Literal["", "x", "y", "xy"],
+        typer.Option(
+            help="Axes of charts over time that are logarithmic. [default: as the chart needs]", show_default=False
+        ),
+    ] = "",
     group: Annotated[str, typer.Option(help="Group of layers that the chart shows.")] = "all",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
@@ -144,6 +156,7 @@ def export(
     thermodl export runs/mine --to netcdf --only diffusion,temperature --out mine.nc
     thermodl export runs/mine --to parquet --series
     thermodl export runs/mine --to pdf --chart diffusion-msd
+    thermodl export runs/mine --to svg --chart training-loss --steps 1000-2000 --scale y
     thermodl export runs/mine --to zip
     """
     wanted = [part.strip() for part in only.split(",")] if only else None
@@ -160,7 +173,7 @@ def export(
         if (error.name or "").startswith("thermodl"):
             raise
         raise ViewError(f'a chart needs the package {error.name}: pip install "thermodl[view]"') from error
-    state = {"lang": lang.value, "axis": axis, "group": group, "results": name}
+    state = {"lang": lang.value, "axis": axis, "steps": steps, "scale": scale, "group": group, "results": name}
     print(write_picture(run_folder(run), chart, to, out, state, overwrite=overwrite))
 
 

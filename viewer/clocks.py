@@ -1,7 +1,8 @@
 """Where the entries of a recording lie on each time axis, and which of them an interval of steps holds.
 
 A run has several clocks: its steps, the SGD time that the recorder summed, epochs, seconds. Each is an array of the
-recording, looked up at the steps in question; nothing is computed that was not recorded. The interval on display is one
+recording, looked up at the steps in question; nothing is computed that was not recorded. Noise time is what the
+analysis of ageing made of the probes, on straight lines between the steps that it gives. The interval on display is one
 of steps whatever the axis, so that it stays the same stretch of training when the axis changes.
 """
 
@@ -11,7 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from thermodl.record.store import growing_dimension
+from thermodl.analyze.pipeline import find_changes
+from thermodl.analyze.results import ResultsError, list_settings_names, open_result, read_result_attributes
+from thermodl.record.store import growing_dimension, read_attributes
 
 from .series import Series, read_series
 from .state import AXES, ViewState
@@ -26,8 +29,8 @@ NAMES = {
 }
 NOT_RECORDED = Text("not recorded in this run", "这个实验没有记录")
 NO_NOISE_TIME = Text(
-    "it comes out of an analysis and has no value for each step; the page on ageing counts its lags in it",
-    "它由分析得到，并非每一步都有值；老化页的时间差可按它计量",
+    "it comes out of the analysis of ageing, from eight probes or more of a training by SGD",
+    "它由老化分析得到，要求用 SGD 训练且至少有八个探针",
 )
 
 
@@ -70,6 +73,8 @@ def read_axis(run: Path, axis: str) -> Series | None:
     Raises:
         RunError: if the recording cannot be read.
     """
+    if axis == "noise_time":
+        return _noise_time(run)
     clock = read_series(run, axis)
     if clock is None or axis != "epoch":
         return clock
@@ -79,6 +84,29 @@ def read_axis(run: Path, axis: str) -> Series | None:
     if within is not None and len(within.values) == len(values):
         values = values + np.nan_to_num(within.values)
     return Series(values, clock.attributes, clock.unreadable)
+
+
+def _noise_time(run: Path) -> Series | None:
+    """From the first results of this recording that hold it; NaN at steps that they do not cover.
+
+    It depends on nothing but the recording, so that it does not matter under which name it was made.
+    """
+    recorded = read_series(run, "step")
+    if recorded is None:
+        return None
+    for name in list_settings_names(run):
+        stored = read_result_attributes(run, name).get("ageing", {})
+        if not stored or "other-recording" in find_changes(read_attributes(run), stored):
+            continue
+        try:
+            results = open_result(run, name, "ageing")
+        except ResultsError:  # which the page on ageing says
+            continue
+        if "noise_time" in results:
+            known = results["noise_time"]
+            values = np.interp(recorded.values, known["clock_step"].values, known.values, left=np.nan, right=np.nan)
+            return Series(values, known.attrs)
+    return None
 
 
 def places(run: Path, axis: str, steps: np.ndarray) -> np.ndarray | None:

@@ -29,11 +29,14 @@ _COORDINATES = {
     "window_sgd_time": Text("SGD time Σ η(1−ν)/(1−μ)", "SGD 时间 Σ η(1−ν)/(1−μ)"),
     "window_epoch": Text("epoch", "轮次"),
     "window_wall_time": Text("wall time since the start of the recording (s)", "自记录开始的时间（s）"),
+    "window_noise_time": Text("noise time (parameter²)", "噪声时间（参数²）"),
     "lag": Text("lag (step)", "时间差（步）"),
     "lag_epoch": Text("lag (epoch)", "时间差（轮）"),
     "lag_sgd_time": Text("lag in SGD time", "时间差（SGD 时间）"),
+    "frequency": Text("frequency (cycles per step)", "频率（每步周期数）"),
 }
 _GROUP = Text("group of layers", "层组")
+_LAYER, _DIRECTION = Text("layer", "层"), Text("principal direction", "主方向")
 ALL = Text("all layers", "全部层")
 _LOSS = Text("loss", "损失")
 _FEW_BUCKETS = 400
@@ -54,6 +57,7 @@ _NO_PLACE = Text(
 )
 _ONE_EPOCH = Text("one epoch", "一轮")
 _AGREE = Text("the two agree: 1", "二者一致：1")
+_WHITE = Text("white noise: 1", "白噪声：1")
 _LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
 DAMAGED = Text(
     "{n:,} values lie in damaged pieces of the file and cannot be read", "{n:,} 个值位于损坏的数据块中，无法读取"
@@ -131,6 +135,9 @@ def noise(sources: Sequence[Source], state: ViewState) -> list[Figure]:
                   Text("Directions of the noise by group", "各层组噪声的有效维数"), log_y=True),
         _over_lag(sources, ["noise_autocovariance", "noise_autocovariance_shuffled"], state, "noise-colour",
                   Text("Colour: autocovariance of the noise", "颜色：噪声的自协方差"), level=(0.0, "0")),
+        _over_lag(sources, ["noise_spectrum", "noise_spectrum_shuffled"], state, "noise-spectrum",
+                  Text("Colour: spectrum of the noise", "颜色：噪声谱"), level=(1.0, _WHITE(state.lang)),
+                  x="frequency"),
         _by_group(sources, ["low_frequency_weight"], state, "noise-low-frequency",
                   Text("Low-frequency weight: 1 if white, 0 if shuffled", "低频权重：白噪声为 1，打乱采样为 0"),
                   level=(1.0, "1")),
@@ -150,6 +157,10 @@ def entropy_production(sources: Sequence[Source], state: ViewState) -> list[Figu
                    Text("Heat over time", "热量随时间的变化"), level=nothing),
         _by_group(sources, ["heat", "heat_direct"], state, "entropy-heat-group",
                   Text("Heat by group, in both forms", "各层组的热量（两种形式）"), _HEAT, level=nothing),
+        _by_part(sources, "heat_of_layer", "layer", state, "entropy-heat-layer", Text("Heat by layer", "各层的热量"),
+                 _LAYER),
+        _by_part(sources, "mode_heat", "mode", state, "entropy-heat-direction",
+                 Text("Heat by principal direction", "各主方向的热量"), _DIRECTION),
         _by_group(sources, ["entropy_production", "entropy_production_bias"], state, "entropy-production",
                   Text("Entropy production, lower bound, beside chance", "熵产生的下界与纯随机涨落的贡献"),
                   Text("entropy production", "熵产生"), level=nothing),
@@ -297,7 +308,7 @@ def training(run: Path, state: ViewState) -> list[Figure]:
     Raises:
         RunError: if the recording cannot be read.
     """
-    if read_series(run, state.axis) is None:
+    if clocks.read_axis(run, state.axis) is None:
         return []
     names = {
         "loss": (["train_loss", "test_loss"], Text("Evaluated loss", "评估损失"), Text("loss", "损失")),
@@ -593,11 +604,13 @@ def _over_lag(
     log_y: bool = False,
     level: tuple[float, str] | None = None,
     y: Text | None = None,
+    x: str = "",
 ) -> Figure | None:
+    """Curves over the lag, or over another coordinate of the results."""
     found = [(source, name) for source in sources for name in names if name in source.data]
     if not found:
         return None
-    x = _lag_axis([source for source, _ in found], state)
+    x = x or _lag_axis([source for source, _ in found], state)
     frame = pd.concat([_curve(source, name, x, state, len(sources) > 1) for source, name in found])
     if not _any_known(frame):
         return None
@@ -611,7 +624,7 @@ def _over_lag(
         log_y=log_y,
         level=level,
         **_looks(found, names),
-        rule=_one_epoch(found[0][0].data, x, state.lang),
+        rule=_one_epoch(found[0][0].data, x, state.lang) if x.startswith("lag") else None,
     )
     return Figure(figure_id, title, chart)
 
@@ -791,6 +804,34 @@ def _by_group(
     )
     groups = group_names(found[0][0].data)
     return Figure(figure_id, title, chart, dict(zip(_shown_groups(found[0][0].data, state.lang), groups, strict=True)))
+
+
+def _by_part(
+    sources: Sequence[Source], name: str, dim: str, state: ViewState, figure_id: str, title: Text, x_title: Text
+) -> Figure | None:
+    """One quantity for each layer, or for each direction of the chosen group."""
+    found = [(source, name) for source in sources if name in source.data]
+    if not found:
+        return None
+    parts = []
+    for source, _ in found:
+        data = of_group(source.data, state)
+        labels = [str(label) for label in data[dim].values]
+        values, stderr = data[name].values, _stderr(data, name).values
+        parts.append(_frame(labels, values, stderr, _label(source, name, state.lang, len(sources) > 1)))
+    frame = pd.concat(parts)
+    frame = pd.DataFrame(frame[np.isfinite(frame["y"])])
+    if frame.empty:
+        return None
+    chart = charts.bars(
+        frame,
+        lang=state.lang,
+        x_title=x_title(state.lang),
+        y_title=_y_title(found[0], None, state.lang),
+        level=(0.0, "0"),
+        **_looks(found, [name]),
+    )
+    return Figure(figure_id, title, chart)
 
 
 def _any_known(frame: pd.DataFrame) -> bool:

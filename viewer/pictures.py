@@ -21,10 +21,10 @@ import xarray as xr
 from thermodl.analyze.export import check_place, write_file
 from thermodl.record.store import UserError, read_attributes
 
-from . import catalog, charts, figures
+from . import catalog, charts, clocks, figures
 from .catalog import Run, read_run
 from .figures import Figure, Source
-from .state import ViewState
+from .state import ViewState, is_interval
 from .text import Text
 
 SUFFIXES = {"png": ".png", "svg": ".svg", "pdf": ".pdf", "vega": ".vl.json"}
@@ -50,7 +50,7 @@ _LETTER = (
 
 
 class PictureError(UserError):
-    """A chart that there is not."""
+    """A chart that there is not, or a view that it cannot be seen in."""
 
 
 def parts_of(run: Run) -> list[str]:
@@ -136,6 +136,10 @@ def write_picture(
     if state.group not in ("all", *(run.attributes.get("groups") or [])):
         groups = ", ".join(map(str, run.attributes.get("groups") or []))
         raise PictureError(f"{folder} has no group {state.group!r}; it has all, {groups}")
+    if state.axis not in (offered := clocks.on_offer(run.path)):
+        raise PictureError(f"{folder} has no axis {state.axis!r}; it has {', '.join(offered)}")
+    if state.steps and not is_interval(state.steps):
+        raise PictureError(f"steps {state.steps!r}: expected the first and the last, such as 1000-2000")
     path = out or Path(f"{run.id}-{name}{SUFFIXES[to]}")
     check_place(path, overwrite)
     results = catalog.read_results(run)

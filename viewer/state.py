@@ -12,10 +12,10 @@ from typing import Any
 from thermodl.record.store import NAME
 
 VERSION = "1"
-AXES = ("step", "sgd_time", "epoch", "wall_time")
+AXES = ("step", "sgd_time", "epoch", "wall_time", "noise_time")
 SCALES = ("", "x", "y", "xy")
 LANGUAGES = ("en", "zh")
-_LONGEST_NAME = 256
+_LONGEST_NAME, _LONGEST_ENTRIES = 256, 2000
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ class ViewState:
     """the training or an analysis, of which the page of exports shows a chart; empty: the training"""
     figure: str = ""
     """id of that chart, or empty: the first"""
+    base: str = ""
+    """run whose settings a new recording starts from, or empty: the defaults"""
+    entries: str = ""
+    """what was typed into its boxes and differs from there, as a query string: `steps=500&probe_every=log%3A10`"""
 
     def to_query(self) -> dict[str, str]:
         """Query parameters: the version, and each field that is not empty."""
@@ -80,7 +84,8 @@ class ViewState:
         return replace(state, **valid)
 
 
-def _is_interval(text: str) -> bool:
+def is_interval(text: str) -> bool:
+    """Whether these are a first and a last step, `1000-2000`."""
     parts = re.fullmatch(r"([0-9]{1,15})-([0-9]{1,15})", text)
     return parts is not None and int(parts[1]) < int(parts[2])
 
@@ -94,7 +99,7 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
     "run": lambda text: bool(NAME.fullmatch(text)),
     "other": lambda text: bool(NAME.fullmatch(text)),
     "axis": lambda text: text in AXES,
-    "steps": _is_interval,
+    "steps": is_interval,
     "scale": lambda text: text in SCALES,
     "group": _is_name,
     "results": lambda text: bool(NAME.fullmatch(text)),
@@ -107,4 +112,6 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
     "by": _is_name,
     "part": _is_name,
     "figure": _is_name,
+    "base": lambda text: bool(NAME.fullmatch(text)),
+    "entries": lambda text: 0 < len(text) <= _LONGEST_ENTRIES and text.isprintable(),
 }

@@ -162,6 +162,7 @@ _START = Text("first step", "起始步")
 _STOP = Text("end step", "结束步")
 _STATIONARY = Text("stationary", "平稳")
 _DIRECTION, _USED = Text("direction", "方向"), Text("in the fit", "参与拟合")
+_TWO_DIRECTIONS = Text("directions", "方向对")
 _OF_DIRECTIONS = (
     "mode_variance",
     "flatness",
@@ -219,6 +220,21 @@ def directions(data: xr.Dataset, lang: str) -> pd.DataFrame:
     used = data["mode_used"].values[moved]
     table[_USED(lang)] = [(_YES if one else _NO)(lang) for one in used]
     return pd.DataFrame(table)
+
+
+def currents(data: xr.Dataset, lang: str) -> pd.DataFrame:
+    """One row per pair of principal directions of one group: how the motion turns from one towards the other."""
+    values, errors = (data[name].values.astype(float) for name in ("circulation", "circulation_stderr"))
+    modes = data["mode"].values
+    pairs = [(i, j) for i, j in zip(*np.triu_indices(len(modes), 1), strict=True) if np.isfinite(values[i, j])]
+    return pd.DataFrame(
+        {
+            _TWO_DIRECTIONS(lang): [f"{modes[i]} → {modes[j]}" for i, j in pairs],
+            quantity_title(data["circulation"].attrs, lang): [
+                with_error(values[pair], errors[pair], lang) for pair in pairs
+            ],
+        }
+    )
 
 
 def segments(data: xr.Dataset, lang: str) -> pd.DataFrame:

@@ -54,7 +54,7 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings
 
-VERSION = 1
+VERSION = 2
 USES = ("segment", "lags_per_decade", "waiting_times")
 TITLE = "Ageing"
 TITLE_ZH = "老化"
@@ -100,6 +100,8 @@ _SMOOTHED = 5
 """probes in the running mean of tr C"""
 _LEAST_PROBES = 8
 _OCTAVES = 12
+_PLACES = 1000
+"""steps at which noise time is kept, evenly chosen"""
 
 
 def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
@@ -112,7 +114,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         counting steps `displacement_on_…` (group, waiting_time, octave) at `lag_on_…` (group, octave), `collapse_…`
         (1 where curves collapse), `collapse_…_p` and `ageing_exponent_…` (group,); `ageing_exponent` (group, octave) of
         each lag in steps; `doubling_displacement` Δ(t, 2t) (group, doubling), its exponent and `doubling_ratio`
-        Δ(t, 2t)/Δ(0, t) (group,); with errors.
+        Δ(t, 2t)/Δ(0, t) (group,); with errors. `noise_time` (clock_step,) of all layers where it is a clock, which is
+        close to straight between these steps.
 
     Raises:
         AnalysisError: if the run has no sketches, is too short or diverged.
@@ -137,6 +140,11 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         results |= _collapse(motion, name, clock, scatter, waiting)
     results |= _doubling(motion)
     coordinates = {"lag": lags, "waiting_time": waiting, "group": group_names(run)}
+    if "noise_time" in clocks:
+        places = np.unique(np.linspace(0, steps - 1, _PLACES).astype(int))
+        en, zh, unit = CLOCKS["noise_time"]
+        results |= _labelled("noise_time", ("clock_step",), clocks["noise_time"][0][0, places], None, unit, en, zh)
+        coordinates["clock_step"] = segment.start + places
     dataset = xr.Dataset(results, coords=coordinates)
     verdicts = [_judge(dataset, clocks), *verdicts]
     # Of the whole run there is no segment that others would have to share.

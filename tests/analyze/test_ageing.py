@@ -68,6 +68,8 @@ def test_the_clock_is_found(motion: str) -> None:
         )
         z = (moved - lag) / results["displacement_on_noise_time_stderr"].sel(group="all")
         assert float(abs(z).max()) < 4
+        exact = np.concatenate([[0.0], np.cumsum(step_size[:-1] ** 2)])[results["clock_step"].values]
+        np.testing.assert_allclose(results["noise_time"], exact, rtol=0.05, atol=0.02 * exact[-1])
 
 
 def test_sgd_time_is_a_clock_too() -> None:

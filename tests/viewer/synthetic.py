@@ -278,7 +278,15 @@ def _noise(rng) -> xr.Dataset:
     variables["effective_dimension"] = _variable(
         ("group",), 20 * ones, "1", "directions of the noise", "噪声的有效维数", 2 * ones
     )
-    return _dataset(variables, _windows())
+    frequency = np.geomspace(1e-3, 0.5, 12)
+    spectrum = np.ones((len(ALL_GROUPS), 12)) * np.minimum(frequency / 0.01, 1.0)
+    variables["noise_spectrum"] = _variable(
+        ("group", "frequency"), spectrum, "1", "spectrum of the noise", "噪声谱", 0.1 * spectrum
+    )
+    variables["noise_spectrum_shuffled"] = _variable(
+        ("frequency",), spectrum[0], "1", "spectrum of shuffled epochs", "打乱采样时的噪声谱"
+    )
+    return _dataset(variables, _windows() | {"frequency": frequency})
 
 
 def _entropy_production(rng) -> xr.Dataset:
@@ -292,7 +300,21 @@ def _entropy_production(rng) -> xr.Dataset:
         ("cycling_frequency_null", 0.01, "step-1", "cycling in equilibrium", "平衡态的循环频率"),
     ):
         variables[name] = _variable(("group",), level * ones, units, en, zh, 0.1 * level * ones)
-    return _dataset(variables, _windows())
+    modes, layers = 3, [f"{group}.{part}" for group in GROUPS for part in ("weight", "bias")]
+    turning = 1e-3 * np.sign(np.subtract.outer(np.arange(modes), np.arange(modes))) * np.ones((len(ALL_GROUPS), 1, 1))
+    # One group moves along fewer directions.
+    turning[-1, :, 2] = turning[-1, 2, :] = np.nan
+    heat = rng.standard_normal((len(ALL_GROUPS), modes))
+    variables |= {
+        "heat_of_layer": _variable(("layer",), 1e-5 * rng.standard_normal(len(layers)), "loss step-1",
+                                   "heat of the layer", "各层的热量", 1e-6 * np.ones(len(layers))),
+        "mode_heat": _variable(("group", "mode"), heat, "step-1", "heat of the direction over its temperature",
+                               "该方向的热量与温度之比", np.abs(heat)),
+        "circulation": _variable(("group", "mode", "other_mode"), turning, "step-1", "circulation between directions",
+                                 "方向之间的环流", 1e-4 * np.abs(turning)),
+    }  # fmt: skip
+    numbers = np.arange(1, modes + 1)
+    return _dataset(variables, _windows() | {"layer": layers, "mode": numbers, "other_mode": numbers})
 
 
 def _flatness(rng) -> xr.Dataset:
@@ -419,7 +441,9 @@ def _ageing(rng) -> xr.Dataset:
     variables["doubling_ratio"] = _variable(
         ("group",), ones, "1", "Δ(t, 2t)/Δ(0, t)", "位移之比 Δ(t, 2t)/Δ(0, t)", 0.1 * ones
     )
-    return _dataset(variables, {"waiting_time": waiting})
+    step = np.linspace(0, 2999, 300).astype(int)
+    variables["noise_time"] = _variable(("clock_step",), 1e-7 * step**0.8, "parameter2", "noise time", "噪声时间")
+    return _dataset(variables, {"waiting_time": waiting, "clock_step": step})
 
 
 def _correlation(_) -> xr.Dataset:

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from viewer.synthetic import write_run
+from viewer.synthetic import write_all_results, write_run
 from viewer.test_app import go_to, open_app
 
 from thermodl.analyze.results import open_results
@@ -24,7 +24,11 @@ def drawn(figure, column="y"):
 def test_entries_lie_where_the_recording_says(world, axis, name):
     recorded = open_run(world / "good")
     clock = clocks.clock_of(world / "good", name, axis)
-    x = recorded[axis].values.astype(float)
+    if axis == "noise_time":
+        known = open_results(world / "good")["ageing"]["noise_time"]
+        x = np.interp(recorded["step"], known["clock_step"], known)
+    else:
+        x = recorded[axis].values.astype(float)
     if axis == "epoch":
         x = x + recorded["epoch_position"].values
     np.testing.assert_allclose(clock.x, x[clock.steps.astype(int)])
@@ -71,9 +75,27 @@ def test_an_axis_that_was_not_recorded_is_not_offered_and_says_why(tmp_path, mon
     at = open_app(tmp_path, monkeypatch, axis="wall_time")
     box = at.selectbox(key="axis")
     assert box.value == "step"
-    assert "wall time" not in box.options
+    assert not {"wall time", "noise time"} & set(box.options)
     assert "wall time: not recorded" in box.help
-    assert "noise time: it comes out of an analysis" in box.help
+    assert "noise time: it comes out of the analysis of ageing" in box.help
+
+
+def test_noise_time_is_that_of_this_recording_only(tmp_path):
+    """It goes as far as its analysis; results of another recording, or damaged ones, have no say."""
+    folder = write_all_results(write_run(tmp_path / "grown", steps=4000), name="late")
+    assert "noise_time" in clocks.on_offer(folder)
+    known = np.isfinite(clocks.clock_of(folder, "loss", "noise_time").x)
+    assert known[:3000].all()
+    assert not known[3000:].any()
+    stored = (folder / "results.zarr" / "late" / "ageing" / "noise_time").rglob("*")
+    next(entry for entry in stored if entry.is_file() and entry.name != "zarr.json").write_bytes(b"?")
+    assert "noise_time" not in clocks.on_offer(folder)
+    folder = write_all_results(write_run(tmp_path / "anew"))
+    metadata = folder / "run.zarr" / "zarr.json"
+    attributes = json.loads(metadata.read_text())
+    attributes["attributes"]["started"] += 1
+    metadata.write_text(json.dumps(attributes))
+    assert "noise_time" not in clocks.on_offer(folder)
 
 
 def test_what_a_logarithmic_axis_drops_is_counted_before_it_is_put_into_buckets(world):

@@ -22,10 +22,10 @@ def _rerun(at):
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_what_is_typed_arrives_in_command_and_file(tmp_path, monkeypatch, lang):
     at = _page(tmp_path, monkeypatch, lang=lang)
-    at.selectbox(key="new--sampling").set_value("replacement")
+    at.selectbox(key="new-sampling").set_value("replacement")
     for key, text in (("learning_rate", "1e-3"), ("probe_every", "log:10"), ("snapshot_every", "0, 10"),
                       ("max_bytes", "2GB"), ("name", "mine")):  # fmt: skip
-        at.text_input(key=f"new--{key}").set_value(text)
+        at.text_input(key=f"new-{key}").set_value(text)
     at = go_to(at, "new")
     assert not at.exception
     command, file = (code.value for code in at.code[-2:])
@@ -48,7 +48,7 @@ def test_what_is_typed_arrives_in_command_and_file(tmp_path, monkeypatch, lang):
 )  # fmt: skip
 def test_what_is_wrong_is_said_and_gives_no_command(tmp_path, monkeypatch, key, text):
     at = _page(tmp_path, monkeypatch)
-    at.text_input(key=f"new--{key}").set_value(text)
+    at.text_input(key=f"new-{key}").set_value(text)
     at = go_to(at, "new")
     assert not at.exception
     assert "not valid" in at.error[0].value
@@ -58,13 +58,42 @@ def test_what_is_wrong_is_said_and_gives_no_command(tmp_path, monkeypatch, key, 
 def test_a_recorded_run_is_a_start_and_an_unknown_model_is_asked_for(tmp_path, monkeypatch):
     write_run(tmp_path / "old", learning_rate=0.02)
     at = _page(tmp_path, monkeypatch)
-    at.selectbox(key="new-from").set_value("old")
+    at.selectbox(key="new-base").set_value("old")
     at = go_to(at, "new")
     assert "--learning-rate 0.02" in at.code[-2].value
     assert "105,866 parameters" in " ".join(words(at))
-    at.selectbox(key="new-old-model").set_value("resnet18")
+    at.selectbox(key="new-model").set_value("resnet18")
     at = go_to(at, "new")
     assert not at.exception
-    at.number_input(key="new-size-parameters").set_value(1000)
+    at.number_input(key="new-size_parameters").set_value(1000)
     at = go_to(at, "new")
     assert "1,000 parameters in 60 layers, 10 groups \\(as given above\\)" in " ".join(words(at))
+
+
+def test_a_link_to_a_composed_recording_shows_it_in_either_language(tmp_path, monkeypatch):
+    """What was typed is in the address and nowhere else; another start begins anew, and nonsense does no harm."""
+    write_run(tmp_path / "old", learning_rate=0.02)
+    at = _page(tmp_path, monkeypatch, base="old")
+    for key, text in (("probe_every", "log:10"), ("name", "mine & yours?"), ("name", "mine")):
+        at.text_input(key=f"new-{key}").set_value(text)
+        at = go_to(at, "new")
+    at.selectbox(key="new-sampling").set_value("replacement")
+    at.selectbox(key="new-model").set_value("resnet18")
+    at = go_to(at, "new")
+    at.number_input(key="new-size_layers").set_value(7)
+    at = go_to(at, "new")
+    query = dict(at.query_params)
+    for lang in ("en", "zh"):
+        linked = _page(tmp_path, monkeypatch, **{**query, "lang": lang})
+        assert not linked.exception
+        assert linked.code[-2].value == at.code[-2].value
+        assert linked.number_input(key="new-size_layers").value == 7
+    assert all(word in at.code[-2].value for word in ("log:10", "resnet18", "replacement", "0.02"))
+    at.selectbox(key="new-base").set_value("")
+    at = go_to(at, "new")
+    assert "entries" not in at.query_params
+    assert at.code[-2].value.split()[:4] == ["thermodl", "record", "--name", "new"]
+    own = _page(tmp_path, monkeypatch, entries="model=package.module%3Amake&size_parameters=1000")
+    assert "--model package.module:make" in own.code[-2].value
+    for entries in ("&&&=", "size_layers=x&model=resnet18", "sampling=none&steps=" + "9" * 500, "%ff%00=%zz"):
+        assert not _page(tmp_path, monkeypatch, base="gone", entries=entries).exception

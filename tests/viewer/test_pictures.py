@@ -10,7 +10,7 @@ import pytest
 from viewer.synthetic import write_all_results, write_run
 
 from thermodl import cli
-from thermodl.viewer import catalog, pictures
+from thermodl.viewer import catalog, clocks, pictures
 from thermodl.viewer.pictures import draw, figures_of, find_figure, parts_of, rows
 from thermodl.viewer.state import ViewState
 
@@ -115,6 +115,18 @@ def test_a_chart_from_the_command_line(good, tmp_path, monkeypatch, capsys, to):
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
+def test_a_chart_over_time_takes_interval_axis_and_scales(good, tmp_path):
+    """What the page of exports names as its command."""
+    out, view = tmp_path / "loss.json", ["--steps", "1000-1999", "--scale", "xy", "--axis", "noise_time"]
+    assert _run(good, "--to", "vega", "--chart", "training-loss", "--out", out, *view) == 0
+    spec = json.loads(out.read_text())
+    rows = next(rows for rows in spec["datasets"].values() if "low" in rows[0])
+    places = clocks.places(good, "noise_time", np.array([1000, 1999]))
+    assert places[0] <= rows[0]["x"] <= rows[-1]["x"] <= places[1]
+    scales = spec["layer"][0]["encoding"]
+    assert {scales[axis]["scale"]["type"] for axis in ("x", "y")} == {"log"}
+
+
 def test_mistakes_are_named(good, tmp_path, monkeypatch, capsys, fonts):
     monkeypatch.chdir(tmp_path)
     for arguments, said in (
@@ -126,6 +138,7 @@ def test_mistakes_are_named(good, tmp_path, monkeypatch, capsys, fonts):
         ),
         (["--to", "svg", "--chart", "diffusion-msd", "--group", "fc9"], "has no group 'fc9'; it has all, conv1"),
         (["--to", "svg", "--chart", "diffusion-msd", "--name", "other"], "has no results of the name 'other'"),
+        (["--to", "svg", "--chart", "training-loss", "--steps", "9-5"], "steps '9-5': expected the first and the last"),
         (["--to", "zip", "--series"], "--to zip takes the run as a whole"),
     ):
         assert _run(good, *arguments) == 2

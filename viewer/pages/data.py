@@ -132,6 +132,7 @@ def _chart(context: Context, run: Run, results: Mapping[str, xr.Dataset]) -> Non
     shown = {to: partial(_rows, pictures.rows(figure), to) for to in TABLES}
     _buttons(_SHOWN(lang), f"{stem}-shown", shown, SUFFIXES, "shown", lang)
     view = [*(["--axis", state.axis] if state.axis != "step" else []),
+            *(["--steps", state.steps] if state.steps else []), *(["--scale", state.scale] if state.scale else []),
             *(["--group", state.group] if state.group != "all" else []),
             *(["--lang", lang] if lang != "en" else []), *_named(run)]  # fmt: skip
     _command(context, run, ["--to", "pdf", "--chart", name, *view])

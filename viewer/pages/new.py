@@ -2,6 +2,7 @@
 
 import math
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import pandas as pd
 import streamlit as st
@@ -82,6 +83,9 @@ _SIZE = {
     "layers": Text("layers (tensors)", "层数（张量数）"),
     "groups": Text("groups of layers", "层组数"),
 }
+_USUAL_SIZE = Size(11_000_000, 60, 10)
+_LONGEST, _LARGEST = 200, 10**12
+"""letters of an entry, and parameters of a model"""
 _COLUMNS = {
     "channel": Text("channel", "通道"),
     "entries": Text("entries", "条数"),
@@ -130,17 +134,20 @@ def page(context: Context) -> None:
     bases = {
         run.id: given for run in context.runs.values() if not run.broken and (given := composition.settings_of(run))
     }
+    typed = dict(parse_qsl(context.state.entries, keep_blank_values=True))
     left, right = st.columns(2)
-    base = left.selectbox(_FROM(lang), ["", *bases], format_func=lambda run: run or _DEFAULTS(lang), key="new-from")
-    # Boxes of another start are other boxes.
-    key = f"new-{base}"
-    name = right.text_input(_NAME(lang), "new", key=f"{key}-name", max_chars=100)
+    base = context.state.base if context.state.base in bases else ""
+    st.session_state["new-base"] = base
+    left.selectbox(
+        _FROM(lang), ["", *bases], format_func=lambda run: run or _DEFAULTS(lang), key="new-base", on_change=_start_anew
+    )
+    name = _text_box(right, _NAME(lang), "name", "new", typed)
     given = bases[base] if base in bases else RunSettings()
     table = given.model_dump()
     st.subheader(_TRAINING(lang), anchor=False)
-    table |= _boxes(_TRAINED, table, key, lang)
+    table |= _boxes(_TRAINED, table, typed, lang)
     st.subheader(_RECORDING(lang), anchor=False)
-    table["recorder"] |= _boxes(_RECORDED, table["recorder"], key, lang)
+    table["recorder"] |= _boxes(_RECORDED, table["recorder"], typed, lang)
     layout.note(_CADENCE(lang))
     try:
         settings = make_settings(table)
@@ -155,25 +162,56 @@ def page(context: Context) -> None:
     st.code(composition.toml(settings, name), language="toml", wrap_lines=True)
 
 
-def _boxes(names: tuple[str, ...], values: dict[str, Any], key: str, lang: str) -> dict[str, Any]:
+def _boxes(names: tuple[str, ...], values: dict[str, Any], typed: dict[str, str], lang: str) -> dict[str, Any]:
     columns = st.columns(3)
     return {
-        name: _box(columns[place % len(columns)], name, values[name], f"{key}-{name}", lang)
-        for place, name in enumerate(names)
+        name: _box(columns[place % len(columns)], name, values[name], typed, lang) for place, name in enumerate(names)
     }
 
 
-def _box(place: Any, name: str, value: Any, key: str, lang: str) -> Any:
+def _box(place: Any, name: str, value: Any, typed: dict[str, str], lang: str) -> Any:
     """One setting; what is not a plain number is read and judged with all others."""
     label, model = _FIELDS[name](lang), RunSettings if name in _TRAINED else RecorderSettings
     if name in _CHOICES:
-        options = list(dict.fromkeys([value, *_CHOICES[name]]))
-        return place.selectbox(label, options, key=key, accept_new_options=name in _OWN) or ""
-    text = place.text_input(label, composition.show_entry(value), key=key, max_chars=200).strip()
+        options = [value, *_CHOICES[name]]
+        if typed.get(name) and (name in _OWN or typed[name] in options):
+            options.append(typed[name])
+        box = _seed(name, value, typed if typed.get(name) in options else {})
+        place.selectbox(
+            label, list(dict.fromkeys(options)), key=box, accept_new_options=name in _OWN, on_change=_keep,
+            args=(box, name, value),
+        )  # fmt: skip
+        return st.session_state[box] or ""
+    text = _text_box(place, label, name, composition.show_entry(value), typed).strip()
     if name in ("max_overhead", "max_bytes"):
         return text or None
     # The text of a number is checked with all else; a cadence may be a number or a schedule.
     return text if isinstance(model.model_fields[name].default, float) else composition.read_entry(text)
+
+
+def _text_box(place: Any, label: str, name: str, value: str, typed: dict[str, str]) -> str:
+    box = _seed(name, value, typed)
+    return place.text_input(label, key=box, max_chars=_LONGEST, on_change=_keep, args=(box, name, value))
+
+
+def _seed(name: str, value: str, typed: dict[str, str]) -> str:
+    """The key of a box, which starts again from the view: Streamlit forgets a box with its page."""
+    st.session_state[f"new-{name}"] = typed.get(name, value)[:_LONGEST]
+    return f"new-{name}"
+
+
+def _keep(box: str, name: str, value: str) -> None:
+    """Keep in the view what differs from where it started."""
+    typed = dict(parse_qsl(st.session_state["entries"], keep_blank_values=True))
+    typed.pop(name, None)
+    if (text := str(st.session_state[box] or "")) != value:
+        typed[name] = text
+    st.session_state["entries"] = urlencode(typed)
+
+
+def _start_anew() -> None:
+    """From another run, or from the defaults: what was typed belonged to the start before."""
+    st.session_state["base"], st.session_state["entries"] = st.session_state["new-base"], ""
 
 
 def _forecast(context: Context, settings: RunSettings, name: str) -> None:
@@ -182,12 +220,8 @@ def _forecast(context: Context, settings: RunSettings, name: str) -> None:
     forecast = composition.foretell(settings, context.runs.values())
     if forecast is None or forecast.size_from == "asked":
         layout.note(_SIZE_UNKNOWN(lang))
-        places, defaults = st.columns(3), Size(11_000_000, 60, 10)
-        asked = [
-            place.number_input(text(lang), min_value=1, value=getattr(defaults, field), step=1, key=f"new-size-{field}")
-            for place, (field, text) in zip(places, _SIZE.items(), strict=True)
-        ]
-        forecast = composition.foretell(settings, context.runs.values(), Size(*map(int, asked)))
+        asked = _asked_size(context)
+        forecast = composition.foretell(settings, context.runs.values(), asked)
     if forecast is None:
         return
     layout.table(_entries(forecast, lang))
@@ -202,6 +236,20 @@ def _forecast(context: Context, settings: RunSettings, name: str) -> None:
         st.code(dry, language="bash", wrap_lines=True)
     if settings.recorder.max_bytes or settings.recorder.max_overhead:
         layout.note(_THINNED(lang))
+
+
+def _asked_size(context: Context) -> Size:
+    typed, numbers = dict(parse_qsl(context.state.entries)), []
+    for place, (field, text) in zip(st.columns(3), _SIZE.items(), strict=True):
+        name, standard = f"size_{field}", getattr(_USUAL_SIZE, field)
+        box, number = f"new-{name}", typed.get(name, "")
+        st.session_state[box] = min(max(int(number), 1), _LARGEST) if number.isdecimal() else standard
+        place.number_input(
+            text(context.lang), min_value=1, max_value=_LARGEST, step=1, key=box, on_change=_keep,
+            args=(box, name, str(standard)),
+        )  # fmt: skip
+        numbers.append(int(st.session_state[box]))
+    return Size(*numbers)
 
 
 def _entries(forecast: Forecast, lang: str) -> pd.DataFrame:
