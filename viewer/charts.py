@@ -21,8 +21,8 @@ DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 FONT = "'Source Sans Pro', 'Noto Sans', 'Noto Sans CJK SC', 'Microsoft YaHei', 'PingFang SC', sans-serif"
 MAX_ROWS = 5000
-_TITLE_FITS = 38
-"""characters along the lowest chart"""
+_TITLE_FITS, _LETTERS_ACROSS = 38, 110
+"""characters along the lowest chart, and of names side by side below it"""
 
 STANDARD_ERROR = Text("band: ± 1 standard error", "阴影带：± 1 个标准误")
 STANDARD_ERROR_BARS = Text("bars: ± 1 standard error", "误差棒：± 1 个标准误")
@@ -209,7 +209,10 @@ def bars(
     missing = _missing(frame, lang)
     frame, notes = _fit_axes(frame, lang, False, log_y)
     order = list(order or dict.fromkeys(frame["series"]))
-    x = alt.X("x:N", title=x_title, sort=list(categories or dict.fromkeys(frame["x"])), axis=alt.Axis(labelAngle=0))
+    categories = list(categories or dict.fromkeys(frame["x"]))
+    level_labels = sum(map(len, categories)) <= _LETTERS_ACROSS
+    axis = alt.Axis(labelAngle=0) if level_labels else alt.Axis(labelAngle=-50, labelLimit=140)
+    x = alt.X("x:N", title=x_title, sort=categories, axis=axis)
     offset = alt.XOffset("series:N", sort=order)
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
     colour = alt.Color("series:N", title=None, scale=_colours(order, places=places), legend=_legend(order), sort=order)

@@ -2,8 +2,10 @@
 
 import pytest
 
+from thermodl.analyze.pipeline import find_changes
+from thermodl.data import unpack_sample
 from thermodl.record.store import RunError
-from thermodl.viewer import catalog
+from thermodl.viewer import catalog, figures
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +73,11 @@ def test_what_recording_took_is_no_setting():
     attributes = {"settings": {"seed": 1}, "provenance": {"torch": "2.6"}, "recorder_seconds": {"steps": 2.5}}
     assert catalog.settings_of(attributes) == {"seed": 1}
     assert catalog.provenance_of(attributes) == {"torch": "2.6", "recorder_seconds.steps": 2.5}
+
+
+def test_the_sample_was_made_by_these_analyses(tmp_path):
+    """Whoever looks at it first finds nothing missing and nothing marked as stale."""
+    unpack_sample(tmp_path)
+    (run,) = catalog.scan(tmp_path).values()
+    assert set(run.analyzed) == set(figures.ANALYSES)
+    assert not [name for name, stored in run.analyzed.items() if find_changes(run.attributes, stored)]

@@ -137,3 +137,11 @@ def test_a_long_title_of_an_upright_axis_stands_in_lines():
     name = "integrated noise–response correlation"
     spec = charts.curves(frame, lang="en", x_title="x", y_title=f"{name} (parameter² loss⁻¹)").to_dict()
     assert next(part["title"] for key, part in _encodings(spec) if key == "y") == [name, "(parameter² loss⁻¹)"]
+
+
+def test_many_names_side_by_side_are_slanted_rather_than_on_top_of_each_other():
+    few, many = ([f"layer{number}.0.conv1.weight" for number in range(count)] for count in (4, 60))
+    for names, angle in ((few, 0), (many, -50)):
+        frame = pd.DataFrame({"x": names, "y": 1.0, "low": 0.9, "high": 1.1, "series": "heat"})
+        spec = charts.bars(frame, lang="en", x_title="layer", y_title="heat").to_dict()
+        assert {value["axis"]["labelAngle"] for key, value in _encodings(spec) if key == "x"} == {angle}

@@ -47,7 +47,7 @@ _SHOWN = Text(
     "各随时间变化图显示第 {first:,} 至 {last:,} 步（阴影部分），其中没有数值的图不显示；再次拖动可另选。",
 )
 _MORE_VERDICTS = Text("{n} more verdicts", "另有 {n} 条判定")
-_FEW_VERDICTS = 3
+_FEW_VERDICTS, _FEW_COLUMNS = 3, 4
 REFRESH_SECONDS = 5
 _BOXES = {"ok": st.success, "caution": st.warning, "untrusted": st.error}
 
@@ -321,9 +321,10 @@ def size(count: int) -> str:
 
 
 def table(frame: pd.DataFrame) -> None:
-    """A table of untrusted text."""
+    """A table of untrusted text; the first of many columns stays where the others scroll."""
     if len(frame):
-        st.dataframe(frame, hide_index=True, width="stretch", height="content")
+        first = {str(frame.columns[0]): st.column_config.Column(pinned=len(frame.columns) > _FEW_COLUMNS)}
+        st.dataframe(frame, hide_index=True, width="stretch", height="content", column_config=first)
 
 
 @st.cache_data(max_entries=2000, show_spinner=False)
