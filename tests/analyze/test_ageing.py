@@ -68,8 +68,11 @@ def test_the_clock_is_found(motion: str) -> None:
         )
         z = (moved - lag) / results["displacement_on_noise_time_stderr"].sel(group="all")
         assert float(abs(z).max()) < 4
-        exact = np.concatenate([[0.0], np.cumsum(step_size[:-1] ** 2)])[results["clock_step"].values]
-        np.testing.assert_allclose(results["noise_time"], exact, rtol=0.05, atol=0.02 * exact[-1])
+        # A mean of five probes does not follow the first steps of a fast decay.
+        late = results.isel(clock_step=results["clock_step"].values >= STEPS // 8)
+        exact = np.concatenate([[0.0], np.cumsum(step_size[:-1] ** 2)])[late["clock_step"].values]
+        lapse = late["noise_time"] - late["noise_time"][0]
+        np.testing.assert_allclose(lapse, exact - exact[0], rtol=0.03, atol=1e-3 * exact[-1])
 
 
 def test_sgd_time_is_a_clock_too() -> None:
