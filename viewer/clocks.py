@@ -93,15 +93,12 @@ def _noise_time(run: Path) -> Series | None:
 
     It depends on nothing but the recording, so that it does not matter under which name it was made.
     """
-    recorded = read_series(run, "step")
-    if recorded is None:
-        return None
     for name in list_settings_names(run):
         stored = read_result_attributes(run, name).get("ageing", {})
         if not stored or "other-recording" in find_changes(read_attributes(run), stored):
             continue
-        known = _open_noise_time(run, name, str(stored.get("digest")))
-        if known is not None:
+        known, recorded = _open_noise_time(run, name, str(stored.get("digest"))), read_series(run, "step")
+        if known is not None and recorded is not None:
             values = np.interp(recorded.values, known["clock_step"].values, known.values, left=np.nan, right=np.nan)
             return Series(values, known.attrs)
     return None

@@ -8,6 +8,7 @@ not jump, and no spike is lost. NaN and infinite values are counted, never avera
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import pandas as pd
 import zarr
 import zarr.storage
 
-from thermodl.record.store import RunError, read_attributes, run_folder
+from thermodl.record.store import ARRAYS, RunError, read_attributes, run_folder
 
 BUCKETS = 1000
 # What zarr 3.1 raises for a chunk that is cut off or does not decode.
 _UNREADABLE = (RuntimeError, ValueError, OSError)
+_MANY_ROWS = {array.name for array in ARRAYS if len(array.dims) > 1}
+"""arrays that are too large to be kept as a whole"""
 
 
 @dataclass(frozen=True)
@@ -49,19 +52,37 @@ def read_series(folder: str | Path, name: str, row: int | None = None) -> Series
     Raises:
         RunError: if the run or the array's metadata cannot be read.
     """
-    committed = read_attributes(folder)["committed"]
+    attributes = read_attributes(folder)
     path = run_folder(folder) / "run.zarr"
     if not (path / name / "zarr.json").exists():
         return None
+    recording = attributes.get("started"), path.stat().st_ino
+    read = _read if row is None and name in _MANY_ROWS else _read_once
+    return read(path, name, row, tuple(attributes["committed"].items()), recording)
+
+
+def _read(
+    path: Path,
+    name: str,
+    row: int | None,
+    entries: tuple[tuple[str, int], ...],
+    recording: tuple[Any, ...],  # noqa: ARG001 - what tells it from another one at the same place
+) -> Series:
+    committed: Mapping[Any, int] = dict(entries)
     try:
         array = zarr.open_array(zarr.storage.LocalStore(path, read_only=True), path=name, mode="r")
         attributes = dict(array.attrs)
         dims = array.metadata.dimension_names or (None,)  # pyright: ignore[reportAttributeAccessIssue]
     except (*_UNREADABLE, KeyError, TypeError) as error:
-        raise RunError(f"the array {name} of {Path(folder).name} cannot be read ({type(error).__name__})") from error
+        raise RunError(f"the array {name} of {path.parent.name} cannot be read ({type(error).__name__})") from error
     length = min(array.shape[-1], committed.get(dims[-1], array.shape[-1]))
     values, unreadable = _read_by_chunk(array, length, row)
+    values.flags.writeable = False
     return Series(values, attributes, unreadable)
+
+
+_read_once = lru_cache(maxsize=24)(_read)
+"""for all charts and pages: a million steps lie in a thousand files, and take half a second"""
 
 
 def _read_by_chunk(array: zarr.Array, length: int, row: int | None) -> tuple[np.ndarray, int]:
