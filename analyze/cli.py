@@ -43,6 +43,10 @@ def analyze(
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a dask.distributed cluster to compute on, such as tcp://host:8786.")
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Memory that this process may take, such as 4GB; the numbers do not depend on it."),
+    ] = None,
 ) -> None:
     """Turn recorded runs into temperatures, dissipation, diffusion coefficients and correlations, with error bars.
 
@@ -55,6 +59,7 @@ def analyze(
     \b
     thermodl analyze runs/*
     thermodl analyze runs/mine --only diffusion,temperature --segment 1000:3000
+    thermodl analyze runs/large --memory 4GB
     thermodl analyze runs/* --scheduler tcp://host:8786
     """
     if not NAME.fullmatch(name):
@@ -73,7 +78,7 @@ def analyze(
         for run in runs:
             print(f"{run}", flush=True)
             try:
-                errors = analyze_run(run, wanted, settings, name=name, force=force, progress=_Lines())
+                errors = analyze_run(run, wanted, settings, name=name, force=force, progress=_Lines(), memory=memory)
             except (BrokenPipeError, ClusterError):  # nothing that follows could be printed, or computed
                 raise
             except Exception as error:  # whatever is wrong with one run, the others are analyzed

@@ -1,5 +1,8 @@
 """Where analyses are computed: on the threads of this process, or on a cluster of `dask.distributed` that is running.
 
+In this process memory can be limited. What is larger than memory is worked on in blocks whatever the limit (`blocks`),
+so that it only says how many tasks run at a time, and the numbers are the same.
+
 An analysis builds lazy graphs and computes some of them early, so that the place holds around the whole call. Tasks
 keep the order of their sums wherever they run, and one that dies with its worker is made again by another: the numbers
 are those of this process.
@@ -19,11 +22,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from thermodl.record.store import first_line
+import dask.config
+from dask.system import CPU_COUNT
+from dask.utils import format_bytes, parse_bytes
 
+from thermodl.record.store import BLOCK_BYTES, first_line
+
+from .series import log_lags
 from .settings import AnalysisError
 
 _TIMEOUT_SECONDS = 5
+_OF_PROCESS = 384 * 2**20
+"""bytes that this process takes with nothing read"""
+_BLOCKS_OF_TASK, _SUMS_OF_TASK = 4, 6
+"""how many blocks of coordinates, and arrays of all lags and origins, a task needs with all that is made of them"""
 _PACKAGES = ("python", "dask", "distributed", "cloudpickle", "thermodl", "numpy", "scipy", "xarray", "zarr", "numba")
 """which must be the same on the workers: code is sent by name, and arrays as they are in memory"""
 _LOWERED = 65536
@@ -32,6 +44,38 @@ _LOWERED = 65536
 
 class ClusterError(AnalysisError):
     """A cluster that cannot be used, or is used no more; nothing that follows could be computed on it."""
+
+
+@contextlib.contextmanager
+def within_memory(limit: str | None, steps: int, lags_per_decade: int) -> Iterator[None]:
+    """Compute what is computed inside with so few tasks at a time that this process takes no more than that.
+
+    Args:
+        limit: such as 4GB or 500MiB; None for as many tasks as there are processors.
+        steps, lags_per_decade: of the run and its analyses, which need the more memory the longer and the more.
+
+    Raises:
+        AnalysisError: if that is no size, or a single task needs more.
+    """
+    if limit is None:
+        yield
+        return
+    if _has_cluster():
+        raise AnalysisError("memory is that of this process; on a cluster, give dask worker a --memory-limit")
+    try:
+        allowed = parse_bytes(limit)
+    except ValueError:
+        raise AnalysisError(f"memory {limit!r}: expected a size such as 4GB or 500MiB") from None
+    lags = len(log_lags(steps // 4, lags_per_decade))
+    task = _BLOCKS_OF_TASK * BLOCK_BYTES + _SUMS_OF_TASK * lags * steps * 8
+    if allowed < _OF_PROCESS + task:
+        raise AnalysisError(
+            f"memory {limit}: {steps} steps with {lags} lags take {format_bytes(_OF_PROCESS + task)} at least; "
+            "allow more, or choose fewer lags per decade or a shorter segment"
+        )
+    tasks = min((allowed - _OF_PROCESS) // task, CPU_COUNT)
+    with dask.config.set(scheduler="threads", num_workers=tasks):
+        yield
 
 
 @contextlib.contextmanager
@@ -60,12 +104,7 @@ def on_cluster(address: str | None) -> Iterator[None]:
 
 def as_seen_by_workers(path: Path) -> Path:
     """The path as it is sent to a cluster, whose workers have working directories of their own."""
-    distributed = sys.modules.get("distributed")
-    try:
-        client = distributed.default_client() if distributed else None
-    except ValueError:
-        client = None
-    return path.absolute() if client else path
+    return path.absolute() if _has_cluster() else path
 
 
 @contextlib.contextmanager
@@ -95,6 +134,15 @@ def naming_losses(path: Path) -> Iterator[None]:
                 f"a worker of the cluster does not find {path}; it must see the run under the same path"
             ) from error
         raise
+
+
+def _has_cluster() -> bool:
+    """Whether a client of a cluster is in use."""
+    distributed = sys.modules.get("distributed")
+    try:
+        return distributed is not None and bool(distributed.default_client())
+    except ValueError:
+        return False
 
 
 def _connect(distributed: ModuleType, address: str) -> Any:

@@ -4,14 +4,19 @@ Those of all groups are principal directions of what each group shows in its own
 directions worth to follow, the sketches side by side would be large, and tell no more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from thermodl.record.store import features_per_block
+
 Floats = NDArray[np.float64]
+_STEPS = 4096
+"""that are worked on at a time, so that no long series is held twice"""
 
 
 class Motion(NamedTuple):
@@ -27,23 +32,37 @@ class Motion(NamedTuple):
 
 def principal_motions(
     positions: xr.DataArray, count: int, others: Sequence[xr.DataArray] = (), chosen: slice | None = None
-) -> list[Motion]:
-    """All groups together, then each, along at most `count` directions of largest variance.
+) -> Iterator[Motion]:
+    """Each group, then all together, along at most `count` directions of largest variance, one at a time.
 
     Args:
         positions: (group, sketch, step). others: (group, sketch, …), by what they are called then not looked at.
         chosen: the steps from which directions are chosen; all if None.
     """
-    own, span = [], chosen or slice(None)
-    for group in range(positions.sizes["group"]):
-        moved, *rest = (_of_group(data, group) for data in (positions, *others))
+    groups, span = range(positions.sizes["group"]), chosen or slice(None)
+    stacked = np.empty((len(groups) * min(count, positions.sizes["sketch"]), positions.sizes["step"]))
+    own: list[Floats] = []
+    filled, variances = 0, []
+    for group in groups:
+        moved = _of_group(positions, group)
         directions, _ = principal_directions(moved[:, span], count)
-        along = [directions.T @ values for values in (moved, *rest)]
-        own.append(Motion(along[0], along[1:], float(moved[:, span].var(-1).sum())))
-    stacked = [np.concatenate(parts) for parts in zip(*([one.positions, *one.others] for one in own), strict=True)]
-    directions, _ = principal_directions(stacked[0][:, span], count)
-    along = [directions.T @ values for values in stacked]
-    return [Motion(along[0], along[1:], sum(one.variance for one in own)), *own]
+        variances.append(float(sum(row[span].var() for row in moved)))
+        along = stacked[filled : filled + directions.shape[1]]
+        along[:] = _project(directions, moved)
+        del moved  # before the others are read
+        yield Motion(along, [_project(directions, _of_group(data, group)) for data in others], variances[-1])
+        own.append(directions)
+        filled += directions.shape[1]
+    stacked = stacked[:filled]
+    directions, _ = principal_directions(stacked[:, span], count)
+    parts = np.split(directions, np.cumsum([one.shape[1] for one in own])[:-1])
+    # Read once more, rather than kept of all groups.
+    shares = [one @ part for one, part in zip(own, parts, strict=True)]
+    rest = [
+        reduce(np.add, (_project(share, _of_group(data, group)) for group, share in enumerate(shares)))
+        for data in others
+    ]
+    yield Motion(_project(directions, stacked), rest, sum(variances))
 
 
 def principal_directions(positions: Floats, count: int) -> tuple[Floats, Floats]:
@@ -57,12 +76,27 @@ def principal_directions(positions: Floats, count: int) -> tuple[Floats, Floats]
     """
     if not positions.size or not np.isfinite(positions).all():
         return np.zeros((len(positions), 0)), np.zeros(0)
-    centred = positions - positions.mean(-1, keepdims=True)
-    variances, directions = np.linalg.eigh(centred @ centred.T / positions.shape[1])
+    mean, products = positions.mean(-1, keepdims=True), np.zeros((len(positions), len(positions)))
+    for start in range(0, positions.shape[1], _STEPS):
+        centred = positions[:, start : start + _STEPS] - mean
+        products += centred @ centred.T
+    variances, directions = np.linalg.eigh(products / positions.shape[1])
     variances, directions = variances[::-1][:count], directions[:, ::-1][:, :count]
     moved = variances > 1e-10 * max(variances[0], 1e-300)
     return directions[:, moved].astype(np.float64), variances[moved].astype(np.float64)
 
 
-def _of_group(data: xr.DataArray, group: int) -> Floats:
-    return data.isel(group=group).transpose("sketch", ...).values.astype(float)
+def _project(directions: Floats, values: np.ndarray) -> Floats:
+    """Values (coordinate, N) of any floating type along directions (coordinate, d), (d, N)."""
+    parts = [directions.T @ values[:, start : start + _STEPS] for start in range(0, values.shape[1], _STEPS)]
+    return np.concatenate(parts, axis=1) if parts else np.zeros((directions.shape[1], 0))
+
+
+def _of_group(data: xr.DataArray, group: int) -> np.ndarray:
+    """(coordinate, …), read in blocks of coordinates so that it is not held twice."""
+    data = data.isel(group=group).transpose("sketch", ...)
+    values = np.empty(data.shape, data.dtype)
+    width = features_per_block(data.shape[1])
+    for start in range(0, len(values), width):
+        values[start : start + width] = data.isel(sketch=slice(start, start + width)).values
+    return values

@@ -13,7 +13,7 @@ import xarray as xr
 from thermodl.record.store import read_attributes, run_folder
 
 from . import physics
-from .execution import ClusterError, as_seen_by_workers, naming_losses, on_cluster
+from .execution import ClusterError, as_seen_by_workers, naming_losses, on_cluster, within_memory
 from .quantities import MIN_STEPS
 from .recording import open_whole_run
 from .results import FORMAT_VERSION, ResultsError, forget_results, open_result, read_result_attributes, write_results
@@ -41,6 +41,7 @@ def analyze(
     force: bool = False,
     progress: Callable[[str, str], None] | None = None,
     scheduler: str | None = None,
+    memory: str | None = None,
 ) -> dict[str, Exception]:
     """Analyze one run and keep the results in its `results.zarr`.
 
@@ -53,6 +54,8 @@ def analyze(
         progress: called with an analysis and `start`, `computed`, `cached`, `failed` or `not defined: …`.
         scheduler: address of a dask.distributed scheduler whose workers compute; by default the client that is in use,
             or else threads of this process.
+        memory: what this process may take, such as 4GB; the numbers do not depend on it. By default there is no limit,
+            and a task on each processor.
 
     Returns:
         For each analysis that could not be made, why: NotDefinedError where this kind of training has no such
@@ -60,14 +63,17 @@ def analyze(
 
     Raises:
         RunError: if the run cannot be read.
-        AnalysisError: if an analysis has an unknown name, or the run is too short for any; ClusterError if the
-            cluster cannot be used, or is lost.
+        AnalysisError: if an analysis has an unknown name, the run is too short for any, or the memory too little for
+            one; ClusterError if the cluster cannot be used, or is lost.
 
     >>> analyze("runs/mine", ["temperature", "diffusion"])
     {}
     """
+    path, wanted, settings = Path(path), _check_names(only), settings or AnalysisSettings()
     with on_cluster(scheduler):
-        return _analyze(Path(path), _check_names(only), settings or AnalysisSettings(), name, force, progress)
+        steps = read_attributes(path)["committed"]["step"]
+        with within_memory(memory, steps, settings.lags_per_decade):
+            return _analyze(path, wanted, settings, name, force, progress)
 
 
 def _analyze(

@@ -13,6 +13,8 @@ from . import series
 from .settings import AnalysisError
 
 MIN_STEPS = 64
+_MANY = 2**20
+"""numbers beyond which arrays are made when they are needed"""
 _WINDOW_STEPS = 16
 """least steps of a window"""
 _STARTS = (0, 1, 2, 3, 4, 5, 6)
@@ -52,7 +54,10 @@ def is_nesterov(run: xr.Dataset) -> bool:
 def hyperparameters(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """Learning rate η, momentum μ and dampening ν, each (layer, step); ν is 0 where torch ignores it (μ = 0)."""
     of_layer = run["layer_optimizer_group"].drop_vars(["layer_group", "layer_size", "layer_optimizer_group"])
-    eta, mu, nu = (run[name].isel(optimizer_group=of_layer) for name in ("learning_rate", "momentum", "dampening"))
+    few = run[["learning_rate", "momentum", "dampening"]]
+    # Repeated for every layer they may be large, and are not to be held by all that is made of them.
+    few = few.chunk() if of_layer.size * run.sizes["step"] > _MANY else few
+    eta, mu, nu = (few[name].isel(optimizer_group=of_layer) for name in few)
     return eta, mu, xr.where(mu == 0, 0.0, nu)
 
 

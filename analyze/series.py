@@ -12,6 +12,7 @@ what comes back. Where physics tells of either it is said: `memory` is a number 
 `echo` the correlation of values a lag apart that lies beyond the window.
 """
 
+from functools import reduce
 from typing import cast
 
 import numba
@@ -27,6 +28,8 @@ _SHORTEST = 0.02
 """least τ_int that is reported for anti-correlated series"""
 _BLOCKS = 8
 """of the jackknife that takes the bias off a ratio of means"""
+_ROWS = 8
+"""series that are Fourier transformed at a time where their spectra are summed: of more the spectra would be large"""
 _TILE = 1024
 """origins of which all lags are taken in turn: few enough that the nearest cache holds them"""
 
@@ -45,6 +48,10 @@ def autocovariance(series: Floats, longest: int | None = None, *, trace: bool = 
         (..., N), or (..., W + 1) with a longest lag W < N.
     """
     n = series.shape[-1]
+    if trace and series.shape[-2] > _ROWS:
+        starts = range(0, series.shape[-2], _ROWS)
+        parts = (autocovariance(series[..., start : start + _ROWS, :], longest, trace=True) for start in starts)
+        return reduce(np.add, parts)
     mean = series.mean(-1, keepdims=True)
     last = n - 1 if longest is None else min(longest, n - 1)
     size = _fast_length(max(8 * last, 4 * _TILE))
@@ -262,11 +269,16 @@ def mean_squared_displacement(positions: Floats) -> Floats:
         (N,), value at lag τ.
     """
     n = positions.shape[-1]
-    centred = positions - positions.mean(-1, keepdims=True)
     size = _fast_length(2 * n - 1)
-    spectrum = np.fft.rfft(centred, size)
-    product = np.fft.irfft((spectrum.real**2 + spectrum.imag**2).sum(0), size)[:n]
-    squared = np.concatenate([[0.0], np.cumsum((centred**2).sum(0))])
+    power, squares = np.zeros(size // 2 + 1), np.zeros(n)
+    for start in range(0, len(positions), _ROWS):
+        part = positions[start : start + _ROWS]
+        centred = part - part.mean(-1, keepdims=True)
+        spectrum = np.fft.rfft(centred, size)
+        power += (spectrum.real**2 + spectrum.imag**2).sum(0)
+        squares += (centred**2).sum(0)
+    product = np.fft.irfft(power, size)[:n]
+    squared = np.concatenate([[0.0], np.cumsum(squares)])
     lags = np.arange(n)
     tails = squared[n - lags] + squared[n] - squared[lags]
     return np.maximum((tails - 2 * product) / (n - lags), 0.0)
@@ -744,44 +756,50 @@ def _inverse_dimension(x: Floats, own: Floats) -> tuple[float, float, float]:
     # b = (U₂ − wU₁)/e and a = U₁ − 2w(U₂ − wU₁)/e, with e = 1 + w − 2w².
     both = 1 + own - 2 * own**2
     squares = np.sum(x**2, axis=2)
-    gram, cells = np.zeros((n, n)), np.zeros((2, *x.shape))
+    total, gram = squares.sum(0), np.zeros((n, n))
     top, bottom = np.zeros((n, n)), np.zeros((n, n))
     for index, (part, w) in enumerate(zip(x, own, strict=True)):
-        inner = part @ part.T
-        np.fill_diagonal(inner, 0.0)
+        inner = _without_diagonal(part @ part.T)
         gram += inner
         # Exact sketches add nothing of their own.
         if w:
-            others = np.sum(squares[index]) - squares[index]
             extra = (inner**2 - w * np.outer(squares[index], squares[index])) / both[index]
-            of_cells = part * (inner @ part - w * others[:, None] * part) / both[index]
             top += extra - inner**2
             bottom -= 2 * w * extra
-            cells[0, index] = of_cells - part * (inner @ part)
-            cells[1, index] = -2 * w * of_cells
-    total = squares.sum(0)
-    top += gram**2
-    bottom += np.outer(total, total)
-    np.fill_diagonal(top, 0.0)
-    np.fill_diagonal(bottom, 0.0)
+    top = _without_diagonal(top + gram**2)
+    bottom = _without_diagonal(bottom + np.outer(total, total))
     inverse = np.sum(top) / np.sum(bottom)
     mean = np.sum(bottom) / (n * (n - 1))
-    cells[0] += x * (gram @ x)
-    cells[1] += x**2 * (np.sum(total) - total)[:, None]
-    cells *= 2 / ((n - 1) * mean)
-    cells[0] -= inverse * cells[1]
     # As many times as there are samples, so that a mean over them is the deviation.
-    rows, of_bottom = cells.sum((1, 3))
+    rows, of_bottom, of_cells, of_sketch, beside = np.zeros(n), np.zeros(n), 0.0, 0.0, 0.0
+    rescaled = width / max(width - 1, 1)
+    for index, (part, w) in enumerate(zip(x, own, strict=True)):
+        cells, under = part * (gram @ part), part**2 * (np.sum(total) - total)[:, None]
+        if w:
+            inner = _without_diagonal(part @ part.T)
+            others = np.sum(squares[index]) - squares[index]
+            extra = part * (inner @ part - w * others[:, None] * part) / both[index]
+            cells += extra - part * (inner @ part)
+            under -= 2 * w * extra
+        cells, under = (values * (2 / ((n - 1) * mean)) for values in (cells, under))
+        cells -= inverse * under
+        rows += cells.sum(1)
+        of_bottom += under.sum(1)
+        if w:
+            column, column_under = (values.mean(0) - values.mean() for values in (cells, under))
+            of_sketch += np.sum(column**2) * rescaled
+            beside += np.sum(column * column_under) * rescaled
+            of_cells += np.sum(cells**2) / n**2
     _, error, n_eff = mean_and_error(rows)
     shared = np.mean(rows * (of_bottom - of_bottom.mean())) / n
-    variance = error**2
-    sketched = cells[0, own > 0]
-    columns = cells[:, own > 0].mean(2)
-    columns -= columns.mean(2, keepdims=True)
-    rescaled = width / max(width - 1, 1)
-    of_sketch = np.sum(columns[0] ** 2) * rescaled
-    variance += max(of_sketch - np.sum(sketched**2) / n**2, 0.0)
+    variance = error**2 + max(of_sketch - of_cells, 0.0)
     # To second order a ratio is low by what its fluctuation shares with that of its denominator.
-    inverse += shared + np.sum(columns[0] * columns[1]) * rescaled
+    inverse += shared + beside
     error = widen_for_skewness(np.array(inverse), np.sqrt(np.array(variance)))
     return float(inverse), float(error), float(n_eff)
+
+
+def _without_diagonal(square: Floats) -> Floats:
+    """A square matrix of our own, with zeros on its diagonal."""
+    np.fill_diagonal(square, 0.0)
+    return square

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thermodl.record.store import UserError
 
-KERNELS_VERSION = 4
+KERNELS_VERSION = 5
 """raised when the numbers of `series`, `quantities` or `errorbar`, which all analyses share, change"""
 
 

@@ -40,6 +40,8 @@ CHECKPOINT = "checkpoint.pt"
 """beside `run.zarr`; what `thermodl record --resume` goes on from"""
 GROWING = ("step", "probe", "curvature", "per_sample", "window", "snapshot", "evaluation")
 SILENT_AFTER_SECONDS = 120.0
+BLOCK_BYTES = 2**26
+"""of whole time series that are read at a time"""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CHUNK_BYTES = 2**20
 _STEPS_PER_CHUNK = 256
@@ -645,11 +647,14 @@ def _lazy(array: zarr.Array, committed: Mapping[str, int]) -> xr.Variable:
 
 
 def _blocks(array: zarr.Array, committed: Mapping[str, int]) -> dask.array.Array:
-    """A committed part of an array: chunked as on disk, but with whole time series."""
+    """A committed part of an array: chunked as on disk, but with whole time series, and of long ones with fewer."""
     dim = _growing_dim(array)
-    whole_series = (*array.chunks[:-1], array.shape[-1]) if dim else array.chunks
+    chunks = array.chunks
+    if dim:
+        features = [min(width, features_per_block(committed[dim])) for width in chunks[-2:-1]]
+        chunks = (*chunks[:-2], *features, array.shape[-1])
     # name=False asks for a name without hashing the data, which the types of dask do not know.
-    data = dask.array.from_array(array, whole_series, name=False, getitem=_read)  # pyright: ignore[reportArgumentType]
+    data = dask.array.from_array(array, chunks, name=False, getitem=_read)  # pyright: ignore[reportArgumentType]
     return data[..., : committed[dim]] if dim else data
 
 
@@ -683,6 +688,11 @@ def _read(array: zarr.Array, index: Any, asarray: bool = True, lock: Any = None)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         place = f"{array.store}/{array.path}".removeprefix("file://")
         raise RunError(f"{place} is damaged and cannot be read; thermodl check names the place") from error
+
+
+def features_per_block(steps: int) -> int:
+    """How many time series of so many steps are read at a time, a power of two: `BLOCK_BYTES` of float64 or less."""
+    return 2 ** max(0, int(np.log2(BLOCK_BYTES // 8 / max(steps, 1))))
 
 
 def list_runs(root: str | Path) -> list[Path]:

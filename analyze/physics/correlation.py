@@ -9,10 +9,13 @@ some tools return twice this. N/(2τ_int) samples are effectively independent, a
 the estimate is marked.
 """
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
 from .. import errorbar, series
+from ..blocks import labelled, over_groups
 from ..quantities import (
     choose_segment,
     correlated_steps,
@@ -20,7 +23,6 @@ from ..quantities import (
     segment_verdict,
     sgd_time_per_step,
     verdict,
-    with_all,
     within,
 )
 from ..settings import AnalysisSettings
@@ -71,15 +73,13 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     part = within(run, segment)
     lags = series.log_lags(max(1, part.sizes["step"] // 10), settings.lags_per_decade)
     results: dict[str, xr.DataArray] = {}
-    for name, source in (("parameter", "parameter_sketch"), ("gradient", "gradient_sketch")):
-        products = _products(part[source], lags, run)
-        covariance = with_all(_trace_covariance(part[source]), run)
-        results |= _named(name, _correlate(products, covariance, lags, correlated_steps(run)), _times(covariance))
+    memory = correlated_steps(run)
+    for name in ("parameter", "gradient"):
+        results |= _named(name, _measure(part[f"{name}_sketch"], lags, memory), run)
     if "loss" in part and bool(np.isfinite(part["loss"]).all()):
-        loss = part["loss"].expand_dims(group=["loss"]).expand_dims("sketch", axis=1)
-        products, covariance = _lagged(loss, lags), _trace_covariance(loss)
-        found = _named("loss", _correlate(products, covariance, lags, correlated_steps(run)), _times(covariance))
-        results |= {key: value.isel(group=0, drop=True) for key, value in found.items()}
+        loss = _measure(part["loss"].expand_dims(["group", "sketch"]), lags, memory)
+        alone = run.isel(group=slice(1))
+        results |= {key: value.isel(group=0, drop=True) for key, value in _named("loss", loss, alone).items()}
     clock = {"lag": lags, "lag_sgd_time": ("lag", lags * sgd_time_per_step(part))}
     dataset = xr.Dataset(results, coords=clock).compute()
     verdicts = [segment_verdict(segment), *_verdicts(dataset, part.sizes["step"])]
@@ -88,94 +88,35 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     )
 
 
-def _lagged(positions: xr.DataArray, lags: np.ndarray) -> xr.DataArray:
-    """δx(t)·δx(t+τ) of every origin, lag 0 first, (group, 1 + lag, step); lazy."""
+def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str, np.ndarray]:
+    """ρ at some lags and the integrated time, each with its error, of all groups and of each."""
     with_zero = np.concatenate([[0], lags])
-    centred = (positions - positions.mean("step")).drop_vars(list(positions.coords), errors="ignore")
-    return xr.apply_ufunc(
-        lambda x: np.stack([series.lagged_products(group, with_zero) for group in x]),
-        centred.chunk({"step": -1, "sketch": -1}),
-        input_core_dims=[["sketch", "step"]],
-        output_core_dims=[["shift", "step"]],
-        exclude_dims={"step"},
-        dask="parallelized",
-        output_dtypes=[float],
-        dask_gufunc_kwargs={"output_sizes": {"shift": len(with_zero), "step": positions.sizes["step"]}},
-    )
+
+    def add(_: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        centred = x - x.mean(-1, keepdims=True, dtype=float)
+        return series.lagged_products(centred, with_zero), series.autocovariance(centred, trace=True)
+
+    def finish(_: int, products: np.ndarray, covariance: np.ndarray) -> dict[str, Any]:
+        variance_of_mean = 2 * float(series.integrated_time(covariance)[0]) * covariance[0] / len(covariance)
+        return {
+            "autocorrelation": series.autocorrelation(products, lags, variance_of_mean, memory=memory),
+            "integrated_time": series.integrated_time(covariance, oscillating=True),
+        }
+
+    return over_groups(add, finish, [positions])
 
 
-def _products(positions: xr.DataArray, lags: np.ndarray, run: xr.Dataset) -> xr.DataArray:
-    return with_all(_lagged(positions, lags), run)
-
-
-def _trace_covariance(positions: xr.DataArray) -> xr.DataArray:
-    """Autocovariance at every lag, summed over the coordinates of each group, (group, shift); lazy."""
-    return xr.apply_ufunc(
-        lambda x: np.stack([series.autocovariance(group.astype(float), trace=True) for group in x]),
-        positions.drop_vars(list(positions.coords), errors="ignore").chunk({"step": -1, "sketch": -1}),
-        input_core_dims=[["sketch", "step"]],
-        output_core_dims=[["shift"]],
-        dask="parallelized",
-        output_dtypes=[float],
-        dask_gufunc_kwargs={"output_sizes": {"shift": positions.sizes["step"]}},
-    )
-
-
-def _times(covariance: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    return xr.apply_ufunc(
-        lambda values: series.integrated_time(values, oscillating=True),
-        covariance.chunk({"shift": -1}),
-        input_core_dims=[["shift"]],
-        output_core_dims=[[], []],
-        dask="parallelized",
-        output_dtypes=[float, float],
-    )
-
-
-def _correlate(
-    products: xr.DataArray, covariance: xr.DataArray, lags: np.ndarray, memory: int
-) -> tuple[xr.DataArray, xr.DataArray]:
-    def over_groups(values: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = []
-        for collective, one in zip(values, covariances, strict=True):
-            tau, _ = series.integrated_time(one)
-            variance_of_mean = 2 * float(tau) * one[0] / len(one)
-            rows.append(series.autocorrelation(collective, lags, variance_of_mean, memory=memory))
-        value, error = zip(*rows, strict=True)
-        return np.stack(value), np.stack(error)
-
-    return xr.apply_ufunc(
-        over_groups,
-        products.chunk({"shift": -1, "step": -1}),
-        covariance.rename(shift="all_shifts").chunk({"all_shifts": -1}),
-        input_core_dims=[["shift", "step"], ["all_shifts"]],
-        output_core_dims=[["lag"], ["lag"]],
-        dask="parallelized",
-        output_dtypes=[float, float],
-        dask_gufunc_kwargs={"output_sizes": {"lag": len(lags)}},
-    )
-
-
-def _named(
-    name: str, correlation: tuple[xr.DataArray, xr.DataArray], time: tuple[xr.DataArray, xr.DataArray]
-) -> dict[str, xr.DataArray]:
+def _named(name: str, found: dict[str, np.ndarray], run: xr.Dataset) -> dict[str, xr.DataArray]:
     en, zh = _NAMES[name]
-    results = errorbar.named(
-        f"{name}_autocorrelation",
-        (*correlation, correlation[0]),
-        "1",
-        f"{en} autocorrelation",
-        f"{zh}自相关",
-        samples=False,
-    )
-    return results | errorbar.named(
-        f"{name}_integrated_time",
-        (*time, time[0]),
-        "step",
-        f"integrated autocorrelation time of the {en}",
-        f"{zh}的积分自相关时间",
-        samples=False,
-    )
+    results: dict[str, xr.DataArray] = {}
+    for quantity, units, long_name, long_name_zh in (
+        ("autocorrelation", "1", f"{en} autocorrelation", f"{zh}自相关"),
+        ("integrated_time", "step", f"integrated autocorrelation time of the {en}", f"{zh}的积分自相关时间"),
+    ):
+        value, error = (labelled(found[quantity][:, part], run, "lag") for part in range(2))
+        of = value, error, value
+        results |= errorbar.named(f"{name}_{quantity}", of, units, long_name, long_name_zh, samples=False)
+    return results
 
 
 def _verdicts(results: xr.Dataset, steps: int) -> list[dict[str, str]]:

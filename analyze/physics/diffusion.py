@@ -31,13 +31,14 @@ tight, up to 2.4 times too large where neighbouring lags fluctuate alike.
 Where layers have different hyper-parameters D per SGD time is taken group by group; NaN where those of a group differ.
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from .. import errorbar, series
+from ..blocks import as_estimate, each, labelled, over_groups
 from ..quantities import (
     at_probes,
     choose_segment,
@@ -86,6 +87,10 @@ METHOD_ZH = (
     "通过草图对所有起点取平均；误差由每个起点的集体平方位移用 Γ 方法得到，并与草图误差平方相加。"
     "D 与局部指数由扣除漂移后的位移得到。"
 )
+_COEFFICIENTS = (
+    ("diffusion_coefficient", "parameter2 step-1", "diffusion coefficient D", "扩散系数 D"),
+    ("diffusion_coefficient_sgd_time", "loss", "diffusion coefficient per SGD time", "按 SGD 时间的扩散系数"),
+)
 _UNKNOWN_MEMORY = 50
 """lag where the optimizer does not say its momentum; that of μ = 0.9"""
 REFERENCE = (
@@ -116,32 +121,18 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     seen = displacement_dimensions(run, positions, lag)
     dimensions, relative, relative_free = seen["of_sketch"], seen["error"], seen["error_without_drift"]
 
-    memory = correlated_steps(part)
-    collective = _collective(run, positions, lags)
-    free = _drift_free(run, positions, np.concatenate([lags, [lag, 2 * lag]]))
-    results = _time_averages(collective, free, lags, sizes, relative, relative_free, memory)
-    results |= _drift(run, positions, free, sizes, dimensions, memory)
-    results |= errorbar.named(
-        "diffusion_coefficient",
-        _coefficient(free, lag, sizes, relative_free, memory),
-        "parameter2 step-1",
-        "diffusion coefficient D",
-        "扩散系数 D",
-    )
-    if is_sgd(run):
-        # D ∝ ‖Δθ‖²: positions in units of the root of each group's mobility give D per SGD time.
-        rate = group_mobility(part)
-        scaled = xr.where(rate == 0, 0.0, positions / rate.where(rate != 0) ** 0.5)
-        results |= errorbar.named(
-            "diffusion_coefficient_sgd_time",
-            _coefficient(_drift_free(run, scaled, np.array([lag, 2 * lag])), lag, sizes, relative_free, memory),
-            "loss",
-            "diffusion coefficient per SGD time",
-            "按 SGD 时间的扩散系数",
-        )
+    measured = _measure(run, part, lags, lag)
+    shared = labelled(measured.pop("shared_variance"), run, "lag")
+    moved = labelled(measured.pop("moved"), run)
+    found = {name: as_estimate(values, run, "lag") for name, values in measured.items()}
+    results = _time_averages(found, sizes, relative, relative_free)
+    results |= _drift(run, moved, found["whole"], part.sizes["step"], sizes, dimensions)
+    for name, units, en, zh in _COEFFICIENTS if is_sgd(run) else _COEFFICIENTS[:1]:
+        value, error, samples = errorbar.scale(found[name], 1 / (2 * lag * sizes))
+        results |= errorbar.named(name, (value, _with_sketch(value, error, relative_free), samples), units, en, zh)
     if is_sgd(run) and part.sizes.get("probe"):
         results |= _predictions(part, lags, sizes)
-    results |= _two_time(run, settings.waiting_times, collective, lags, sizes, dimensions, relative)
+    results |= _two_time(run, settings.waiting_times, shared, lags, sizes, dimensions, relative)
     results["sketch_relative_error"] = relative.assign_attrs(
         units="1", long_name="relative error of the sketch", long_name_zh="草图的相对误差"
     )
@@ -178,156 +169,136 @@ def _diffusion_lag(part: xr.Dataset, wanted: int | None) -> int:
     return wanted
 
 
-def _drift_free(run: xr.Dataset, positions: xr.DataArray, lags: np.ndarray) -> xr.Dataset:
-    """Motion without its drift at some lags and at the two of `series.straight_anchors`, summed over parameters; lazy.
+def _measure(run: xr.Dataset, part: xr.Dataset, lags: np.ndarray, lag: int) -> dict[str, np.ndarray]:
+    """What the sketches tell, per group and summed over its parameters, each with `_stderr` and `_n_eff` from time.
 
     Returns:
-        `displacement` M and `echo` (group, row) with `all` first, and `straight` (group, row, step), the squared
-        displacement of every origin less the line; coordinate `row` the lags in their order.
+        `displacement` and `free`, the MSD as it is and the drift-free M, and `exponent` (group, lag); M(2ℓ) − M(ℓ) as
+        `diffusion_coefficient`, and in units of each group's mobility, for D ∝ ‖Δθ‖², `diffusion_coefficient_sgd_time`;
+        M(T) on the straight line through the two anchors as `whole` (group,). Without errors ‖θ(T) − θ(0)‖² as `moved`
+        (group,), and `shared_variance` (group, lag) of `series.averaged_variance`.
     """
-    steps = positions.sizes["step"]
-    rows = np.unique(np.concatenate([lags, series.straight_anchors(steps)]))
-    found = _per_group(
-        lambda x: series.drift_free_displacements(x, np.stack([rows, 2 * rows])),
-        [(positions, ["sketch", "step"])],
-        [["times", "row"]],
-        {"times": 2, "row": len(rows)},
-    )
-    once, twice = (with_all(found.isel(times=i), run) for i in range(2))
-    straight = xr.apply_ufunc(
-        series.without_line,
-        positions,
-        input_core_dims=[["step"]],
-        output_core_dims=[["step"]],
-        dask="parallelized",
-        output_dtypes=[float],
-    )
-    return xr.Dataset(
-        {
-            "displacement": once,
-            "echo": xr.apply_ufunc(series.echo_of_ends, once, twice, dask="parallelized"),
-            "straight": _collective(run, straight, rows).rename(lag="row"),
-        },
-        coords={"row": rows},
-    )
+    steps, memory, width = part.sizes["step"], correlated_steps(part), _two_time_width(run)
+    rows = np.unique(np.concatenate([lags, [lag, 2 * lag], series.straight_anchors(steps)]))
+    at, few = np.searchsorted(rows, lags), np.unique([lag, 2 * lag, *series.straight_anchors(steps)])
+    mobility = group_mobility(part).values if is_sgd(run) else np.ones(part.sizes["group"])
+
+    def add(group: int, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        x = np.ascontiguousarray(x)
+        straight = series.squared_displacements(series.without_line(x), rows)
+        free = series.drift_free_displacements(x, np.stack([rows, 2 * rows]))
+        # What has no learning rate does not move.
+        scale = 1 / mobility[group] if mobility[group] else 0.0
+        scaled = scale * straight[np.searchsorted(rows, few)], scale * free[:, np.searchsorted(rows, few)]
+        moved = np.sum((x[:, -1].astype(float) - x[:, 0]) ** 2)
+        return series.squared_displacements(x, lags), straight, free, *scaled, moved
+
+    def finish(
+        _: int, collective: np.ndarray, straight: np.ndarray, free: np.ndarray, *others: np.ndarray
+    ) -> dict[str, Any]:
+        combine = partial(_combine, free, straight, rows, memory)
+        echo = series.echo_of_ends(*free)[at]
+        by_lag = [
+            series.displacement_and_error(row, one, back, memory)
+            for row, one, back in zip(collective, lags.tolist(), echo.tolist(), strict=True)
+        ]
+        value, error, samples = np.array([combine({one: 1.0}, one) for one in lags.tolist()]).T
+        error = series.widen_for_skewness(value, error)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            relative = error / np.where(value > 0, value, np.nan)
+        exponent, derivatives = series.local_exponents(value, relative, lags)
+        longest = np.append(lags[1:], lags[-1])
+        _alpha, of_exponent, samples_of_exponent = np.array(
+            [combine(dict(zip(lags, row, strict=True)), one) for row, one in zip(derivatives, longest, strict=True)]
+        ).T
+        early, late = series.straight_anchors(steps).tolist()
+        reach = (steps - 1 - late) / (late - early)
+        return {
+            "displacement": np.array(by_lag).T,
+            "free": (value, error, samples),
+            "exponent": (exponent, np.where(np.isnan(exponent), np.nan, of_exponent), samples_of_exponent),
+            "diffusion_coefficient": _slope(free, straight, rows, memory, lag),
+            "diffusion_coefficient_sgd_time": _slope(others[1], others[0], few, memory, lag),
+            "whole": combine({early: -reach, late: 1 + reach}, late),
+            "moved": others[2],
+            "shared_variance": series.averaged_variance(collective, lags, width),
+        }
+
+    return over_groups(add, finish, [part["parameter_sketch"]])
 
 
 def _combine(
-    free: xr.Dataset, factors: xr.DataArray, lag: xr.DataArray | int, memory: int
-) -> tuple[xr.DataArray, xr.DataArray]:
-    """Error and effective samples of Σ factors·M over `row`, which has the origins and the echo of a lag; lazy."""
-    rows = free["row"].values
-    return _per_group(
-        lambda x, a, row, echo: series.drift_free_error(x, a, rows, row, echo, memory),
-        [
-            (free["straight"].chunk({"row": -1, "step": -1}), ["row", "step"]),
-            (factors.drop_vars("row", errors="ignore"), ["row"]),
-            (xr.DataArray(np.searchsorted(rows, lag), dims=getattr(lag, "dims", ())), []),
-            (free["echo"].sel(row=lag).drop_vars("row"), []),
-        ],
-        [[], []],
-    )
+    free: np.ndarray, straight: np.ndarray, rows: np.ndarray, memory: int, factors: dict[int, float], lag: int
+) -> tuple[float, float, float]:
+    """Σ factors·M of some lags, its error and its effective samples, with the origins and the echo of one lag.
+
+    Args:
+        free: M at the lags `rows` and at twice these, (2, R). straight: of every origin less the line, (R, N).
+    """
+    weights, row = np.zeros(len(rows)), int(np.searchsorted(rows, lag))
+    weights[np.searchsorted(rows, list(factors))] = list(factors.values())
+    used = np.flatnonzero(weights)
+    echo = float(series.echo_of_ends(free[0, row], free[1, row]))
+    error, samples = series.drift_free_error(straight, weights, rows, row, echo, memory)
+    return float(weights[used] @ free[0, used]), float(error), float(samples)
 
 
-def _unit(free: xr.Dataset, lag: xr.DataArray | int) -> xr.DataArray:
-    """The factors over `row` of M at a lag."""
-    return (free["row"] == lag).astype(float).drop_vars("row")
+def _slope(
+    free: np.ndarray, straight: np.ndarray, rows: np.ndarray, memory: int, lag: int
+) -> tuple[float, float, float]:
+    """M(2ℓ) − M(ℓ), with the error of the difference origin by origin."""
+    value, error, samples = _combine(free, straight, rows, memory, {lag: -1.0, 2 * lag: 1.0}, 2 * lag)
+    # In confined motion the difference is small, and no more skew than what it is of.
+    scale = max(value, free[0, np.searchsorted(rows, 2 * lag)] / 2)
+    return value, float(series.widen_for_skewness(np.array(scale), np.array(error))), samples
 
 
 def _time_averages(
-    collective: xr.DataArray,
-    free: xr.Dataset,
-    lags: np.ndarray,
-    sizes: xr.DataArray,
-    relative: xr.DataArray,
-    relative_free: xr.DataArray,
-    memory: int,
+    found: dict[str, errorbar.Estimate], sizes: xr.DataArray, relative: xr.DataArray, relative_free: xr.DataArray
 ) -> dict[str, xr.DataArray]:
     """Time-averaged displacements as they are and without drift, and the local exponents."""
-    lag = xr.DataArray(lags, dims="lag")
-    value, error, n_eff = _per_group(
-        lambda x, of, echo: series.displacement_and_error(x, of, echo, memory),
-        [(collective.chunk({"step": -1}), ["step"]), (lag, []), (free["echo"].sel(row=lag).drop_vars("row"), [])],
-        [[], [], []],
-    )
-    results = errorbar.named(
-        "mean_squared_displacement",
-        (value / sizes, _with_sketch(value, error, relative) / sizes, n_eff),
-        "parameter2",
-        "mean squared displacement",
-        "均方位移",
-    )
-    value = free["displacement"].sel(row=lag).drop_vars("row")
-    error, n_eff = _combine(free, _unit(free, lag), lag, memory)
-    error = xr.apply_ufunc(series.widen_for_skewness, value, error, dask="parallelized")
-    results |= errorbar.named(
-        "detrended_mean_squared_displacement",
-        (value / sizes, _with_sketch(value, error, relative_free) / sizes, n_eff),
-        "parameter2",
-        "mean squared displacement without drift",
-        "扣除漂移的均方位移",
-    )
-    exponent, derivatives = _per_group(
-        lambda means, errors: series.local_exponents(means, errors, lags),
-        [(value.chunk({"lag": -1}), ["lag"]), ((error / value.where(value > 0)).chunk({"lag": -1}), ["lag"])],
-        [["lag"], ["lag", "neighbour"]],
-        {"neighbour": len(lags)},
-    )
-    factors = xr.dot(derivatives, _unit(free, lag).rename(lag="neighbour"), dim="neighbour")
-    longest = xr.DataArray(np.append(lags[1:], lags[-1]), dims="lag")
-    error, n_eff = _combine(free, factors, longest, memory)
+    results: dict[str, xr.DataArray] = {}
+    for source, seen, name, en, zh in (
+        ("displacement", relative, "mean_squared_displacement", "mean squared displacement", "均方位移"),
+        (
+            "free",
+            relative_free,
+            "detrended_mean_squared_displacement",
+            "mean squared displacement without drift",
+            "扣除漂移的均方位移",
+        ),
+    ):
+        value, error, samples = errorbar.scale(found[source], 1 / sizes)
+        results |= errorbar.named(name, (value, _with_sketch(value, error, seen), samples), "parameter2", en, zh)
     return results | errorbar.named(
-        "local_exponent",
-        (exponent, error.where(exponent.notnull()), n_eff),
-        "1",
-        "local exponent α",
-        "局部指数 α",
-        samples=False,
+        "local_exponent", found["exponent"], "1", "local exponent α", "局部指数 α", samples=False
     )
-
-
-def _coefficient(
-    free: xr.Dataset, lag: int, sizes: xr.DataArray, relative: xr.DataArray, memory: int
-) -> errorbar.Estimate:
-    """D from lags ℓ and 2ℓ, with the error of the difference origin by origin."""
-    short, long = (free["displacement"].sel(row=x, drop=True) for x in (lag, 2 * lag))
-    error, n_eff = _combine(free, _unit(free, 2 * lag) - _unit(free, lag), 2 * lag, memory)
-    # In confined motion the difference is small, and no more skew than what it is of.
-    scale = xr.where(long - short > long / 2, long - short, long / 2)
-    error = xr.apply_ufunc(series.widen_for_skewness, scale, error, dask="parallelized")
-    value, over = long - short, 2 * lag * sizes
-    return value / over, _with_sketch(value, error, relative) / over, n_eff
 
 
 def _drift(
     run: xr.Dataset,
-    positions: xr.DataArray,
-    free: xr.Dataset,
+    moved: xr.DataArray,
+    whole: errorbar.Estimate,
+    steps: int,
     sizes: xr.DataArray,
     dimensions: xr.DataArray,
-    memory: int,
 ) -> dict[str, xr.DataArray]:
     """V² = ‖Δθ‖²/T² − M(T)/T² from end to end, M(T) on the straight line through the two anchors.
 
     Of Δθ = V T + δ the square fluctuates by 2V·δ/T and by (‖δ‖² − M(T))/T², and M(T) has its own error. A sketch that
     is not exact knows the one direction of V as one square of k degrees of freedom.
     """
-    total = positions.sizes["step"] - 1
-    early, late = (int(x) for x in series.straight_anchors(total + 1))
-    reach = (total - late) / (late - early)
-    factors = (1 + reach) * _unit(free, late) - reach * _unit(free, early)
-    error, n_eff = _combine(free, factors, late, memory)
-    whole = xr.dot(free["displacement"].drop_vars("row"), factors, dim="row") / total**2
-    moved = positions.isel(step=-1) - positions.isel(step=0)
-    value = with_all((moved.astype(float) ** 2).sum("sketch"), run) / total**2 - whole
+    total, width = steps - 1, run.sizes["sketch"]
+    confined, error, samples = whole
+    confined = confined / total**2
+    value = moved / total**2 - confined
     drift = value.clip(min=0)
-    variance = (2 * whole**2 + 4 * drift * whole.clip(min=0)) / dimensions + (error / total**2) ** 2
-    width = positions.sizes["sketch"]
+    variance = (2 * confined**2 + 4 * drift * confined.clip(min=0)) / dimensions + (error / total**2) ** 2
     seen = xr.where(sizes > width, float(series.single_square_error(np.array(width))), 0.0) * drift
     variance = variance + with_all((seen**2).isel(group=slice(1, None)), run)
     return errorbar.named(
         "drift_velocity_squared",
-        (value / sizes, variance**0.5 / sizes, n_eff),
+        (value / sizes, variance**0.5 / sizes, samples),
         "parameter2 step-2",
         "squared drift velocity",
         "漂移速度平方",
@@ -354,36 +325,32 @@ def _predictions(part: xr.Dataset, lags: np.ndarray, sizes: xr.DataArray) -> dic
     return results
 
 
+def _two_time_width(run: xr.Dataset) -> int:
+    """Origins that a two-time displacement is averaged over, 1/64 of the run."""
+    return max(1, run.sizes["step"] // 64)
+
+
 def _two_time(
     run: xr.Dataset,
     count: int,
-    collective: xr.DataArray,
+    shared: xr.DataArray,
     lags: np.ndarray,
     sizes: xr.DataArray,
     dimensions: xr.DataArray,
     relative: xr.DataArray,
 ) -> dict[str, xr.DataArray]:
-    """Δ(t_w, t_w+τ), averaged over origins within 1/64 of the run, from waiting times 0 to half the run."""
-    steps = run.sizes["step"]
+    """Δ(t_w, t_w+τ), averaged over a few origins, from waiting times 0 to half the run."""
+    steps, width = run.sizes["step"], _two_time_width(run)
     waiting = np.unique(
         np.concatenate([[0], np.geomspace(max(1, steps // 32), steps // 2, max(1, count - 1))]).astype(int)
     )
-    width = max(1, steps // 64)
-    found = _per_group(
-        lambda x: series.two_time_displacements(x, waiting, lags, width),
-        [(run["parameter_sketch"], ["sketch", "step"])],
-        [["waiting_time", "lag"]],
-        {"waiting_time": len(waiting), "lag": len(lags)},
-    )
-    value = (with_all(found, run) / sizes).assign_coords(waiting_time=waiting)
-    averaged = _per_group(
-        lambda x: series.averaged_variance(x, lags, width),
-        [(collective.chunk({"lag": -1, "step": -1}), ["lag", "step"])],
-        [["lag"]],
-    )
-    single = xr.apply_ufunc(
-        series.single_square_error, dimensions / averaged, dask="parallelized", output_dtypes=[float]
-    )
+
+    def add(_: int, x: np.ndarray) -> tuple[np.ndarray]:
+        return (series.two_time_displacements(x, waiting, lags, width),)
+
+    found = over_groups(add, each("value"), [run["parameter_sketch"]])["value"]
+    value = labelled(found, run, "waiting_time", "lag").assign_coords(waiting_time=waiting) / sizes
+    single = xr.apply_ufunc(series.single_square_error, dimensions / shared)
     text = {"units": "parameter2", "long_name": "two-time mean squared displacement", "long_name_zh": "双时均方位移"}
     name = "two_time_mean_squared_displacement"
     return {
@@ -394,41 +361,6 @@ def _two_time(
             long_name_zh="双时均方位移的标准误差",
         ),
     }
-
-
-def _collective(run: xr.Dataset, positions: xr.DataArray, lags: np.ndarray) -> xr.DataArray:
-    """‖x(t+τ) − x(t)‖² of every origin, (group with all, lag, step), NaN past the end; lazy."""
-    found = _per_group(
-        lambda x: series.squared_displacements(x, lags),
-        [(positions, ["sketch", "step"])],
-        [["lag", "step"]],
-        {"lag": len(lags)},
-    )
-    return with_all(found, run)
-
-
-def _per_group(
-    kernel: Callable[..., Any],
-    arrays: list[tuple[xr.DataArray, list[str]]],
-    outputs: list[list[str]],
-    sizes: dict[str, int] | None = None,
-) -> Any:
-    """A kernel on plain arrays for every group, and every other dimension that it does not take; lazy.
-
-    Args:
-        arrays: each with the dimensions that the kernel takes of it.
-        outputs: dimensions of what it returns. sizes: of those that are new.
-    """
-    return xr.apply_ufunc(
-        kernel,
-        *(array for array, _ in arrays),
-        input_core_dims=[dims for _, dims in arrays],
-        output_core_dims=outputs,
-        vectorize=True,
-        dask="parallelized",
-        output_dtypes=[float] * len(outputs),
-        dask_gufunc_kwargs={"output_sizes": sizes or {}},
-    )
 
 
 def _with_sketch(value: xr.DataArray, error: xr.DataArray, relative: xr.DataArray) -> xr.DataArray:

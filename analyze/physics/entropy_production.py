@@ -28,6 +28,8 @@ Not defined for other optimizers than SGD; the heat not for Nesterov's momentum 
 is coloured: q is not the heat then, and σ still that of the path.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -108,6 +110,7 @@ _NAMES = {
     "mode_heat": ("step-1", "heat of the direction over its temperature", "该方向的热量与温度之比"),
 }
 _PER_GROUP = (*list(_NAMES)[:7], "entropy_production_stderr", "entropy_production_n_eff", "cycling_frequency_stderr")
+_OF_LAYER = ("layer_group", "layer_size", "layer_optimizer_group")
 _SURROGATES = 200
 _LONGEST = 20_000
 """steps of a surrogate at most; bias and variance of longer ones fall as 1/N"""
@@ -171,13 +174,13 @@ def _heat(
     ):
         of_layer = _difference(errorbar.mean_with_error(given, "step", memory), drawn)
         if name == "heat":
-            results |= errorbar.named("heat_of_layer", of_layer, "loss step-1", "heat of the layer", "各层的热量")
+            value, error, samples = (values.drop_vars(_OF_LAYER, errors="ignore") for values in of_layer)
+            results |= errorbar.named(
+                "heat_of_layer", (value, error, samples), "loss step-1", "heat of the layer", "各层的热量"
+            )
         grouped = errorbar.mean_with_error(group_sum(given, run), "step", memory)
         of_group = _difference(grouped, errorbar.mean_with_error(group_sum(_drawn(part), run), "probe"))
         results |= errorbar.named(name, of_group, "loss step-1", en, zh)
-    results["heat_of_layer"] = results["heat_of_layer"].drop_vars(
-        ["layer_group", "layer_size", "layer_optimizer_group"], errors="ignore"
-    )
     text = {
         "units": "1",
         "long_name": "heat, stationary over direct form",
@@ -259,7 +262,8 @@ def _irreversibility(part: xr.Dataset, count: int) -> xr.Dataset:
     motions = principal_motions(part["parameter_sketch"], count, others)
     rows = []
     shared = [values.values for values in (eta, mu, nu)]
-    for group, (positions, along, variance) in enumerate(motions):
+    # All groups together come last.
+    for group, (positions, along, variance) in zip([*range(1, len(names)), 0], motions, strict=True):
         # Hyper-parameters of all groups together where they are the same.
         own_rates = [
             np.where(np.ptp(values, axis=0) == 0, values[0], np.nan) if group == 0 else values[group - 1]
@@ -269,7 +273,7 @@ def _irreversibility(part: xr.Dataset, count: int) -> xr.Dataset:
         rng = np.random.default_rng([0, group])
         row = turning(positions, rng) | {"mode_variance_fraction": positions.var(-1) / max(variance, 1e-300)}
         rows.append(row | {"mode_heat": heat[0], "mode_heat_stderr": heat[1]})
-    return _as_dataset(rows, names, count)
+    return _as_dataset([rows[-1], *rows[:-1]], names, count)
 
 
 def mode_heat(
@@ -418,7 +422,7 @@ def irreversibility(coefficients: Floats, noise: Floats) -> tuple[float, float, 
 
 def surrogates(
     coefficients: Floats, noise: Floats, steps: int, rng: np.random.Generator, reversible: bool
-) -> list[Floats]:
+) -> Iterator[Floats]:
     """Gaussian series (d, steps) with the spectrum of an autoregression, or its real part, each centred."""
     d = len(noise)
     length = 2 * steps
@@ -429,13 +433,11 @@ def surrogates(
     root = np.linalg.solve(transfer, np.linalg.cholesky(noise).astype(complex))
     if reversible:
         root = np.linalg.cholesky((root @ root.conj().swapaxes(1, 2)).real).astype(complex)
-    found = []
     for _ in range(_SURROGATES):
         kicks = rng.standard_normal((length, d))
         waves = np.fft.rfft(kicks, axis=0, norm="ortho")[..., None]
         series_ = np.fft.irfft((root @ waves)[..., 0], length, axis=0, norm="ortho")[:steps].T
-        found.append(series_ - series_.mean(-1, keepdims=True))
-    return found
+        yield series_ - series_.mean(-1, keepdims=True)
 
 
 def _as_dataset(rows: list[dict[str, Floats]], names: list[str], count: int) -> xr.Dataset:

@@ -33,6 +33,7 @@ import xarray as xr
 from scipy import ndimage, optimize, signal, stats
 
 from .. import errorbar, series
+from ..blocks import each, over_groups
 from ..quantities import (
     hyperparameters,
     is_sgd,
@@ -315,9 +316,13 @@ def _diffusion(run: xr.Dataset, start: int, stop: int) -> tuple[float, float]:
     whole = any(first <= start and stop <= last for first, last in stretches(run))
     if "parameter_sketch" not in run or not whole or stop - start < 10 * lag:
         return float("nan"), float("nan")
-    positions = run["parameter_sketch"].isel(step=slice(start, stop)).values
-    flat = np.ascontiguousarray(positions.reshape(-1, stop - start))
-    single, double = series.squared_displacements(flat, np.array([lag, 2 * lag]))
+    lags = np.array([lag, 2 * lag])
+
+    def add(_: int, positions: np.ndarray) -> tuple[np.ndarray]:
+        return (series.squared_displacements(positions, lags),)
+
+    positions = run["parameter_sketch"].isel(step=slice(start, stop))
+    single, double = over_groups(add, each("squares"), [positions])["squares"][0]
     value, error, _ = series.mean_and_error((double - single)[: -2 * lag], memory=2 * lag)
     size = 2 * lag * int(run["layer_size"].sum())
     return float(value) / size, float(error) / size

@@ -178,11 +178,13 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     places = part["probe_step"].values - int(part["step"].values[0]) if probed else np.zeros(0, int)
     independent = run.attrs.get("sampling") == "replacement"
     epoch = _epoch(run)
-    rows = [
-        measure_directions(motion, places, half, independent, rates, epoch)
-        for motion, rates in zip(motions, _rates(part), strict=True)
-    ]
-    dataset = _as_dataset(rows, group_names(part), settings.flatness_modes)
+    # All groups together come last.
+    everything, *rates = _rates(part)
+    *rows, together = (
+        measure_directions(motion, places, half, independent, rate, epoch)
+        for motion, rate in zip(motions, [*rates, everything], strict=True)
+    )
+    dataset = _as_dataset([together, *rows], group_names(part), settings.flatness_modes)
     verdicts = [segment_verdict(segment), *_verdicts(run, part, dataset, probed)]
     return dataset.assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts

@@ -58,10 +58,10 @@ import numpy as np
 import xarray as xr
 
 from .. import errorbar, series, tails
+from ..blocks import as_estimate, labelled, over_groups
 from ..quantities import (
     at_probes,
     choose_segment,
-    group_names,
     group_sizes,
     group_sum,
     matching_windows,
@@ -70,7 +70,6 @@ from ..quantities import (
     sgd_time_per_step,
     verdict,
     window_coordinates,
-    with_all,
     within,
 )
 from ..settings import AnalysisSettings
@@ -174,9 +173,10 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         scale = _examples(run)
         results |= _ends("simple_noise_scale", scale / high, scale / low)
     if part.sizes.get("probe") and "gradient_sketch" in part and "probe_sketch" in part:
-        results |= _dimensions(part)
+        differences = _differences(part)
+        results |= _dimensions(part, differences)
         results |= _colour(part)
-        results |= _tails(part)
+        results |= _tails(part, differences)
     windows = matching_windows(run, settings.windows)
     for name, values in _strengths(run, windows).items():
         results |= errorbar.named(f"{name}_over_time", values, *NAMES[name], samples=False)
@@ -267,26 +267,23 @@ def _ends(name: str, low: xr.DataArray, high: xr.DataArray) -> dict[str, xr.Data
     }
 
 
-def _dimensions(part: xr.Dataset) -> dict[str, xr.DataArray]:
-    """d_eff with its error and interval."""
+def _differences(part: xr.Dataset) -> np.ndarray:
+    """g−g′ of at most so many probes, evenly chosen, (group, sketch, probe)."""
     count = part.sizes["probe"]
     chosen = part.isel(probe=np.unique(np.linspace(0, count - 1, min(count, _PROBES)).round().astype(int)))
-    difference = (at_probes(chosen["gradient_sketch"], chosen) - chosen["probe_sketch"]) / np.sqrt(2)
+    difference = at_probes(chosen["gradient_sketch"], chosen) - chosen["probe_sketch"]
+    # The order in memory, which differs between what is read and what was, would show in the last digits of sums.
+    return np.ascontiguousarray(difference.transpose("group", "sketch", "probe").values)
+
+
+def _dimensions(part: xr.Dataset, differences: np.ndarray) -> dict[str, xr.DataArray]:
+    """d_eff with its error and interval."""
     sizes = group_sizes(part).values[1:]
-    inverse, error, n_eff = xr.apply_ufunc(
-        lambda x: series.inverse_dimension(x, sizes),
-        difference.drop_vars(["group", "probe_step"], errors="ignore").chunk({"group": -1, "sketch": -1, "probe": -1}),
-        input_core_dims=[["group", "sketch", "probe"]],
-        output_core_dims=[["all_groups"]] * 3,
-        dask="parallelized",
-        output_dtypes=[float] * 3,
-        dask_gufunc_kwargs={"output_sizes": {"all_groups": 1 + len(sizes)}},
-    )
     inverse, error, n_eff = (
-        values.rename(all_groups="group").assign_coords(group=group_names(part)) for values in (inverse, error, n_eff)
+        labelled(values, part) for values in series.inverse_dimension(differences / np.sqrt(2), sizes)
     )
     # More than the parameters, or than probes times coordinates, cannot be told apart from none.
-    most = np.minimum(group_sizes(part), n_eff * chosen.sizes["sketch"])
+    most = np.minimum(group_sizes(part), n_eff * differences.shape[1])
     value = xr.where(inverse * most > 1, 1 / inverse, most).where(inverse.notnull())
     low, high = _interval((inverse, error, n_eff))
     found = errorbar.named("effective_dimension", (value, error * value**2, n_eff), *NAMES["effective_dimension"])
@@ -314,24 +311,15 @@ def _colour(part: xr.Dataset) -> dict[str, xr.DataArray]:
         ]
     )
 
-    def of_groups(x: np.ndarray, gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = [series.products_with_past(*pair, places, weights) for pair in zip(x, gradients, strict=True)]
-        sums, traces = zip(*found, strict=True)
-        return np.stack(sums), np.stack(traces)
+    def add(_: int, gradients: np.ndarray, probes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        difference = gradients[:, places].astype(float) - probes[:, late]
+        return series.products_with_past(difference, gradients, places, weights)
 
-    chosen = part.isel(probe=late)
-    difference = at_probes(chosen["gradient_sketch"], part.isel(probe=late)) - chosen["probe_sketch"]
-    sums, traces = xr.apply_ufunc(
-        of_groups,
-        difference.drop_vars(["group", "probe_step"], errors="ignore").chunk({"group": 1, "sketch": -1, "probe": -1}),
-        part["gradient_sketch"].drop_vars(["group", "step"], errors="ignore").chunk({"group": 1, "sketch": -1}),
-        input_core_dims=[["sketch", "probe"], ["sketch", "step"]],
-        output_core_dims=[["weight", "probe"], ["probe"]],
-        dask="parallelized",
-        output_dtypes=[float] * 2,
-        dask_gufunc_kwargs={"output_sizes": {"weight": len(weights)}},
-    )
-    value, error, n_eff = errorbar.ratio_with_error(with_all(sums, part), with_all(traces, part), "probe")
+    def finish(_: int, sums: np.ndarray, traces: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
+        return {"ratio": series.ratio_and_error(sums, np.broadcast_to(traces, sums.shape))}
+
+    measured = over_groups(add, finish, [part["gradient_sketch"], part["probe_sketch"]])["ratio"]
+    value, error, n_eff = as_estimate(measured, part, "weight")
     shuffled = weights @ _shuffled(part, places, past, epoch)
     lag = xr.DataArray(edges[:-1] + (np.diff(edges) - 1) / 2, dims="lag")
     spans = {
@@ -383,27 +371,11 @@ def _shuffled(part: xr.Dataset, places: np.ndarray, past: np.ndarray, epoch: flo
     return -together / (batches - 1)
 
 
-def _tails(part: xr.Dataset) -> dict[str, xr.DataArray]:
+def _tails(part: xr.Dataset, differences: np.ndarray) -> dict[str, xr.DataArray]:
     """Kurtosis and tail indices of each group's coordinates, and of those of a normal twin."""
-    count = part.sizes["probe"]
-    if count < tails.LEAST:
+    if part.sizes["probe"] < tails.LEAST:
         return {}
-    chosen = part.isel(probe=np.unique(np.linspace(0, count - 1, min(count, _PROBES)).round().astype(int)))
-    difference = at_probes(chosen["gradient_sketch"], chosen) - chosen["probe_sketch"]
-    value, error, normal = xr.apply_ufunc(
-        _of_groups,
-        difference.drop_vars(["group", "probe_step"], errors="ignore").chunk({"group": -1, "sketch": -1, "probe": -1}),
-        input_core_dims=[["group", "sketch", "probe"]],
-        output_core_dims=[["all_groups", "statistic"]] * 3,
-        dask="parallelized",
-        output_dtypes=[float] * 3,
-        dask_gufunc_kwargs={
-            "output_sizes": {"all_groups": 1 + part.sizes["group"], "statistic": len(tails.STATISTICS)}
-        },
-    )
-    value, error, normal = (
-        values.rename(all_groups="group").assign_coords(group=group_names(part)) for values in (value, error, normal)
-    )
+    value, error, normal = (labelled(values, part, "statistic") for values in _of_groups(differences))
     found: dict[str, xr.DataArray] = {}
     for index, statistic in enumerate(tails.STATISTICS):
         name = f"tail_{statistic}"

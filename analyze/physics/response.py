@@ -50,14 +50,15 @@ One origin knows 𝓡(τ) to √((2τ+1)/d_eff) (physics.md, V12), so that long 
 """
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from .. import errorbar, series
+from ..blocks import as_estimate, over_groups
 from ..quantities import (
     Segment,
-    at_probes,
     choose_segment,
     correlated_steps,
     displacement_dimensions,
@@ -128,8 +129,6 @@ _UNDER_EPOCHS = {
     "response": ("noise–response correlation", "噪声–响应关联", "parameter2 loss-1"),
     "integrated_response": ("integrated noise–response correlation", "积分噪声–响应关联", "parameter2 loss-1"),
 }
-_RESPONSES = {"response": "kicked", "integrated_response": "pushed"}
-_PRODUCTS = 8
 _UNKNOWN_MEMORY = 10
 """1/(1−μ) where the optimizer does not say its momentum; that of μ = 0.9"""
 _OPEN = 4.0
@@ -172,19 +171,17 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     at = int(np.searchsorted(lags, np.ceil(round(5 * memory, 6)), side="right")) - 1
     undefined = _undefined(run, segment)
     kick = group_mobility(part) if undefined is None else xr.DataArray(1.0)
-    terms = _terms(part, lags, kick)
-    found = {name: _ratio(terms, terms[of], terms["heat"]) for name, of in _RESPONSES.items()}
-    if undefined is None:
-        found |= _ratios(terms, run, at, stationary=segment.stationary)
-        found["asymmetry"] = _ratio(terms, terms["asymmetry"], 1.0)
-    names = NAMES | (_UNDER_EPOCHS if run.attrs.get("sampling") == "shuffle" else {})
+    found = _measure(part, lags, at, kick, ratios=undefined is None, stationary=segment.stationary)
     results: dict[str, xr.DataArray] = {}
+    if undefined is None:
+        results["asymmetry_z"] = _identity_score(found.pop("gap"))
+    apart = int(np.clip(round(memory), 1, part.sizes["step"] // 16))
+    of_sketch = displacement_dimensions(part, part["parameter_sketch"], apart)["error"]
+    names = NAMES | (_UNDER_EPOCHS if run.attrs.get("sampling") == "shuffle" else {})
     for name, (value, error, n_eff) in found.items():
-        seen = 0.0 if name == "temperature_noise" else terms["sketch_error"]
+        seen = 0.0 if name == "temperature_noise" else of_sketch
         en, zh, units = names[name]
         results |= errorbar.named(name, (value, (error**2 + (value * seen) ** 2) ** 0.5, n_eff), units, en, zh)
-    if undefined is None:
-        results["asymmetry_z"] = _identity_score(terms)
     clock = {"lag": lags, "lag_sgd_time": ("lag", lags * sgd_time_per_step(part))}
     dataset = xr.Dataset(results, coords=clock).compute()
     if undefined is None:
@@ -213,106 +210,73 @@ def _undefined(run: xr.Dataset, segment: Segment) -> tuple[str, str] | None:
     return None
 
 
-def _terms(part: xr.Dataset, lags: np.ndarray, kick: xr.DataArray) -> xr.Dataset:
-    """What the estimates are ratios of means of, (group, lag, probe), noise weighted by `kick`, η(1−ν)/(1−μ); lazy.
+def _measure(
+    part: xr.Dataset, lags: np.ndarray, at: int, kick: xr.DataArray, *, ratios: bool, stationary: bool
+) -> dict[str, errorbar.Estimate]:
+    """Ratios of means over the origins, (group, lag) or (group,), with noise weighted by `kick`, η(1−ν)/(1−μ).
 
-    With it `sketch_error` (group,), and as attributes how many of the probes are origins of each lag, and over how many
-    of them the velocity is correlated.
+    Args:
+        at: which of the lags the FDT ratio is reported at.
+        ratios: whether there is a temperature that the response can be held against. stationary: and correlations.
     """
     origins, steps = part["probe_step"].values - int(part["step"].values[0]), part.sizes["step"]
-    products = _products(part, origins, lags)
-    noise = group_sum(part["noise_trace"], part).isel(group=slice(1, None)).drop_vars("group")
-    weight = xr.where(kick == 0, 0.0, 1 / kick.where(kick != 0))  # what has no learning rate does not move
-    linear = {
-        "kicked": kick * products.isel(product=0),
-        "pushed": kick * products.isel(product=1),
-        "heat": kick * noise,
-        "moved": products.isel(product=2),
-        "together": products.isel(product=3),
-        "apart": products.isel(product=4),
-        "asymmetry": products.isel(product=5),
-        "gap": weight * products.isel(product=6) + products.isel(product=7),
-    }
-    memory = velocity_memory(part)
-    apart = int(np.clip(round(_UNKNOWN_MEMORY if np.isnan(memory) else memory), 1, steps // 16))
+    counts = np.searchsorted(origins, steps - 1 - lags)
     reach = np.searchsorted(origins, origins + correlated_steps(part), side="right") - np.arange(len(origins)) - 1
-    return xr.Dataset(
-        {name: with_all(values, part) for name, values in linear.items()}
-        | {"sketch_error": displacement_dimensions(part, part["parameter_sketch"], apart)["error"]},
-        attrs={"counts": np.searchsorted(origins, steps - 1 - lags), "memory": int(np.ceil(reach.mean()))},
-    )
+    ratio = partial(series.ratios_of_origins, memory=int(np.ceil(reach.mean())))
+    of_groups = group_sum(part["noise_trace"], part).isel(group=slice(1, None)).drop_vars("group")
+    heats, sizes = with_all(kick * of_groups, part).transpose("group", "probe").values, group_sizes(part).values
+    kicks = np.broadcast_to(kick.values, part.sizes["group"])
 
+    def add(group: int, x: np.ndarray, gradient: np.ndarray, probe: np.ndarray) -> tuple[np.ndarray]:
+        probe = probe.astype(float)
+        noise = gradient[:, origins] - probe
+        centred = x - x.mean(-1, keepdims=True, dtype=float)
+        terms = series.response_products(centred, np.ascontiguousarray(gradient), noise, probe, origins, lags)
+        terms[:2] *= kicks[group]
+        # What has no learning rate does not move.
+        terms[6] = (1 / kicks[group] if kicks[group] else 0.0) * terms[6] + terms[7]
+        return (terms[:7],)
 
-def _products(part: xr.Dataset, origins: np.ndarray, lags: np.ndarray) -> xr.DataArray:
-    """`series.response_products` of every group, (group, product, lag, probe); lazy."""
-    positions, gradient = part["parameter_sketch"], part["gradient_sketch"].astype(float)
-    probe = part["probe_sketch"].drop_vars("probe_step", errors="ignore").astype(float)
-    noise = at_probes(gradient, part) - probe
-    positions = positions - positions.mean("step", skipna=False)
-    arrays = [values.chunk({"step": -1, "sketch": -1}) for values in (positions, gradient)]
-    arrays += [values.chunk({"probe": -1, "sketch": -1}) for values in (noise, probe)]
-    return xr.apply_ufunc(
-        partial(series.response_products, origins=origins, lags=lags),
-        *(values.drop_vars(list(values.coords), errors="ignore") for values in arrays),
-        input_core_dims=[["sketch", "step"]] * 2 + [["sketch", "probe"]] * 2,
-        output_core_dims=[["product", "lag", "probe"]],
-        exclude_dims={"probe"},
-        vectorize=True,
-        dask="parallelized",
-        output_dtypes=[float],
-        dask_gufunc_kwargs={"output_sizes": {"product": _PRODUCTS, "lag": len(lags), "probe": len(origins)}},
-    )
-
-
-def _ratio(terms: xr.Dataset, numerator: xr.DataArray, denominator: xr.DataArray | float) -> errorbar.Estimate:
-    """Ratio of means over the origins, (group, lag); lazy."""
-    numerator, denominator = xr.broadcast(numerator, xr.zeros_like(numerator) + denominator)
-    return xr.apply_ufunc(
-        partial(series.ratios_of_origins, counts=terms.attrs["counts"], memory=terms.attrs["memory"]),
-        *(values.chunk({"lag": -1, "probe": -1}) for values in (numerator, denominator)),
-        input_core_dims=[["lag", "probe"]] * 2,
-        output_core_dims=[["lag"]] * 3,
-        dask="parallelized",
-        output_dtypes=[float] * 3,
-    )
-
-
-def _ratios(terms: xr.Dataset, run: xr.Dataset, at: int, *, stationary: bool) -> dict[str, errorbar.Estimate]:
-    """χ–Δ and χ–C: their axes, the χ of one temperature on them, X, and the temperature that X stands for."""
-    sizes = group_sizes(run)
-    pushed, moved, heat = terms["pushed"], terms["moved"], terms["heat"]
-    # ⟨moved⟩⟨heat⟩/⟨pushed⟩: the product of two means as that of a series that fluctuates as it does, to first order.
-    origins = {"probe": slice(0, int(terms.attrs["counts"][at]))}
-    mean_moved, mean_heat = moved.isel(origins).mean("probe"), heat.isel(origins).mean("probe")
-    both = moved * mean_heat + mean_moved * (heat - mean_heat)
-    ratio, hot = _ratio(terms, pushed, moved), _ratio(terms, both, 2 * sizes * pushed)
-    found = {
-        "displacement": _ratio(terms, moved / sizes, 1.0),
-        "response_of_displacement": _ratio(terms, moved, heat),
-        "displacement_ratio": ratio,
-        "fdt_ratio": _at(ratio, at),
-        "fdt_temperature": _at(hot, at),
-        "temperature_noise": errorbar.mean_with_error(heat / (2 * sizes), "probe"),
-    }
-    if stationary:
-        lost = 2 * (terms["together"] - terms["apart"])
+    def finish(row: int, terms: np.ndarray) -> dict[str, Any]:
+        kicked, pushed, moved, together, apart, asymmetry, gap = terms
+        heat, ones = np.broadcast_to(heats[row], moved.shape), np.ones_like(moved)
+        found = {"response": ratio(kicked, heat, counts), "integrated_response": ratio(pushed, heat, counts)}
+        if not ratios:
+            return found
+        # ⟨moved⟩⟨heat⟩/⟨pushed⟩: the product of two means as that of a series that fluctuates as it does, to first
+        # order.
+        here, count = slice(at, at + 1), counts[at]
+        with np.errstate(invalid="ignore"):
+            mean_moved, mean_heat = (np.sum(values[here, :count]) / count for values in (moved, heat))
+        both = moved[here] * mean_heat + mean_moved * (heat[here] - mean_heat)
+        hot = ratio(both, 2 * sizes[row] * pushed[here], counts[here])
         found |= {
-            "correlation": _ratio(terms, terms["apart"] / sizes, 1.0),
-            "response_of_correlation": _ratio(terms, lost, heat),
-            "correlation_ratio": _ratio(terms, pushed, lost),
+            "asymmetry": ratio(asymmetry, ones, counts),
+            "gap": ratio(gap, ones, counts),
+            "displacement": ratio(moved / sizes[row], ones, counts),
+            "response_of_displacement": ratio(moved, heat, counts),
+            "displacement_ratio": ratio(pushed, moved, counts),
+            "fdt_temperature": tuple(values[0] for values in hot),
+            "temperature_noise": series.mean_and_error(heats[row] / (2 * sizes[row])),
         }
-    return found
+        found["fdt_ratio"] = tuple(values[at] for values in found["displacement_ratio"])
+        if stationary:
+            lost = 2 * (together - apart)
+            found |= {
+                "correlation": ratio(apart / sizes[row], ones, counts),
+                "response_of_correlation": ratio(lost, heat, counts),
+                "correlation_ratio": ratio(pushed, lost, counts),
+            }
+        return found
+
+    found = over_groups(add, finish, [part[f"{name}_sketch"] for name in ("parameter", "gradient", "probe")])
+    return {name: as_estimate(values, part, "lag") for name, values in found.items()}
 
 
-def _at(found: errorbar.Estimate, lag: int) -> errorbar.Estimate:
-    value, error, n_eff = (values.isel(lag=lag) for values in found)
-    return value, error, n_eff
-
-
-def _identity_score(terms: xr.Dataset) -> xr.DataArray:
+def _identity_score(gap: errorbar.Estimate) -> xr.DataArray:
     """Gap of the asymmetry identity in standard errors, (group, lag); the sketch keeps both sides alike."""
-    gap, error, _ = _ratio(terms, terms["gap"], 1.0)
-    return (gap / error.where(error > 0)).assign_attrs(
+    value, error, _ = gap
+    return (value / error.where(error > 0)).assign_attrs(
         units="1",
         long_name="gap of the asymmetry identity in standard errors",
         long_name_zh="不对称恒等式的偏差（以标准误差计）",

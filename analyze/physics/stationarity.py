@@ -36,6 +36,7 @@ import xarray as xr
 from thermodl.record.check import unit_roundoff
 
 from .. import errorbar
+from ..blocks import each, labelled, over_groups
 from ..quantities import (
     MIN_STEPS,
     Segment,
@@ -57,7 +58,6 @@ from ..quantities import (
     stretches,
     verdict,
     window_coordinates,
-    with_all,
     within,
 )
 from ..settings import AnalysisSettings, NotDefinedError
@@ -167,28 +167,27 @@ def centred_sides(run: xr.Dataset, bounds: list[tuple[int, int]]) -> tuple[xr.Da
     NaN for a group whose layers have different hyper-parameters. The last row has no update, and no place in the
     result.
     """
-    updates = run["parameter_sketch"].drop_vars("step", errors="ignore").diff("step")
-    run = run.isel(step=slice(None, -1))
-    eta, mu, nu = group_hyperparameters(run)
+    rows = run["parameter_sketch"].sizes["step"] - 1
+    rates = [values.transpose("group", "step") for values in group_hyperparameters(run.isel(step=slice(rows)))]
 
-    def moved(theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-        out = np.full((len(theta), theta.shape[-1]), np.nan)
+    def add(
+        _: int, theta: np.ndarray, gradient: np.ndarray, eta: np.ndarray, mu: np.ndarray, nu: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        left, squares = np.full(rows, np.nan), np.zeros(rows)
         for start, stop in bounds:
-            part = theta[..., start:stop]
-            out[:, start:stop] = np.sum((part - part.mean(-1, keepdims=True)) * gradient[..., start:stop], axis=1)
-        return out
+            left[start:stop] = 0.0
+        for x, g in zip(theta, gradient, strict=True):
+            squares += np.diff(x) ** 2
+            for start, stop in bounds:
+                left[start:stop] += (x[start:stop] - x[start:stop].mean()) * g[start:stop]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            right = (1 + mu) / (2 * (1 - nu) * eta) * squares
+        # What has no learning rate stays where it is, whatever its gradient.
+        return np.where(eta == 0, 0.0, left), np.where(eta == 0, 0.0, right)
 
-    left = xr.apply_ufunc(
-        moved,
-        *(run[f"{name}_sketch"].chunk({"sketch": -1, "step": -1}) for name in ("parameter", "gradient")),
-        input_core_dims=[["sketch", "step"]] * 2,
-        output_core_dims=[["step"]],
-        dask="parallelized",
-        output_dtypes=[float],
-    )
-    velocity = xr.where(eta == 0, 0.0, updates / eta.where(eta != 0))
-    right = eta * (1 + mu) / (2 * (1 - nu)) * (velocity**2).sum("sketch", skipna=False)
-    return with_all(xr.where(eta == 0, 0.0, left), run), with_all(right.transpose("group", "step"), run)
+    found = over_groups(add, each("left", "right"), [run["parameter_sketch"], run["gradient_sketch"], *rates])
+    left, right = (labelled(found[name], run, "step") for name in ("left", "right"))
+    return left, right
 
 
 def second_ratio(part: xr.Dataset) -> errorbar.Estimate:

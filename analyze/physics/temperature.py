@@ -44,6 +44,7 @@ import numpy as np
 import xarray as xr
 
 from .. import errorbar, series
+from ..blocks import each, labelled, over_groups
 from ..quantities import (
     at_probes,
     block_means,
@@ -243,22 +244,15 @@ def _colour(run: xr.Dataset) -> errorbar.Estimate:
     positions = (run["probe_step"].values - int(run["step"].values[0])).astype(int)
     later = positions[positions > 0]
 
-    def product(theta: np.ndarray, gradient: np.ndarray, probe: np.ndarray) -> np.ndarray:
-        before = np.cumsum(theta, axis=-1)[..., later - 1] / later
-        return -np.sum((theta[..., later] - before) * (gradient[..., later] - probe[..., positions > 0]), axis=-2)
+    def product(_: int, theta: np.ndarray, gradient: np.ndarray, probe: np.ndarray) -> tuple[np.ndarray]:
+        before = np.cumsum(theta, axis=-1, dtype=float)[:, later - 1] / later
+        noise = gradient[:, later].astype(float) - probe[:, positions > 0]
+        return (-np.sum((theta[:, later] - before) * noise, axis=0),)
 
-    sketches = [run[f"{name}_sketch"].drop_vars(["step", "probe_step"], errors="ignore").astype(float)
-                for name in ("parameter", "gradient", "probe")]  # fmt: skip
-    products = xr.apply_ufunc(
-        product,
-        *(data.chunk(dict.fromkeys(data.dims[1:], -1)) for data in sketches),
-        input_core_dims=[["sketch", "step"], ["sketch", "step"], ["sketch", "probe"]],
-        output_core_dims=[["later"]],
-        dask="parallelized",
-        output_dtypes=[float],
-        dask_gufunc_kwargs={"output_sizes": {"later": len(later)}},
-    )
-    value, error, n_eff = errorbar.mean_with_error(with_all(products, run), "later")
+    sketches = [run[f"{name}_sketch"] for name in ("parameter", "gradient", "probe")]
+    found = over_groups(product, each("products"), sketches)["products"]
+    products = labelled(found, run, "later")
+    value, error, n_eff = errorbar.mean_with_error(products, "later")
     of_sketch = xr.where(group_sizes(run) > run.sizes["sketch"], 2 / run.sizes["sketch"], 0.0) * value**2
     return value, (error**2 + of_sketch) ** 0.5, n_eff
 
@@ -301,18 +295,33 @@ def _without_drift(
     value. To this come that of the product of two independent means, ‖n‖⁴/d_eff with n their fluctuation, and that of
     the sketch where it is not exact, (‖u₁‖²‖u₂‖² + (u₁·u₂)²)/k, widened for a χ² of k degrees of freedom.
     """
-    eta, _, nu = (values.mean("step", skipna=False) for values in group_hyperparameters(run))
-    steps, width, factor = run.sizes["step"], run.sizes["sketch"], eta / (1 - nu)
-    moved = run["parameter_sketch"].drop_vars("step", errors="ignore").diff("step")
-    # Without a learning rate nothing moves, and nothing drifts.
-    velocity = xr.where(eta == 0, 0.0, -moved / eta.where(eta != 0))
-    halves = [velocity.isel(step=part).mean("step") for part in (slice(steps // 2), slice(steps // 2, None))]
-    beat = (velocity * velocity.mean("step")).sum("sketch", skipna=False)
-    unbeaten = group_sum(_kinetic(run), run).isel(step=slice(None, -1)) - 2 * with_all(factor * beat, run)
+    eta, _, nu = (values.mean("step", skipna=False).values for values in group_hyperparameters(run))
+    steps, width, factors = run.sizes["step"], run.sizes["sketch"], eta / (1 - nu)
+
+    def add(group: int, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        # Without a learning rate nothing moves, and nothing drifts.
+        rate = eta[group] if eta[group] else np.inf
+        first, second = (
+            (x[:, end].astype(float) - x[:, start]) / (start - end) / rate
+            for start, end in ((0, steps // 2), (steps // 2, steps - 1))
+        )
+        mean = (x[:, 0].astype(float) - x[:, -1]) / ((steps - 1) * rate)
+        beat = -np.diff(mean @ x) / rate
+        squares = [
+            np.asarray(np.sum(one * other)) for one, other in ((first, second), (first, first), (second, second))
+        ]
+        return factors[group] * beat, *squares
+
+    found = over_groups(add, each("beat", "product", "first", "second"), [run["parameter_sketch"]])
+    beat = labelled(found["beat"], run, "step")
+    unbeaten = group_sum(_kinetic(run), run).isel(step=slice(None, -1)).drop_vars("step", errors="ignore") - 2 * beat
     _, error, n_eff = errorbar.mean_with_error(unbeaten * per_parameter, "step", correlated_steps(run))
 
-    product = (halves[0] * halves[1]).sum("sketch", skipna=False)
-    norms = (halves[0] ** 2).sum("sketch", skipna=False) * (halves[1] ** 2).sum("sketch", skipna=False)
+    factor, product, first, second = (
+        xr.DataArray(values, dims="group")
+        for values in (factors, *(found[name][1:] for name in ("product", "first", "second")))
+    )
+    norms = first * second
     dimensions = displacement_dimensions(run, run["parameter_sketch"], int(velocity_memory(run)))["true"]
     sizes = group_sizes(run)
     dimensions, sizes = (values.isel(group=slice(1, None)).drop_vars("group") for values in (dimensions, sizes))
@@ -321,7 +330,7 @@ def _without_drift(
     variance = variance + xr.where(sizes > width, (norms + product**2) * of_sketch, 0.0)
     drift = with_all(factor * product, run) * per_parameter
     of_drift = with_all(factor**2 * variance, run) ** 0.5 * per_parameter
-    _, of_beat, _ = errorbar.mean_with_error(with_all(2 * factor * beat, run) * per_parameter, "step")
+    _, of_beat, _ = errorbar.mean_with_error(2 * beat * per_parameter, "step")
     return {
         "temperature_kinetic_drift_free": (kinetic[0] - drift, (error**2 + of_drift**2) ** 0.5, n_eff),
         "disagreement_drift": (drift, (of_beat**2 + of_drift**2) ** 0.5, n_eff),
@@ -332,9 +341,13 @@ def _variance_over_time(run: xr.Dataset, per_parameter: xr.DataArray) -> errorba
     """η/2 times the variance of g over time; ‖⟨g⟩‖² through the sketch, which is unbiased for it."""
     eta, _, _ = hyperparameters(run)
     squared = errorbar.mean_with_error(group_sum(eta / 2 * run["gradient_squared"], run), "step", correlated_steps(run))
-    rate, _, _ = group_hyperparameters(run)
-    mean = (run["gradient_sketch"].astype(float).mean("step") ** 2).sum("sketch")
-    of_mean = with_all(rate.mean("step", skipna=False) / 2 * mean, run)
+    rates = group_hyperparameters(run)[0].mean("step", skipna=False).values
+
+    def add(group: int, gradient: np.ndarray) -> tuple[np.ndarray]:
+        return (rates[group] / 2 * np.sum(gradient.mean(-1, dtype=float) ** 2),)
+
+    found = over_groups(add, each("of_mean"), [run["gradient_sketch"]])["of_mean"]
+    of_mean = labelled(found, run)
     return errorbar.scale((squared[0] - of_mean, squared[1], squared[2]), per_parameter)
 
 
