@@ -42,6 +42,7 @@ GROWING = ("step", "probe", "curvature", "per_sample", "window", "snapshot", "ev
 SILENT_AFTER_SECONDS = 120.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CHUNK_BYTES = 2**20
+_ROW_BYTES = 2**15
 _STEPS_PER_CHUNK = 256
 _ROOT_BYTES = 2**14
 _STRIDE = (64, 1024)
@@ -466,14 +467,15 @@ class RunWriter:
 def _chunk_shape(fixed: tuple[int, ...], growing: bool, itemsize: int, dims: tuple[str, ...]) -> tuple[int, ...]:
     """About 1 MiB per chunk, whole series of a block of features together, at most 16 MiB for one row of chunks.
 
-    A row of chunks of snapshots is rewritten whenever a flush finds it half full, so it must stay small.
+    A row of chunks is rewritten whenever a flush finds it half full, so it must stay small. A long series of single
+    numbers would lie in very many files, so that its chunks are as long as 32 KiB allow.
     """
     if not growing:
         return tuple(max(1, min(size, _CHUNK_BYTES // itemsize)) for size in fixed)
     row = max(1, int(np.prod(fixed))) * itemsize
-    width = _STEPS_PER_CHUNK if dims[-1] == "step" else int(np.clip(2**24 // row, 1, 16))
+    width = max(_STEPS_PER_CHUNK, _ROW_BYTES // row) if dims[-1] == "step" else int(np.clip(2**24 // row, 1, 16))
     if not fixed:
-        return (4 * width,)
+        return (width if dims[-1] == "step" else 4 * width,)
     *leading, last = fixed
     block = max(1, _CHUNK_BYTES // (itemsize * width))
     return (*(1 for _ in leading), max(1, min(last, block)), width)
