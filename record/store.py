@@ -21,9 +21,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array
 import numpy as np
 import xarray as xr
 import zarr
@@ -33,6 +32,9 @@ from zarr.storage import LocalStore
 
 from . import snapshots
 from .schedule import due_stretches
+
+if TYPE_CHECKING:
+    import dask.array
 
 FORMAT = "thermodl-run"
 FORMAT_VERSION = 1
@@ -646,8 +648,10 @@ def _lazy(array: zarr.Array, committed: Mapping[str, int]) -> xr.Variable:
     return xr.Variable(names, _blocks(array, committed), dict(array.attrs))
 
 
-def _blocks(array: zarr.Array, committed: Mapping[str, int]) -> dask.array.Array:
+def _blocks(array: zarr.Array, committed: Mapping[str, int]) -> "dask.array.Array":
     """A committed part of an array: chunked as on disk, but with whole time series."""
+    import dask.array  # takes longer than all else here, and only an opened run needs it
+
     dim = _growing_dim(array)
     whole_series = (*array.chunks[:-1], array.shape[-1]) if dim else array.chunks
     # name=False asks for a name without hashing the data, which the types of dask do not know.
@@ -657,6 +661,8 @@ def _blocks(array: zarr.Array, committed: Mapping[str, int]) -> dask.array.Array
 
 def _decoded(store: LocalStore, attributes: Mapping[str, Any]) -> xr.Variable:
     """`parameters` of a run that stores them coded, decoded block by block as they are read."""
+    import dask.array
+
     names = ("parameters_code", "snapshot_quantum", "initial_parameters")
     arrays = [zarr.open_array(store, path=name, mode="r") for name in names]
     codes, quanta, reference = (_blocks(array, attributes["committed"]) for array in arrays)
