@@ -153,14 +153,15 @@ def reduce(x: np.ndarray, y: np.ndarray, places: np.ndarray) -> pd.DataFrame:
 def band(x: np.ndarray, y: np.ndarray, buckets: int = BUCKETS, log: bool = False) -> pd.DataFrame:
     """Buckets of a whole series, as `reduce`; on a logarithmic axis only entries with x > 0."""
     usable = np.isfinite(x) & (x > 0) if log else np.isfinite(x)
-    x, y = x[usable], y[usable]
+    if not usable.all():
+        x, y = x[usable], y[usable]
     if not len(x):
         return reduce(x, y, np.array([0.0, 1.0]))
     # A clock of the wall may have been set back.
-    if (np.diff(x) < 0).any():
+    if (x[1:] < x[:-1]).any():
         order = np.argsort(x, kind="stable")
         x, y = x[order], y[order]
-    return reduce(x, y, edges(float(x.min()), float(x.max()), buckets, log))
+    return reduce(x, y, edges(float(x[0]), float(x[-1]), buckets, log))
 
 
 def grid(x: np.ndarray, rows: np.ndarray, buckets: int = BUCKETS) -> pd.DataFrame:
