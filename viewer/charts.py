@@ -342,7 +342,8 @@ def _layered(layers: Sequence[Any], frame: pd.DataFrame, **properties: Any) -> a
     Were each given the frame, and the whole its properties afterwards, Altair would take twice as long: it prints every
     frame to tell whether they are the same, and copies all again. So it does for channels that are given as text.
     """
-    return alt.layer(*layers, data=frame, **properties)
+    chart: Any = alt.layer(*layers, data=frame, **properties)
+    return chart
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
