@@ -21,9 +21,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array
 import numpy as np
 import xarray as xr
 import zarr
@@ -33,6 +32,9 @@ from zarr.storage import LocalStore
 
 from . import snapshots
 from .schedule import due_stretches
+
+if TYPE_CHECKING:
+    import dask.array
 
 FORMAT = "thermodl-run"
 FORMAT_VERSION = 1
@@ -44,6 +46,7 @@ BLOCK_BYTES = 2**26
 """of whole time series that are read at a time"""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CHUNK_BYTES = 2**20
+_ROW_BYTES = 2**15
 _STEPS_PER_CHUNK = 256
 _ROOT_BYTES = 2**14
 _STRIDE = (64, 1024)
@@ -468,14 +471,15 @@ class RunWriter:
 def _chunk_shape(fixed: tuple[int, ...], growing: bool, itemsize: int, dims: tuple[str, ...]) -> tuple[int, ...]:
     """About 1 MiB per chunk, whole series of a block of features together, at most 16 MiB for one row of chunks.
 
-    A row of chunks of snapshots is rewritten whenever a flush finds it half full, so it must stay small.
+    A row of chunks is rewritten whenever a flush finds it half full, so it must stay small. A long series of single
+    numbers would lie in very many files, so that its chunks are as long as 32 KiB allow.
     """
     if not growing:
         return tuple(max(1, min(size, _CHUNK_BYTES // itemsize)) for size in fixed)
     row = max(1, int(np.prod(fixed))) * itemsize
-    width = _STEPS_PER_CHUNK if dims[-1] == "step" else int(np.clip(2**24 // row, 1, 16))
+    width = max(_STEPS_PER_CHUNK, _ROW_BYTES // row) if dims[-1] == "step" else int(np.clip(2**24 // row, 1, 16))
     if not fixed:
-        return (4 * width,)
+        return (width if dims[-1] == "step" else 4 * width,)
     *leading, last = fixed
     block = max(1, _CHUNK_BYTES // (itemsize * width))
     return (*(1 for _ in leading), max(1, min(last, block)), width)
@@ -646,8 +650,10 @@ def _lazy(array: zarr.Array, committed: Mapping[str, int]) -> xr.Variable:
     return xr.Variable(names, _blocks(array, committed), dict(array.attrs))
 
 
-def _blocks(array: zarr.Array, committed: Mapping[str, int]) -> dask.array.Array:
+def _blocks(array: zarr.Array, committed: Mapping[str, int]) -> "dask.array.Array":
     """A committed part of an array: chunked as on disk, but with whole time series, and of long ones with fewer."""
+    import dask.array  # takes longer than all else here, and only an opened run needs it
+
     dim = _growing_dim(array)
     chunks = array.chunks
     if dim:
@@ -660,6 +666,8 @@ def _blocks(array: zarr.Array, committed: Mapping[str, int]) -> dask.array.Array
 
 def _decoded(store: LocalStore, attributes: Mapping[str, Any]) -> xr.Variable:
     """`parameters` of a run that stores them coded, decoded block by block as they are read."""
+    import dask.array
+
     names = ("parameters_code", "snapshot_quantum", "initial_parameters")
     arrays = [zarr.open_array(store, path=name, mode="r") for name in names]
     codes, quanta, reference = (_blocks(array, attributes["committed"]) for array in arrays)

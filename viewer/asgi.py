@@ -4,12 +4,15 @@ Streamlit by itself listens on all interfaces, answers any Host header over HTTP
 the Internet could reach such a server through the reader's own browser (DNS rebinding).
 """
 
+import asyncio
 import os
 import socket
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import urlsplit
 
 import streamlit as st
@@ -29,18 +32,22 @@ _POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' {sockets}; worker-src 'self' blob:; "
     "frame-ancestors 'none'; object-src 'none'; base-uri 'self'"
 )
+_NOT_SNIFFED = (b"x-content-type-options", b"nosniff")
 
 
 class Guard:
-    """Refuse requests sent by pages of other sites, and add the security headers to every answer."""
+    """Refuse requests sent by pages of other sites, and add the security headers.
+
+    What a page may do is said with the page, not again with each of the hundred scripts that it loads: that would be
+    50 kB of a first visit.
+    """
 
     def __init__(self, app: ASGIApp, hosts: list[str]):
         self.app = app
         self.hosts = hosts
         policy = _POLICY.format(sockets=" ".join(f"ws://{host}:*" for host in hosts))
-        self.headers = [
+        self.of_pages = [
             (b"content-security-policy", policy.encode()),
-            (b"x-content-type-options", b"nosniff"),
             (b"referrer-policy", b"no-referrer"),
             (b"x-frame-options", b"DENY"),
         ]
@@ -54,7 +61,8 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self.headers]
+                page = dict(message["headers"]).get(b"content-type", b"").startswith(b"text/html")
+                message["headers"] = [*message["headers"], _NOT_SNIFFED, *(self.of_pages if page else [])]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
@@ -105,11 +113,13 @@ def serve(listener: socket.socket, host: str, announce: Callable[[], None]) -> N
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
         Middleware(Guard, hosts=hosts),
         # A first visit loads 5 MB of scripts.
-        Middleware(GZipMiddleware, minimum_size=1024, compresslevel=6),
+        Middleware(GZipMiddleware),
     ]
     app = st.App(Path(__file__).parent / "pages" / "start.py", middleware=guards, on_script_error=_say_so)
     # Open pages hold a WebSocket; without the limit, Ctrl-C would wait for the last tab to close.
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws_max_size=2**20)
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=1, ws_max_size=2**20, server_header=False
+    )
     server = _Server(config)
     server.announce = announce
     server.run(sockets=[listener])
@@ -117,11 +127,14 @@ def serve(listener: socket.socket, host: str, announce: Callable[[], None]) -> N
 
 class _Server(uvicorn.Server):
     announce: Callable[[], None]
+    imports: asyncio.Task[ModuleType]
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self.announce()
+            # Half a second of imports, for which the first page would wait; meanwhile the browser loads its scripts.
+            self.imports = asyncio.create_task(asyncio.to_thread(import_module, "thermodl.viewer.app"))
 
 
 def _say_so(error: Exception) -> bool:

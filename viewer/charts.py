@@ -92,14 +92,14 @@ def curves(
         legend=_legend(order, "stroke"),
         sort=order,
     )
-    base = alt.Chart(frame)
+    base = alt.Chart()
     layers: list[Any] = []
     if others is not None and len(others):
         behind, _ = _fit_axes(others, lang, log_x, log_y)
         grey = alt.Chart(behind).mark_line(strokeWidth=1, color="#888888", opacity=0.45, invalid=_BREAK)
-        layers.append(grey.encode(x, y, detail="series:N", tooltip=[alt.Tooltip("series:N", title="·")]))
+        layers.append(grey.encode(x, y, detail=alt.Detail("series:N"), tooltip=[alt.Tooltip("series:N", title="·")]))
     if _has_errors(frame):
-        layers.append(base.mark_area(opacity=0.25, invalid=_BREAK).encode(x, y=low, y2="high:Q", color=colour))
+        layers.append(base.mark_area(opacity=0.25, invalid=_BREAK).encode(x, y=low, y2=alt.Y2("high:Q"), color=colour))
     line = base.mark_line(strokeWidth=1.8, invalid=_BREAK)
     layers.append(line.encode(x, y, color=colour, strokeDash=dash))
     tooltip = _tooltip(x_title, y_title)
@@ -108,9 +108,8 @@ def curves(
     else:
         layers.append(base.mark_rule(opacity=0, strokeWidth=4).encode(x, tooltip=tooltip))
     layers += _references(level, rule)
-    chart: Any = alt.layer(*layers)
     shown = [*notes, *more]
-    return chart.properties(height=350 + _above(order, shown), **_subtitle(shown))
+    return _layered(layers, frame, height=350 + _above(order, shown), **_subtitle(shown))
 
 
 def brush(
@@ -133,25 +132,24 @@ def brush(
     scale = _scale(log_x, nice=False, domain=ends)
     x = alt.X("x:Q", title=x_title, scale=scale, axis=_across(frame["x"].to_numpy(), log_x))
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
-    base = alt.Chart(frame)
+    base = alt.Chart()
     drag = alt.selection_interval(name="interval", encodings=["x"])
     # Always there, so that a choice changes the data of the chart and not the chart, which would lose the brush.
     shade = alt.Chart(pd.DataFrame({"left": [chosen[0] if chosen else None], "right": [chosen[1] if chosen else None]}))
     shaded = shade.mark_rect(color=PALETTE[4], opacity=0.3, clip=True)
     layers: list[Any] = [shaded.encode(alt.X("left:Q", scale=scale), alt.X2("right:Q"))]
-    layers.append(base.mark_area(opacity=0.25, color=PALETTE[0], invalid=_BREAK).encode(x, y=low, y2="high:Q"))
+    layers.append(base.mark_area(opacity=0.25, color=PALETTE[0], invalid=_BREAK).encode(x, y=low, y2=alt.Y2("high:Q")))
     line = base.mark_line(strokeWidth=1.2, color=PALETTE[0], invalid=_BREAK)
     layers.append(line.encode(x, y).add_params(drag))
-    chart: Any = alt.layer(*layers)
     # A brush of SVG is a picture without a name to a reader of screens; of a canvas it is part of the picture.
-    return chart.properties(height=190, usermeta={"embedOptions": {"renderer": "canvas"}})
+    return _layered(layers, frame, height=190, usermeta={"embedOptions": {"renderer": "canvas"}})
 
 
 def marked(chart: alt.LayerChart, frame: pd.DataFrame) -> alt.LayerChart:
     """The chart with a dashed vertical line at every `x` of a frame, which shows its `series` under the pointer."""
     rules = alt.Chart(frame.rename(columns={"x": "at"})).mark_rule(color="#888888", strokeDash=[4, 4], strokeWidth=1.5)
     tooltip = [alt.Tooltip("at:Q", title="", format="~g"), alt.Tooltip("series:N", title="·")]
-    return chart + rules.encode(x="at:Q", tooltip=tooltip)
+    return chart + rules.encode(alt.X("at:Q"), tooltip=tooltip)
 
 
 def points(
@@ -172,15 +170,15 @@ def points(
     y, low = (_y(f"{field}:Q", y_title, frame, False) for field in ("y", "low"))
     colour = alt.Color("series:N", title=None, scale=_colours(list(order)), legend=_legend(list(order)))
     shape = alt.Shape("series:N", title=None, scale=_shapes(list(order)), legend=_legend(list(order)))
-    base = alt.Chart(frame)
-    chart: Any = alt.layer(
-        base.mark_rule(strokeWidth=2).encode(x, y=low, y2="high:Q", color=colour),
+    base = alt.Chart()
+    layers = [
+        base.mark_rule(strokeWidth=2).encode(x, y=low, y2=alt.Y2("high:Q"), color=colour),
         base.mark_point(filled=True, size=55, opacity=1).encode(
             x, y, color=colour, shape=shape, tooltip=_tooltip(x_title, y_title)
         ),
         *_references((0.0, "0"), None),
-    )
-    return chart.properties(height=300, **_subtitle([STANDARD_ERROR_BARS(lang), *notes]))
+    ]
+    return _layered(layers, frame, height=300, **_subtitle([STANDARD_ERROR_BARS(lang), *notes]))
 
 
 def bars(
@@ -218,24 +216,25 @@ def bars(
     colour = alt.Color("series:N", title=None, scale=_colours(order, places=places), legend=_legend(order), sort=order)
     shape = alt.Shape("series:N", title=None, scale=_shapes(order, styles or places), legend=_legend(order), sort=order)
     frame = frame.assign(chosen=True if chosen is None else frame["x"] == chosen)
-    base = alt.Chart(frame)
+    base = alt.Chart()
     # Names may hold anything, and stay data.
-    strength = alt.condition("datum.chosen", alt.value(1), alt.value(0.3))
-    size = alt.condition("datum.chosen", alt.value(45 if chosen is None else 110), alt.value(45))
+    strength = alt.OpacityValue(0.3, condition={"test": "datum.chosen", "value": 1})
+    size = alt.SizeValue(45, condition={"test": "datum.chosen", "value": 45 if chosen is None else 110})
     layers: list[Any] = []
     if _has_errors(frame):
         notes.insert(0, STANDARD_ERROR_BARS(lang))
         layers.append(
-            base.mark_rule(strokeWidth=2).encode(x, y=low, y2="high:Q", color=colour, xOffset=offset, opacity=strength)
+            base.mark_rule(strokeWidth=2).encode(
+                x, y=low, y2=alt.Y2("high:Q"), color=colour, xOffset=offset, opacity=strength
+            )
         )
     marks = base.mark_point(filled=True)
     tooltip = [alt.Tooltip("x:N", title=x_title), *_tooltip("", y_title)[1:]]
     points = marks.encode(x, y, color=colour, shape=shape, xOffset=offset, tooltip=tooltip, opacity=strength, size=size)
     layers.append(points.add_params(alt.selection_point(name="group", fields=["x"], on="click")) if choose else points)
     layers += _references(level, None)
-    chart: Any = alt.layer(*layers)
     shown = [*notes, *_level_note(level, lang), *missing]
-    return chart.properties(height=310 + _above(order, shown), **_subtitle(shown))
+    return _layered(layers, frame, height=310 + _above(order, shown), **_subtitle(shown))
 
 
 def scatter(
@@ -262,17 +261,16 @@ def scatter(
     colour = alt.Color("series:N", title=None, scale=_colours(order), legend=legend, sort=order)
     shape = alt.Shape("series:N", title=None, scale=_shapes(order), legend=legend, sort=order)
     dash = alt.StrokeDash("series:N", scale=_dashes(order, False), legend=None, sort=order)
-    base = alt.Chart(frame)
+    base = alt.Chart()
     layers: list[Any] = [alt.Chart(through).mark_line(strokeWidth=1.5).encode(x, y, color=colour, strokeDash=dash)]
     if _has_errors(frame):
         notes = [STANDARD_ERROR_BARS(lang), *notes]
-        layers.append(base.mark_rule(strokeWidth=1.5).encode(x, y=low, y2="high:Q", color=colour))
-        layers.append(base.mark_rule(strokeWidth=1.5).encode(left, y, x2="right:Q", color=colour))
+        layers.append(base.mark_rule(strokeWidth=1.5).encode(x, y=low, y2=alt.Y2("high:Q"), color=colour))
+        layers.append(base.mark_rule(strokeWidth=1.5).encode(left, y, x2=alt.X2("right:Q"), color=colour))
     points = base.mark_point(filled=True, size=45, opacity=1)
     layers.append(points.encode(x, y, color=colour, shape=shape, tooltip=_tooltip(x_title, y_title)))
-    chart: Any = alt.layer(*layers)
     shown = [*notes, *more]
-    return chart.properties(height=350 + _above(order, shown), **_subtitle(shown))
+    return _layered(layers, frame, height=350 + _above(order, shown), **_subtitle(shown))
 
 
 def heatmap(
@@ -336,6 +334,16 @@ def heatmap(
     # Thousands of cells are one picture to a reader of screens, not thousands of marks.
     canvas = {"embedOptions": {"renderer": "canvas"}}
     return chart.properties(height=height, usermeta=canvas, **_subtitle([*notes, *blank]))
+
+
+def _layered(layers: Sequence[Any], frame: pd.DataFrame, **properties: Any) -> alt.LayerChart:
+    """Layers that draw a frame, where they have no other.
+
+    Were each given the frame, and the whole its properties afterwards, Altair would take twice as long: it prints every
+    frame to tell whether they are the same, and copies all again. So it does for channels that are given as text.
+    """
+    chart: Any = alt.layer(*layers, data=frame, **properties)
+    return chart
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
@@ -486,15 +494,15 @@ def _references(level: tuple[float, str] | None, rule: tuple[float, str] | None)
     """A horizontal and a vertical line; the vertical one has its name beside it."""
     layers: list[Any] = []
     grey = "#888888"
-    for channel, reference in (("y", level), ("x", rule)):
+    for channel, reference in ((alt.Y, level), (alt.X, rule)):
         if reference is None:
             continue
         base = alt.Chart(pd.DataFrame({"at": [reference[0]], "name": [reference[1]]}))
-        layers.append(base.mark_rule(color=grey, strokeDash=[4, 4]).encode(**{channel: "at:Q"}))
-        if channel == "x":
+        layers.append(base.mark_rule(color=grey, strokeDash=[4, 4]).encode(channel("at:Q")))
+        if channel is alt.X:
             # Beside its top, where curves seldom are; data cross a level everywhere, so that stands above the chart.
-            label = base.mark_text(color=grey, align="left", dx=4).encode(y=alt.value(10))
-            layers.append(label.encode(x="at:Q", text="name:N"))
+            label = base.mark_text(color=grey, align="left", dx=4).encode(y=alt.YValue(10))
+            layers.append(label.encode(alt.X("at:Q"), alt.Text("name:N")))
     return layers
 
 

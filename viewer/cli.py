@@ -1,4 +1,4 @@
-"""The verbs `thermodl view`, `report` and `export`. Streamlit is imported only when the viewer starts."""
+"""The verbs `thermodl view`, `report` and `export`. Each imports what it needs; Streamlit only the viewer."""
 
 import os
 import socket
@@ -8,15 +8,14 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
-from thermodl.analyze.export import Format
-from thermodl.analyze.export import export as export_run
-from thermodl.data import unpack_sample
-from thermodl.record.archive import unpack_run
 from thermodl.record.store import UserError, list_runs, run_folder
+
+if TYPE_CHECKING:
+    from thermodl.analyze.export import Format
 
 # The script `app.py` reads these: it runs inside Streamlit and takes no arguments.
 ROOT = "THERMODL_VIEW_ROOT"
@@ -53,10 +52,14 @@ def view(
 ) -> None:  # fmt: skip
     """Look at runs in the browser. Nothing is written: the viewer only reads. Ctrl-C ends it."""
     if sample:
+        from thermodl.data import unpack_sample
+
         with TemporaryDirectory(prefix="thermodl-sample-") as folder:
             unpack_sample(Path(folder))
             _serve(Path(folder), "the sample", host, port, lang, no_browser)
     elif runs.is_file():
+        from thermodl.record.archive import unpack_run
+
         with TemporaryDirectory(prefix="thermodl-zip-") as folder:
             unpack_run(runs, Path(folder))
             _serve(Path(folder), str(runs), host, port, lang, no_browser)
@@ -160,10 +163,12 @@ def export(
     thermodl export runs/mine --to zip
     """
     wanted = [part.strip() for part in only.split(",")] if only else None
-    if to in get_args(Format):
+    if to not in CHART_FORMATS:
+        from thermodl.analyze.export import export as export_run
+
         if chart:
             raise ViewError(f"--chart goes with --to {', '.join(CHART_FORMATS)}; got --to {to}")
-        print(export_run(run, cast(Format, to), out, name=name, only=wanted, series=series, overwrite=overwrite))
+        print(export_run(run, cast("Format", to), out, name=name, only=wanted, series=series, overwrite=overwrite))
         return
     if not chart or only or series:
         raise ViewError(f"--to {to} needs --chart, such as --chart diffusion-msd, and goes without --only and --series")

@@ -381,13 +381,13 @@ def recorded_curve(
     buckets = band(x, y, log=log_x)
     if not len(buckets):
         return None
-    frame = buckets.rename(columns={"mean": "y"}).assign(series=title(state.lang)).drop(columns=["count", "missing"])
+    frame = _of_buckets(buckets, title(state.lang))
     others = []
     for other, label in (rest or {}).items():
         behind = read_series(run, name, other)
         if behind is not None:
             cells = band(x, behind.values[:n][shown], charts.MAX_ROWS // 4 // len(rest or {}), log=log_x)
-            others.append(cells.rename(columns={"mean": "y"}).assign(series=label))
+            others.append(_of_buckets(cells, label))
     note = charts.EXTREMES.fill(buckets=len(buckets), count=len(y), missing=int(buckets["missing"].to_numpy().sum()))
     notes = [note(state.lang)] if len(buckets) < len(y) else []
     notes += [_GREY_LAYERS(state.lang)] if others else []
@@ -409,19 +409,34 @@ def recorded_curve(
 
 
 def _evaluations(run: Path, key: str, names: list[str], title: Text, y: Text, state: ViewState) -> Figure | None:
+    """Evaluated numbers on one chart: point by point, or as means and bands where points would hide each other."""
     clock = clocks.clock_of(run, names[0], state.axis)
     if clock is None or not len(clock.x):
         return None
-    parts = []
+    shown = clock.inside(state)
+    few, log_x = int(shown.sum()) <= _FEW_BUCKETS, "x" in state.scale
+    parts, missing = [], 0
     for name in names:
         series = read_series(run, name)
         if series is not None:
             label = quantity_title({**series.attributes, "units": "1"}, state.lang)
-            shown = clock.inside(state)[: len(series.values)]
-            values = series.values[: len(shown)][shown]
-            parts.append(_frame(clock.x[: len(shown)][shown], values, np.full(len(values), np.nan), label))
+            here = shown[: len(series.values)]
+            x, values = clock.x[: len(here)][here], series.values[: len(here)][here]
+            if few:
+                parts.append(_frame(x, values, np.full(len(values), np.nan), label))
+            else:
+                buckets = band(x, values, _FEW_BUCKETS, log=log_x)
+                missing += int(buckets["missing"].to_numpy().sum())
+                parts.append(_of_buckets(buckets, label))
     if not any(map(len, parts)):
         return None
+    notes = []
+    if not few:
+        counts = {"buckets": max(map(len, parts)), "count": int(shown.sum()), "missing": missing}
+        notes = [
+            charts.EXTREMES.fill(**counts)(state.lang),
+            *(charts.off_log_axis(clock.x[shown], state.lang) if log_x else []),
+        ]
     units = unit("loss" if key == "loss" else "1", state.lang)
     y_title = f"{y(state.lang)} ({units})" if units and units != y(state.lang) else y(state.lang)
     chart = charts.curves(
@@ -429,8 +444,10 @@ def _evaluations(run: Path, key: str, names: list[str], title: Text, y: Text, st
         lang=state.lang,
         x_title=quantity_title(clock.attributes, state.lang),
         y_title=y_title,
-        log_x="x" in state.scale,
+        notes=notes,
+        log_x=log_x,
         log_y="y" in state.scale,
+        points=few,
     )
     return Figure(f"training-evaluated-{key}", title, chart)
 
@@ -916,6 +933,11 @@ def _stderr(data: xr.Dataset, name: str) -> xr.DataArray:
 def _frame(x: Sequence[str] | np.ndarray, y: np.ndarray, stderr: np.ndarray, series: str) -> pd.DataFrame:
     y, stderr = np.asarray(y, float), np.asarray(stderr, float)
     return pd.DataFrame({"x": x, "y": y, "low": y - stderr, "high": y + stderr, "series": series})
+
+
+def _of_buckets(buckets: pd.DataFrame, series: str) -> pd.DataFrame:
+    """Means and bands as a tidy frame."""
+    return buckets.rename(columns={"mean": "y"}).assign(series=series).drop(columns=["count", "missing"])
 
 
 def group_names(data: xr.Dataset) -> list[str]:

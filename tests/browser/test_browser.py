@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -259,11 +260,11 @@ WEBSOCKET = {
 }
 
 
-def _answer(address, headers):
+def _answer(address, headers, path="/"):
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
-    connection.request("GET", "/", headers=headers)
+    connection.request("GET", path, headers=headers)
     answer = connection.getresponse()
-    answer.read()
+    answer.body = answer.read()
     connection.close()
     return answer
 
@@ -274,6 +275,14 @@ def test_answers_carry_the_security_headers(address):
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
+    assert _answer(address, {}, "/temperature").headers["content-security-policy"] == headers["content-security-policy"]
+
+
+def test_scripts_are_not_sniffed_and_leave_the_policy_to_their_page(address):
+    script = re.search(r'src="\./(static/js/[^"]+)"', _answer(address, {}).body.decode())[1]
+    headers = _answer(address, {}, f"/{script}").headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "content-security-policy" not in headers
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])

@@ -546,7 +546,7 @@ def write_world(root: Path) -> Path:
     metadata.write_bytes(metadata.read_bytes()[:80])
     write_run(root / "newer-format", steps=50)
     _set_attribute(root / "newer-format", "format_version", 99)
-    cut = write_all_results(write_run(root / "truncated-chunk"))
+    cut = write_all_results(write_run(root / "truncated-chunk", steps=2 * STEPS))
     _halve(next(path for path in sorted((cut / "run.zarr" / "loss" / "c").rglob("*")) if path.is_file()))
     damaged = write_all_results(write_run(root / "damaged-results"))
     noise = damaged / "results.zarr" / "default" / "temperature" / "temperature_noise" / "c"

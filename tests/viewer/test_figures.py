@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from viewer.synthetic import ALL_GROUPS
+from viewer.synthetic import ALL_GROUPS, write_run
 
 from thermodl.analyze.results import open_results
 from thermodl.viewer import charts, figures
 from thermodl.viewer.figures import Source
+from thermodl.viewer.series import read_series
 from thermodl.viewer.state import ViewState
 
 
@@ -145,3 +146,22 @@ def test_many_names_side_by_side_are_slanted_rather_than_on_top_of_each_other():
         frame = pd.DataFrame({"x": names, "y": 1.0, "low": 0.9, "high": 1.1, "series": "heat"})
         spec = charts.bars(frame, lang="en", x_title="layer", y_title="heat").to_dict()
         assert {value["axis"]["labelAngle"] for key, value in _encodings(spec) if key == "x"} == {angle}
+
+
+def test_many_evaluations_become_bands_that_lose_nothing(tmp_path):
+    """Drawn one by one, those of a million steps are more rows than Altair takes."""
+    run = write_run(tmp_path / "run", steps=600_000)
+    drawn = {figure.id: figure.chart.to_dict() for figure in figures.training(run, ViewState())}
+    spec = drawn["training-evaluated-loss"]
+    rows = pd.DataFrame(spec["datasets"][spec["data"]["name"]])
+    assert len(rows) * len(spec["layer"]) <= charts.MAX_ROWS
+    assert "3,000 values" in spec["title"]["text"][0]
+    for label, name in (("training loss", "train_loss"), ("test loss", "test_loss")):
+        recorded, band = read_series(run, name).values, rows[rows["series"] == label]
+        assert (band["low"].min(), band["high"].max()) == (recorded.min(), recorded.max())
+        assert (band["low"] <= band["y"]).all()
+        assert (band["y"] <= band["high"]).all()
+    # An interval with few of them shows each.
+    few = figures.training(run, ViewState(steps="1000-3000"))
+    spec = next(figure for figure in few if figure.id == "training-evaluated-loss").chart.to_dict()
+    assert len(spec["datasets"][spec["data"]["name"]]) == 2 * 11

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from viewer.synthetic import STEPS
 
 from thermodl.viewer.series import BUCKETS, band, edges, read_series, reduce
 
@@ -53,6 +54,22 @@ def test_a_million_steps_become_a_thousand_buckets_and_no_spike_is_lost():
     assert frame["high"].max() == 7.0
 
 
+@given(values, st.integers(1, 30))
+def test_buckets_are_those_of_a_search_for_each_entry(y, buckets):
+    """Also at the edges themselves, which belong to the bucket on their right, and beyond the last of them."""
+    x = np.sort(np.round(np.abs(np.nan_to_num(y)) % 20))
+    places = np.linspace(2, 17, buckets + 1)
+    frame = reduce(x, y, places)
+    owner = np.searchsorted(places, x, side="right") - 1
+    here = [owner == bucket for bucket in range(buckets) if (owner == bucket).any()]
+    assert frame["count"].tolist() == [int(np.isfinite(y[one]).sum()) for one in here]
+    assert frame["missing"].tolist() == [int((~np.isfinite(y[one])).sum()) for one in here]
+    np.testing.assert_array_equal(frame["x"], [(x[one][0] + x[one][-1]) / 2 for one in here])
+    for column, extreme in (("low", np.min), ("high", np.max)):
+        expected = [extreme(y[one][np.isfinite(y[one])]) if np.isfinite(y[one]).any() else np.nan for one in here]
+        np.testing.assert_array_equal(frame[column], expected)
+
+
 def test_an_empty_series_gives_an_empty_frame():
     assert len(band(np.empty(0), np.empty(0))) == 0
     assert len(band(np.array([0.0]), np.array([1.0]), log=True)) == 0
@@ -63,7 +80,7 @@ def test_a_damaged_chunk_costs_only_itself(world):
     assert whole.unreadable == 0
     assert 0 < cut.unreadable < len(cut.values)
     assert np.isnan(cut.values).sum() == pytest.approx(cut.unreadable, abs=3)
-    assert len(cut.values) == len(whole.values) == 3000
+    assert (len(whole.values), len(cut.values)) == (STEPS, 2 * STEPS)
 
 
 def test_what_a_run_does_not_record_is_none(world):
