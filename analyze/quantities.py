@@ -1,5 +1,6 @@
 """What several analyses need of a run: hyper-parameters per layer, sums per group, segments and windows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from .settings import AnalysisError
 MIN_STEPS = 64
 _MANY = 2**20
 """numbers beyond which arrays are made when they are needed"""
+_DISPLACEMENTS = 256
+"""that tell how many directions they fill"""
 _WINDOW_STEPS = 16
 """least steps of a window"""
 _STARTS = (0, 1, 2, 3, 4, 5, 6)
@@ -172,44 +175,50 @@ def group_sizes(run: xr.Dataset) -> xr.DataArray:
     return group_sum(run["layer_size"].astype(float), run)
 
 
-def displacement_dimensions(run: xr.Dataset, positions: xr.DataArray, lag: int) -> xr.Dataset:
-    """How many directions displacements at a lag fill, and how well the sketch knows their squared length.
+def displacement_dimensions(run: xr.Dataset, positions: xr.DataArray, lags: Sequence[int]) -> list[xr.Dataset]:
+    """How many directions displacements at some lags fill, and how well the sketch knows their squared length.
 
-    Of at most 256 displacements that do not overlap; groups are taken as independent of each other.
+    Of at most 256 displacements that do not overlap; groups are taken as independent of each other. The positions are
+    read once for all lags.
 
     Returns:
-        `true`, d_eff = (tr C)²/tr C² of displacements about their mean; `of_sketch`, that of their sketches, which is
-        less, about 1/(1/d_eff + 1/k); `error`, the relative error √(2/(k d_eff)) that the sketch gives the mean squared
-        length of displacements as they are, and `error_without_drift`, that about their mean, both 0 where the sketch
-        is exact. All (group,), `all` first.
+        For each lag `true`, d_eff = (tr C)²/tr C² of displacements about their mean; `of_sketch`, that of their
+        sketches, which is less, about 1/(1/d_eff + 1/k); `error`, the relative error √(2/(k d_eff)) that the sketch
+        gives the mean squared length of displacements as they are, and `error_without_drift`, that about their mean,
+        both 0 where the sketch is exact. All (group,), `all` first.
     """
-    increments = positions.isel(step=slice(None, None, lag)).diff("step")
-    increments = increments.isel(step=slice(-256, None)).values.transpose(0, 2, 1)
-    width = increments.shape[2]
+    ends = [np.arange(0, positions.sizes["step"], lag)[-_DISPLACEMENTS - 1 :] for lag in lags]
+    needed, width = np.unique(np.concatenate(ends)), positions.sizes["sketch"]
     exact = group_sizes(run).values[1:] <= width
 
-    def trace_and_square(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        dimensions = [
-            series.effective_dimension(part, [width], [whole]) for part, whole in zip(samples, exact, strict=True)
-        ]
-        traces = np.sum(samples**2, axis=2).mean(1)
-        return traces, traces**2 / np.array(dimensions)
+    def trace_and_square(samples: np.ndarray, whole: bool) -> tuple[float, float]:
+        trace = np.sum(samples**2, axis=1).mean()
+        return trace, trace**2 / series.effective_dimension(samples, [width], [whole])
+
+    about_mean, about_zero = np.empty((2, len(lags), 2, len(exact)))
+    for group, whole in enumerate(exact):
+        x = positions.isel(group=group, step=needed).transpose("step", "sketch").values
+        for index, at in enumerate(ends):
+            increments = np.diff(x[np.searchsorted(needed, at)], axis=0)
+            about_mean[index, :, group] = trace_and_square(increments - increments.mean(0), whole)
+            about_zero[index, :, group] = trace_and_square(increments, whole)
 
     def with_sum(values: np.ndarray) -> np.ndarray:
         return np.concatenate([[np.sum(values)], values])
 
-    traces, squares = trace_and_square(increments - increments.mean(1, keepdims=True))
-    lengths, of_lengths = trace_and_square(increments)
-    sketched = np.where(exact, squares, squares * (1 + 1 / width) + traces**2 / width)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = {
-            "true": np.nan_to_num(with_sum(traces) ** 2 / with_sum(squares), nan=1.0),
-            "of_sketch": np.nan_to_num(with_sum(traces) ** 2 / with_sum(sketched), nan=1.0),
-        } | {
-            name: np.nan_to_num(np.sqrt(with_sum(np.where(exact, 0.0, 2 * of / width))) / with_sum(length))
-            for name, length, of in (("error", lengths, of_lengths), ("error_without_drift", traces, squares))
-        }
-    return xr.Dataset({name: ("group", values) for name, values in found.items()}, {"group": group_names(run)})
+    results = []
+    for (traces, squares), (lengths, of_lengths) in zip(about_mean, about_zero, strict=True):
+        sketched = np.where(exact, squares, squares * (1 + 1 / width) + traces**2 / width)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = {
+                "true": np.nan_to_num(with_sum(traces) ** 2 / with_sum(squares), nan=1.0),
+                "of_sketch": np.nan_to_num(with_sum(traces) ** 2 / with_sum(sketched), nan=1.0),
+            } | {
+                name: np.nan_to_num(np.sqrt(with_sum(np.where(exact, 0.0, 2 * of / width))) / with_sum(length))
+                for name, length, of in (("error", lengths, of_lengths), ("error_without_drift", traces, squares))
+            }
+        results.append(xr.Dataset({name: ("group", row) for name, row in found.items()}, {"group": group_names(run)}))
+    return results
 
 
 def at_probes(data: xr.DataArray, run: xr.Dataset, dim: str = "probe") -> xr.DataArray:

@@ -164,8 +164,8 @@ class _Motion:
         stretch = self.positions.isel(step=slice(first, last + 1))
         # Of fewer than 32 displacements the dimension is hardly known.
         self.lags = 2 ** np.arange(max(1, int(np.log2(max(2, (last - first) // 32))) + 1))
-        found = [displacement_dimensions(run, stretch, int(lag))["of_sketch"].values for lag in self.lags]
-        self.dimensions_at = np.array(found)
+        found = displacement_dimensions(run, stretch, self.lags.tolist())
+        self.dimensions_at = np.array([of_lag["of_sketch"].values for of_lag in found])
 
     def dimensions(self, group: int, lag: np.ndarray) -> np.ndarray:
         """Effective dimension of displacements at some lags, in steps."""

@@ -118,7 +118,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     lags = series.log_lags(part.sizes["step"] // 4, settings.lags_per_decade)
     lag = _diffusion_lag(part, settings.diffusion_lag)
     positions = part["parameter_sketch"]
-    seen = displacement_dimensions(run, positions, lag)
+    (seen,) = displacement_dimensions(run, positions, [lag])
     dimensions, relative, relative_free = seen["of_sketch"], seen["error"], seen["error_without_drift"]
 
     measured = _measure(run, part, lags, lag)

@@ -176,7 +176,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     if undefined is None:
         results["asymmetry_z"] = _identity_score(found.pop("gap"))
     apart = int(np.clip(round(memory), 1, part.sizes["step"] // 16))
-    of_sketch = displacement_dimensions(part, part["parameter_sketch"], apart)["error"]
+    of_sketch = displacement_dimensions(part, part["parameter_sketch"], [apart])[0]["error"]
     names = NAMES | (_UNDER_EPOCHS if run.attrs.get("sampling") == "shuffle" else {})
     for name, (value, error, n_eff) in found.items():
         seen = 0.0 if name == "temperature_noise" else of_sketch

@@ -322,7 +322,7 @@ def _without_drift(
         for values in (factors, *(found[name][1:] for name in ("product", "first", "second")))
     )
     norms = first * second
-    dimensions = displacement_dimensions(run, run["parameter_sketch"], int(velocity_memory(run)))["true"]
+    dimensions = displacement_dimensions(run, run["parameter_sketch"], [int(velocity_memory(run))])[0]["true"]
     sizes = group_sizes(run)
     dimensions, sizes = (values.isel(group=slice(1, None)).drop_vars("group") for values in (dimensions, sizes))
     variance = (norms**0.5 - product).clip(min=0) ** 2 / dimensions
