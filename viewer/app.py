@@ -24,9 +24,9 @@ from thermodl.viewer.text import COLON, Text, escape_markdown
 
 _LANGUAGE_NAMES = {"en": "English", "zh": "中文"}
 _SCALE_NAMES = {
-    "": Text("as the chart needs", "由图表决定"),
-    "x": Text("time logarithmic", "时间取对数"),
-    "y": Text("values logarithmic", "数值取对数"),
+    "": Text("as the chart needs", "默认"),
+    "x": Text("time logarithmic", "时间轴取对数"),
+    "y": Text("values logarithmic", "纵轴取对数"),
     "xy": Text("both logarithmic", "两轴均取对数"),
 }
 _AXIS_LACKING = Text("Not on offer here:", "此处不可选：")
@@ -94,10 +94,10 @@ def _sidebar(runs: dict[str, Run]) -> ViewState:
     _select(Text("Compare with", "对比实验")(lang), "other", others, lambda run: run or _NONE(lang))
     run = runs.get(st.session_state["run"])
     _axis(run, lang)
-    scale = Text("Scales of charts over time", "随时间变化图的坐标")(lang)
+    scale = Text("Scales of charts over time", "时间曲线的坐标刻度")(lang)
     _select(scale, "scale", SCALES, lambda scale: _SCALE_NAMES[scale](lang))
     _interval(run, lang)
-    groups = ["all", *(str(group) for group in (run.attributes.get("groups") or [] if run else []))]
+    groups = ["all", *(str(group) for group in _groups(run))]
     if run and len(run.results_names) > 1:
         _select(Text("Results", "分析结果")(lang), "results", run.results_names, lambda name: name)
     else:
@@ -105,6 +105,11 @@ def _sidebar(runs: dict[str, Run]) -> ViewState:
     _select(Text("Group of layers", "层组")(lang), "group", groups, lambda name: ALL(lang) if name == "all" else name)
     st.session_state["drawn"] = _view()
     return st.session_state["drawn"]
+
+
+def _groups(run: Run | None) -> list[object]:
+    groups = run.attributes.get("groups") if run else None
+    return groups if isinstance(groups, list) else []
 
 
 def _select(
@@ -147,7 +152,9 @@ def _interval(run: Run | None, lang: str) -> None:
     most = run.steps - 1
     first, last = replace(ViewState(), steps=st.session_state["steps"]).interval or (0, most)
     # An interval from another run may lie beyond the end of this one.
-    first, last = (first, min(last, most)) if first < most else (0, most)
+    if first >= most:
+        first, last, st.session_state["steps"] = 0, most, ""
+    last = min(last, most)
     # Boxes start again from the view, which the brush changes, too.
     st.session_state["first-step"], st.session_state["last-step"] = first, last
     left, right = st.sidebar.columns(2)

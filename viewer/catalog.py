@@ -47,7 +47,7 @@ class Run:
         """Changes whenever the recording or the results do; the key of everything cached."""
         stamps = sorted((name, str(attrs.get("created"))) for name, attrs in self.analyzed.items())
         recorded = f"{self.attributes.get('last_commit')} {self.attributes.get('committed')}"
-        return f"{recorded} {self.results_name} {stamps}"
+        return f"{recorded} {self.results_names} {self.results_name} {stamps}"
 
 
 def scan(root: str | Path) -> dict[str, Run]:
@@ -98,7 +98,7 @@ def read_results(run: Run) -> dict[str, xr.Dataset]:
 
 def plain_reason(error: Exception, path: Path) -> str:
     """The message of an error with the run's name in place of its path on this computer."""
-    return str(error).replace(str(path), path.name) or type(error).__name__
+    return (str(error).replace(str(path), path.name) if path.name else str(error)) or type(error).__name__
 
 
 def settings_of(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,21 +27,23 @@ _TITLE_FITS, _LETTERS_ACROSS = 38, 110
 STANDARD_ERROR = Text("band: ± 1 standard error", "阴影带：± 1 个标准误")
 STANDARD_ERROR_BARS = Text("bars: ± 1 standard error", "误差棒：± 1 个标准误")
 EXTREMES = Text(
-    "line: mean, band: lowest to highest of {buckets:,} buckets; {count:,} values, {missing:,} not finite",
-    "曲线：均值；阴影带：{buckets:,} 个区间内的最小值至最大值；共 {count:,} 个值，{missing:,} 个非有限值",
+    "line: mean, band: lowest to highest of {buckets:,} buckets; {count:,} values, {missing:,} not finite or not "
+    "measured",
+    "曲线：均值；阴影带：{buckets:,} 个分箱内的最小值至最大值；"
+    "共 {count:,} 个值，其中 {missing:,} 个不是有限数或未测量",
 )
 CELLS = Text(
     "colour: mean of each of {buckets:,} buckets of {count:,} values a layer, on a logarithmic scale",
-    "颜色：每层 {count:,} 个值、分 {buckets:,} 个区间的均值，对数标度",
+    "颜色（对数标度）：每层 {count:,} 个值分为 {buckets:,} 个分箱后的均值",
 )
 _BLANK = Text(
-    "blank: {off:,} buckets with a mean ≤ 0; {missing:,} values are not finite or were not due",
-    "空白：{off:,} 个区间的均值 ≤ 0；{missing:,} 个值非有限值或当步未测量",
+    "blank: {off:,} buckets with a mean ≤ 0; {missing:,} values are not finite or were not measured at that step",
+    "空白：{off:,} 个分箱的均值 ≤ 0；另有 {missing:,} 个值不是有限数，或该步未测量",
 )
 _OFF_LOG = Text("values ≤ 0, which a logarithmic axis cannot show: {n}", "{n} 个 ≤ 0 的值无法画在对数轴上")
 _UNRESOLVED = Text("values not resolved and left out: {n}", "{n} 个值无法分辨，未画出")
 _LEVEL = Text("grey dashes: {name}", "灰色虚线：{name}")
-_CUT = Text("bars that reach below zero end at the axis", "伸到零以下的误差在轴处截断")
+_CUT = Text("what reaches below zero ends at the axis", "延伸到零以下的部分在坐标轴处截断")
 
 
 def curves(
@@ -96,13 +98,19 @@ def curves(
     layers: list[Any] = []
     if others is not None and len(others):
         behind, _ = _fit_axes(others, lang, log_x, log_y)
-        grey = alt.Chart(behind).mark_line(strokeWidth=1, color="#888888", opacity=0.45, invalid=_BREAK)
+        grey = alt.Chart(behind[["x", "y", "series"]]).mark_line(
+            strokeWidth=1, color="#888888", opacity=0.45, invalid=_BREAK
+        )
         layers.append(grey.encode(x, y, detail=alt.Detail("series:N"), tooltip=[alt.Tooltip("series:N", title="·")]))
     if _has_errors(frame):
         layers.append(base.mark_area(opacity=0.25, invalid=_BREAK).encode(x, y=low, y2=alt.Y2("high:Q"), color=colour))
     line = base.mark_line(strokeWidth=1.8, invalid=_BREAK)
     layers.append(line.encode(x, y, color=colour, strokeDash=dash))
     tooltip = _tooltip(x_title, y_title)
+    if not points and len(lone := _without_neighbours(frame)):
+        # A line needs two ends.
+        dots = alt.Chart(lone[["x", "y", "series"]]).mark_point(filled=True, size=28, opacity=1)
+        layers.append(dots.encode(x, y, color=colour))
     if points:
         layers.append(base.mark_point(filled=True, size=28, opacity=1).encode(x, y, color=colour, tooltip=tooltip))
     else:
@@ -135,7 +143,8 @@ def brush(
     base = alt.Chart()
     drag = alt.selection_interval(name="interval", encodings=["x"])
     # Always there, so that a choice changes the data of the chart and not the chart, which would lose the brush.
-    shade = alt.Chart(pd.DataFrame({"left": [chosen[0] if chosen else None], "right": [chosen[1] if chosen else None]}))
+    left, right = np.clip(chosen, ends[0], ends[1]).tolist() if chosen else (None, None)
+    shade = alt.Chart(pd.DataFrame({"left": [left], "right": [right]}))
     shaded = shade.mark_rect(color=PALETTE[4], opacity=0.3, clip=True)
     layers: list[Any] = [shaded.encode(alt.X("left:Q", scale=scale), alt.X2("right:Q"))]
     layers.append(base.mark_area(opacity=0.25, color=PALETTE[0], invalid=_BREAK).encode(x, y=low, y2=alt.Y2("high:Q")))
@@ -147,7 +156,9 @@ def brush(
 
 def marked(chart: alt.LayerChart, frame: pd.DataFrame) -> alt.LayerChart:
     """The chart with a dashed vertical line at every `x` of a frame, which shows its `series` under the pointer."""
-    rules = alt.Chart(frame.rename(columns={"x": "at"})).mark_rule(color="#888888", strokeDash=[4, 4], strokeWidth=1.5)
+    rules = alt.Chart(pd.DataFrame({"at": frame["x"], "series": frame["series"]})).mark_rule(
+        color="#888888", strokeDash=[4, 4], strokeWidth=1.5
+    )
     tooltip = [alt.Tooltip("at:Q", title="", format="~g"), alt.Tooltip("series:N", title="·")]
     return chart + rules.encode(alt.X("at:Q"), tooltip=tooltip)
 
@@ -377,6 +388,13 @@ def _fit_axes(frame: pd.DataFrame, lang: str, log_x: bool, log_y: bool) -> tuple
         frame = frame.assign(low=np.where(low <= 0, smallest / 2, low))
         notes.append(_CUT(lang))
     return frame, notes
+
+
+def _without_neighbours(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of known `y` that stand alone in their series, between unknown ones."""
+    known = pd.Series(np.isfinite(frame["y"].to_numpy(float)), frame.index)
+    beside = known.groupby(frame["series"], sort=False)
+    return pd.DataFrame(frame[known & ~beside.shift(1, fill_value=False) & ~beside.shift(-1, fill_value=False)])
 
 
 def off_log_axis(x: np.ndarray, lang: str) -> list[str]:

@@ -118,11 +118,16 @@ def settings_of(run: Run) -> RunSettings | None:
         return None
 
 
+def _started(run: Run) -> float:
+    started = run.attributes.get("started")
+    return float(started) if isinstance(started, int | float) else 0.0
+
+
 def foretell(settings: RunSettings, runs: Iterable[Run], asked: Size | None = None) -> Forecast | None:
     """What the recording would hold and take; None if nothing tells how large the model is."""
     known = [(run, given) for run in runs if not run.broken and run.steps and (given := settings_of(run))]
     # The newest first.
-    known.sort(key=lambda pair: float(pair[0].attributes.get("started") or 0), reverse=True)
+    known.sort(key=lambda pair: _started(pair[0]), reverse=True)
     alike = [(run, given) for run, given in known if _equal(given, settings, _SAME_MODEL)]
     size, source = model_size(settings), "model"
     if size is None and alike:

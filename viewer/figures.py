@@ -21,7 +21,7 @@ from .text import COLON, Text, quantity_title, sentence_case, unit
 EVENT_KINDS = (
     Text("candidate", "候选"),
     Text("changed setting", "超参数变化"),
-    Text("end of an epoch", "一轮结束"),
+    Text("end of an epoch", "轮次结束"),
 )
 # What a coordinate is called where its own attributes do not say.
 _COORDINATES = {
@@ -44,11 +44,12 @@ _FEW_BUCKETS = 400
 _TEMPERATURE = Text("temperature", "温度")
 _POWER = Text("power", "功率")
 _SQUARED_GRADIENT = Text("squared gradient", "梯度平方")
-_SPREAD = Text("spread over the expected", "离散与预期之比")
+_SPREAD = Text("spread over the expected", "离散程度与预期值之比")
 _AGEING_EXPONENT = Text("ageing exponent", "老化指数")
 _WAITED = Text("waited {n} steps", "等待 {n} 步")
 _HEAT = Text("heat", "热量")
-_GREY_LAYERS = Text("grey: means of the other layers", "灰色：其他层的均值")
+_GREY_LAYERS = Text("grey: means of {n} other layers", "灰色：其他 {n} 层的均值")
+_NOWHERE = Text("values without a place on this axis: {n:,}", "{n:,} 个值在此坐标轴上没有位置")
 _GREY = Text("grey: the other groups", "灰色：其他层组")
 _MEASURED, _MARKED = Text("measured", "实测"), Text("measured, marked: not in the fit", "实测，仅标记：不参与拟合")
 _NO_PLACE = Text(
@@ -132,19 +133,19 @@ def noise(sources: Sequence[Source], state: ViewState) -> list[Figure]:
         _by_group(sources, ["simple_noise_scale"], state, "noise-scale",
                   Text("Batch size at which noise equals signal", "噪声与信号相等的批量大小"), log_y=True),
         _by_group(sources, ["effective_dimension"], state, "noise-dimension",
-                  Text("Directions of the noise by group", "各层组噪声的有效维数"), log_y=True),
+                  Text("Effective dimension of the noise by group", "各层组噪声的有效维数"), log_y=True),
         _over_lag(sources, ["noise_autocovariance", "noise_autocovariance_shuffled"], state, "noise-colour",
-                  Text("Colour: autocovariance of the noise", "颜色：噪声的自协方差"), level=(0.0, "0")),
+                  Text("Colour: autocovariance of the noise", "噪声的颜色：自协方差"), level=(0.0, "0")),
         _over_lag(sources, ["noise_spectrum", "noise_spectrum_shuffled"], state, "noise-spectrum",
-                  Text("Colour: spectrum of the noise", "颜色：噪声谱"), level=(1.0, _WHITE(state.lang)),
+                  Text("Colour: spectrum of the noise", "噪声的颜色：功率谱"), level=(1.0, _WHITE(state.lang)),
                   x="frequency"),
         _by_group(sources, ["low_frequency_weight"], state, "noise-low-frequency",
                   Text("Low-frequency weight: 1 if white, 0 if shuffled", "低频权重：白噪声为 1，打乱采样为 0"),
                   level=(1.0, "1")),
         _by_group(sources, ["tail_kurtosis", "tail_kurtosis_normal"], state, "noise-kurtosis",
-                  Text("Kurtosis beside normal noise", "峰度与高斯对照")),
+                  Text("Kurtosis beside normal noise", "峰度（与高斯噪声对照）")),
         _by_group(sources, ["tail_index", "tail_index_normal", "tail_index_short", "tail_index_short_normal"], state,
-                  "noise-tails", Text("Tail index beside normal noise", "尾指数与高斯对照"),
+                  "noise-tails", Text("Tail index beside normal noise", "尾指数（与高斯噪声对照）"),
                   Text("tail index", "尾指数")),
     )  # fmt: skip
 
@@ -165,7 +166,7 @@ def entropy_production(sources: Sequence[Source], state: ViewState) -> list[Figu
                   Text("Entropy production, lower bound, beside chance", "熵产生的下界与纯随机涨落的贡献"),
                   Text("entropy production", "熵产生"), level=nothing),
         _by_group(sources, ["cycling_frequency", "cycling_frequency_null"], state, "entropy-cycling",
-                  Text("Fastest cycling, and what equilibrium stays below", "最快的循环与平衡态的上限"),
+                  Text("Fastest cycling, and its upper limit in equilibrium", "最快的循环频率及其在平衡态下的上限"),
                   Text("cycling frequency", "循环频率")),
     )  # fmt: skip
 
@@ -205,8 +206,8 @@ def ageing(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     return _all(
         *(_on_clock(sources, clock, state) for clock in clocks),
         _by_group(sources, [f"collapse_{clock}" for clock in clocks], state, "ageing-collapse",
-                  Text("Spread of the curves over that of equal ones", "曲线的离散与曲线相同时的预期之比"), _SPREAD,
-                  level=(1.0, Text("curves agree: 1", "曲线一致：1")(state.lang)), log_y=True),
+                  Text("Spread of the curves, relative to curves that agree", "曲线间的离散程度与曲线重合时预期值之比"),
+                  _SPREAD, level=(1.0, Text("curves agree: 1", "曲线一致：1")(state.lang)), log_y=True),
         _by_group(sources, [f"ageing_exponent_{clock}" for clock in clocks], state, "ageing-exponent",
                   Text("Ageing exponent d ln Δ/d ln t_w", "老化指数 d ln Δ/d ln t_w"), _AGEING_EXPONENT,
                   level=(0.0, Text("no ageing: 0", "没有老化：0")(state.lang))),
@@ -236,15 +237,15 @@ def response(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     closed = (0.0, Text("identity holds: 0", "恒等式成立：0")(state.lang))
     return _all(
         _parametric(sources, "displacement", "response_of_displacement", state, "response-displacement",
-                    Text("χ–Δ: response over displacement", "χ–Δ：响应对位移"), log=True),
+                    Text("χ–Δ: response over displacement", "χ–Δ 图：响应与位移的关系"), log=True),
         _parametric(sources, "correlation", "response_of_correlation", state, "response-correlation",
-                    Text("χ–C: response over correlation", "χ–C：响应对关联")),
+                    Text("χ–C: response over correlation", "χ–C 图：响应与关联的关系")),
         _over_lag(sources, ["displacement_ratio", "correlation_ratio"], state, "response-ratio",
                   Text("Fluctuation–dissipation ratio", "涨落耗散比"), level=law, y=ratio),
         _over_lag(sources, ["integrated_response"], state, "response-integrated",
                   Text("Integrated response", "积分响应")),
         _by_group(sources, ["fdt_ratio"], state, "response-group",
-                  Text("Fluctuation–dissipation ratio by group", "各层组的涨落耗散比"), ratio, level=law),
+                  Text("Fluctuation–dissipation ratio X by group", "各层组的涨落耗散比 X"), ratio, level=law),
         *fdt_thermometer(sources, state),
         _over_lag(sources, ["asymmetry_z"], state, "response-asymmetry",
                   Text("Does the asymmetry identity hold?", "不对称恒等式成立吗？"), level=closed),
@@ -273,7 +274,7 @@ def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
         _by_group(sources, ["fdr2"], state, "stationarity-second",
                   Text("Second fluctuation–dissipation relation FDR2", "第二涨落耗散关系 FDR2"), ratio, level=law),
         _by_group(sources, ["identity_residual", "identity_floor"], state, "stationarity-identity",
-                  Text("Does the record close? Residual and rounding floor", "记录自洽吗？恒等式残差与舍入误差下限"),
+                  Text("Is the record consistent? Residual and rounding floor", "记录自洽吗？恒等式残差与舍入误差下限"),
                   Text("relative residual", "相对残差"), log_y=True),
     )  # fmt: skip
 
@@ -317,8 +318,16 @@ def training(run: Path, state: ViewState) -> list[Figure]:
     return _all(
         recorded_curve(run, "loss", None, Text("Mini-batch loss", "小批量损失"), state),
         *(_evaluations(run, key, *parts, state) for key, parts in names.items()),
-        recorded_curve(run, "learning_rate", 0, Text("Learning rate", "学习率"), state),
+        recorded_curve(run, "learning_rate", 0, _learning_rate(run), state),
     )
+
+
+def _learning_rate(run: Path) -> Text:
+    rates = read_series(run, "learning_rate")
+    several = rates is not None and rates.values.ndim > 1 and len(rates.values) > 1
+    if several:
+        return Text("Learning rate of the first optimizer group", "第一个优化器组的学习率")
+    return Text("Learning rate", "学习率")
 
 
 def whole_run(run: Path, state: ViewState) -> Figure | None:
@@ -389,9 +398,11 @@ def recorded_curve(
             cells = band(x, behind.values[:n][shown], charts.MAX_ROWS // 4 // len(rest or {}), log=log_x)
             others.append(_of_buckets(cells, label))
     note = charts.EXTREMES.fill(buckets=len(buckets), count=len(y), missing=int(buckets["missing"].to_numpy().sum()))
-    notes = [note(state.lang)] if len(buckets) < len(y) else []
-    notes += [_GREY_LAYERS(state.lang)] if others else []
+    notes = [note(state.lang)] if len(buckets) < len(y) or not np.isfinite(y).all() else []
+    notes += [_GREY_LAYERS.fill(n=len(others))(state.lang)] if others else []
     notes += charts.off_log_axis(x, state.lang) if log_x else []
+    if nowhere := int((~np.isfinite(x)).sum()):
+        notes.append(_NOWHERE.fill(n=nowhere)(state.lang))
     if series.unreadable or clock.unreadable:
         notes.append(DAMAGED.fill(n=max(series.unreadable, clock.unreadable))(state.lang))
     chart = charts.curves(
@@ -556,15 +567,27 @@ def _over_time(
     return Figure(figure_id, title, chart)
 
 
+def _event_places(source: Source, step: np.ndarray, x: str) -> np.ndarray:
+    """Where events stand on an axis: exactly where the recording tells, else between the middles of windows."""
+    axis = x.removeprefix("window_")
+    if axis == "step":
+        return step
+    exact = None if source.path is None else clocks.places(source.path, axis, step)
+    if exact is not None:
+        return exact
+    windows = _places(source, x)
+    assert windows is not None, "the axis was chosen among those that all have"
+    return np.interp(step, source.data["window_step"].values, windows)
+
+
 def _events(sources: Sequence[Source], state: ViewState) -> pd.DataFrame:
     """One row per event of the interval on display: its kind, its place on the axis, and its jump with error."""
     sources = _with_events(sources)
     rows, x = [], _time_axis(sources, state)
     for source in sources:
         data = source.data
-        step, windows = data["event_step"].values.astype(float), _places(source, x)
-        assert windows is not None, "the axis was chosen among those that all have"
-        place = np.interp(step, data["window_step"].values, windows)
+        step = data["event_step"].values.astype(float)
+        place = _event_places(source, step, x)
         inside = clocks.inside(step, state)
         for at, kind, jump, error in zip(
             place[inside],

@@ -170,7 +170,8 @@ def rows(figure: Figure) -> pd.DataFrame:
     chart: Any = figure.chart
     layers = [chart, *getattr(chart, "layer", [])]
     frames = [layer.data for layer in layers if isinstance(layer.data, pd.DataFrame)]
-    # Reference lines are layers of their own; all others share one frame, of which some draw a part.
+    # Reference lines, events and what is grey behind have no errors; all others share one frame, of which some draw a
+    # part.
     shown = max((frame for frame in frames if {"low", "high"} <= set(frame.columns)), key=len, default=pd.DataFrame())
     encodings = [layer["encoding"] for layer in chart.to_dict()["layer"]]
     titled = {axis: entry[axis] for entry in reversed(encodings) for axis in ("x", "y") if axis in entry}

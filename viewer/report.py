@@ -57,7 +57,7 @@ WORDS = {
 }
 _PARTIAL = Text(
     "The recording had not ended when this was written; what is shown covers the steps above.",
-    "写这份报告时记录尚未结束；内容只涵盖上述步数。",
+    "生成本报告时记录尚未结束；内容只涵盖上述步数。",
 )
 
 

@@ -55,7 +55,7 @@ def read_series(folder: str | Path, name: str, row: int | None = None) -> Series
     path = run_folder(folder) / "run.zarr"
     if not (path / name / "zarr.json").exists():
         return None
-    recording = attributes.get("started"), path.stat().st_ino
+    recording = attributes.get("started"), attributes.get("last_commit"), path.stat().st_ino
     read = _read if row is None and name in _MANY_ROWS else _read_once
     return read(path, name, row, tuple(attributes["committed"].items()), recording)
 

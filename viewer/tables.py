@@ -109,12 +109,12 @@ _KIND = Text("kind", "类型")
 STATES = {
     "running": Text("running", "运行中"),
     "finished": Text("finished", "已完成"),
-    "stopped": Text("stopped by hand", "被中止"),
+    "stopped": Text("stopped by hand", "手动中止"),
     "failed": Text("failed", "失败"),
-    "silent": Text("silent", "无响应"),
+    "silent": Text("silent", "停止更新"),
     "broken": Text("unreadable", "无法读取"),
 }
-STATUS = {"ok": Text("ok", "可信"), "caution": Text("caution", "谨慎"), "untrusted": Text("untrusted", "不可信")}
+STATUS = {"ok": Text("ok", "可信"), "caution": Text("caution", "慎用"), "untrusted": Text("untrusted", "不可信")}
 STATUS_SIGNS = {"ok": "✓", "caution": "⚠", "untrusted": "✗"}
 
 ANALYSIS_NAMES = {
@@ -133,7 +133,7 @@ ANALYSIS_NAMES = {
 NOTE = Text(
     "1.23(4) means 1.23 ± 0.04 (one standard error); — means not defined; unresolved: the error is not known, or as "
     "large as the value.",
-    "1.23(4) 表示 1.23 ± 0.04（一个标准误）；— 表示没有定义；未分辨：误差未知，或与数值一样大。",
+    "1.23(4) 表示 1.23 ± 0.04（一个标准误）；“—”表示无定义；“未分辨”表示误差未知，或不小于数值本身。",
 )
 STALE, STALE_SIGN = Text("stale", "已过期"), "⟳"
 _CHANGES = {
@@ -286,10 +286,13 @@ def headlines(run: Run, results: Mapping[str, xr.Dataset], lang: str) -> pd.Data
     return pd.DataFrame(rows, columns=[QUANTITY(lang), VALUE(lang), _ESTIMATED_FROM(lang), VERDICT(lang)])
 
 
-def verdict_lines(data: xr.Dataset, lang: str) -> list[tuple[str, str, str]]:
-    """Status, quantities and sentence of the verdicts, worst first; the same sentence about several is one line."""
+def verdict_lines(data: xr.Dataset, lang: str, of: str | None = None) -> list[tuple[str, str, str]]:
+    """Status, quantities and sentence of the verdicts, worst first; the same sentence about several is one line.
+
+    With `of` those on one quantity and on the whole analysis.
+    """
     lines: dict[tuple[str, str], list[str]] = {}
-    verdicts = read_verdicts(data)
+    verdicts = [one for one in read_verdicts(data) if of is None or one["quantity"] in (of, "")]
     for verdict in sorted(verdicts, key=lambda verdict: STATUSES.index(verdict["status"]), reverse=True):
         name, sentence = verdict["quantity"], Text(verdict["en"], verdict["zh"])(lang)
         title = quantity_title({**data[name].attrs, "units": "1"}, lang) if name in data else ""
@@ -366,7 +369,9 @@ def comparison(runs: Sequence[Run], lang: str, only_differences: bool = True) ->
         cells = [_plain(table.get(key)) for table in tables]
         if not only_differences or len(set(cells)) > 1:
             rows.append([key, *cells])
-    return pd.DataFrame(rows, columns=[SETTING(lang), *(run.id for run in runs)])
+    ids = [run.id for run in runs]
+    # No two columns may have one name, and a run may have any.
+    return pd.DataFrame(rows, columns=[SETTING(lang) + " " * (SETTING(lang) in ids), *ids])
 
 
 def runs(catalog: Iterable[Run], accuracies: Mapping[str, float], lang: str) -> pd.DataFrame:

@@ -185,7 +185,7 @@ def test_a_dragged_interval_goes_into_the_address_and_the_charts_and_back_again(
     page.get_by_text("Charts over time show steps").wait_for()
     _await_shown_steps(page, (first, last))
     open_page(page, link.replace("lang=en", "lang=zh"), charts=3)
-    page.get_by_text("各随时间变化图显示第").wait_for()
+    page.get_by_text("时间曲线只显示第").wait_for()
     page.go_back()
     await_page(page, charts=3)
     page.get_by_text("Charts over time show steps").wait_for()

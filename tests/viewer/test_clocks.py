@@ -9,8 +9,9 @@ from viewer.test_app import go_to, open_app
 
 from thermodl.analyze.results import open_results
 from thermodl.record.store import open_run
-from thermodl.viewer import charts, clocks, figures
+from thermodl.viewer import catalog, charts, clocks, figures
 from thermodl.viewer.figures import Source
+from thermodl.viewer.pages import layout
 from thermodl.viewer.state import AXES, ViewState
 
 
@@ -156,6 +157,15 @@ def test_of_two_runs_colour_tells_the_run_and_dash_the_quantity(world):
     colours, dashes = encoding["color"]["scale"]["range"], encoding["strokeDash"]["scale"]["range"]
     assert colours == [charts.PALETTE[2]] * 2 + [charts.PALETTE[4]] * 2
     assert dashes == [charts.DASHES[0], charts.DASHES[1]] * 2
+
+
+def test_of_two_runs_that_share_a_colour_the_second_moves_on(world, monkeypatch):
+    """Dashes are quantities on the pages of analyses, so that colours alone must tell the runs apart."""
+    runs = {name: catalog.Run(name, world / name) for name in (f"r{index}" for index in range(7))}
+    monkeypatch.setattr(layout.comparison, "places", lambda *_: {"r0": 0, "r6": len(charts.PALETTE)})
+    context = layout.Context(ViewState(), world, runs, runs["r0"], runs["r6"])
+    own, other = (layout._place(context, runs[name]) for name in ("r0", "r6"))
+    assert own % len(charts.PALETTE) != other % len(charts.PALETTE)
 
 
 def test_a_view_of_a_running_run_follows_what_is_chosen_on_the_page(world, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from viewer.synthetic import ALL_GROUPS, write_run
 
 from thermodl.analyze.results import open_results
-from thermodl.viewer import charts, figures
+from thermodl.viewer import charts, clocks, figures
 from thermodl.viewer.figures import Source
 from thermodl.viewer.series import read_series
 from thermodl.viewer.state import ViewState
@@ -106,7 +106,32 @@ def test_jumps_stand_under_their_places_in_the_loss_on_every_axis_and_in_the_int
         windows = [row["x"] for rows in loss["datasets"].values() for row in rows if "at" not in row]
         domain = next(part["scale"]["domain"] for key, part in _encodings(jumps) if key == "x" and "scale" in part)
         assert domain == [min(windows), max(windows)], axis
+        # Where the recording has them, also before the middle of the first window.
+        steps = sources[0].data["event_step"].values
+        assert places == sorted(clocks.places(world / "good", axis, steps).tolist()), axis
     assert [figure.id for figure in figures.events(sources, ViewState(steps="1-500"))] == ["events-loss"]
+
+
+def test_a_value_between_unknown_ones_is_a_point():
+    """A line needs two ends: of an array that is measured at every tenth step nothing would be seen."""
+    x = np.arange(100.0)
+    y = np.where(x % 10 == 0, 1 + x, np.nan)
+    y[20:22] = 5.0
+    frame = pd.DataFrame({"x": x, "y": y, "low": y, "high": y, "series": "a"})
+    spec = charts.curves(frame, lang="en", x_title="x", y_title="y", points=False).to_dict()
+    (dots,) = [layer for layer in spec["layer"] if layer["mark"]["type"] == "point"]
+    lone = [row["x"] for row in spec["datasets"][dots["data"]["name"]]]
+    assert lone == [0.0, 10.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0]
+    whole = charts.curves(frame.assign(y=1.0), lang="en", x_title="x", y_title="y", points=False).to_dict()
+    assert not any(layer["mark"]["type"] == "point" for layer in whole["layer"])
+
+
+def test_losses_that_are_not_finite_are_told_of_short_runs_too(world):
+    """Those of the middle of the run, where each value has a bucket of its own."""
+    middle = len(read_series(world / "good", "loss").values) // 2
+    state = ViewState(steps=f"{middle - 50}-{middle + 49}")
+    spec = figures.training(world / "good", state)[0].chart.to_dict()
+    assert "3 not finite or not measured" in str(spec["title"])
 
 
 def test_the_name_of_a_level_stands_above_the_chart_where_no_data_are(world):

@@ -78,6 +78,15 @@ def test_a_picture_has_the_title_and_a_sharp_size(loaded):
     assert spec["$schema"].startswith("https://vega.github.io/schema/vega-lite/v6")
 
 
+def test_rows_of_a_chosen_group_are_its_own_and_not_those_in_grey_behind(loaded):
+    run, results = loaded
+    for name in ("dissipation-seed", "temperature-ratio"):
+        chosen = rows(find_figure(run, name, results, ViewState(group="fc1")))
+        everything = rows(find_figure(run, name, results, ViewState()))
+        assert len(chosen) == len(everything) > 0, name
+        assert set(chosen["series"]).isdisjoint({"conv1", "conv2", "fc2"}), name
+
+
 def test_rows_are_what_every_chart_draws(loaded):
     run, results = loaded
     count = 0

@@ -15,11 +15,11 @@ QUESTION = Text(
     "What was changed between these runs, and what became different?", "这些实验之间改变了什么？结果有何不同？"
 )
 EXPLANATION = Text(
-    "The chosen run is the baseline; each run keeps its colour and line style everywhere, estimates stand side by side "
-    "with one standard error, and losses and accuracies carry their plain difference Δ from the baseline. A difference "
+    "The chosen run is the baseline; each run keeps its colour and line style on this page. Estimates stand side by "
+    "side with one standard error, losses and accuracies with their plain difference Δ from the baseline. A difference "
     "between two single trainings may be that of their seeds: it says something about a setting only when several "
     "seeds agree.",
-    "以当前实验为基准；每个实验的颜色和线型处处相同，各估计值与其标准误并列给出，损失和准确率后附与基准的差值。"
+    "以当前实验为基准；本页中每个实验的颜色和线型保持不变，各估计值与其标准误并列给出，损失和准确率后附与基准的差值。"
     "两次单独训练之间的差别可能只来自随机种子，只有多个种子结果一致时才能归因于某项设置。",
 )
 _RUNS = Text("Runs to compare with {run}", "与 {run} 对比的实验")
@@ -35,7 +35,7 @@ _EVALUATIONS = Text("Losses and accuracies, and their difference from the baseli
 _ESTIMATES = Text("Estimates for all layers together", "全部层合计的估计值")
 _SIGNS = Text(
     "✓ ok, ⚠ caution, ✗ untrusted, ⟳ stale: the pages of the analyses say why.",
-    "✓ 可信，⚠ 谨慎，✗ 不可信，⟳ 已过期：原因见各分析页。",
+    "✓ 可信，⚠ 慎用，✗ 不可信，⟳ 已过期：原因见各分析页。",
 )
 _LACKING = Text("Without the curve or estimate chosen here: {runs}.", "没有所选曲线或估计值的实验：{runs}。")
 _NO_CURVE = Text("None of these runs has recorded it.", "这些实验都没有记录它。")

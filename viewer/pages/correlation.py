@@ -6,7 +6,7 @@ from thermodl.viewer.text import Text
 TITLE = Text("Correlation", "自相关")
 QUESTION = Text(
     "For how many steps does the training remember where it was?",
-    "训练过程能记住自己的过去多少步？",
+    "训练对自身状态的记忆能维持多少步？",
 )
 
 

@@ -38,7 +38,7 @@ from thermodl.viewer.state import ViewState
 from thermodl.viewer.text import Text, escape_markdown
 
 TITLE = Text("Data and export", "数据与导出")
-QUESTION = Text("How do I take charts and numbers from here to elsewhere?", "如何把图表和数据带到别处使用？")
+QUESTION = Text("How do I take charts and numbers from here to elsewhere?", "如何导出图表和数据？")
 EXPLANATION = Text(
     "A chart can be taken as a picture or as the rows that it draws, an analysis as its full results with error bars "
     "and verdicts, the recording step by step, and the run as one zip that thermodl opens on any computer. Files are "

@@ -9,7 +9,7 @@ from thermodl.viewer.text import Text
 TITLE = Text("Events", "突变事件")
 QUESTION = Text(
     "When did the loss change suddenly, and does a setting or the end of an epoch explain it?",
-    "损失何时发生突变？能否由超参数变化或一轮结束来解释？",
+    "损失何时发生突变？能否由超参数变化或轮次结束来解释？",
 )
 _EVENTS = Text("Events in the order of time", "按时间顺序的事件")
 _NONE = Text("No sudden change of the loss was found.", "没有发现损失的突变。")

@@ -15,18 +15,19 @@ from thermodl.analyze.results import STATUSES
 from thermodl.record.store import RunError, UserError
 from thermodl.viewer import catalog, clocks, comparison, figures, tables
 from thermodl.viewer.catalog import Run
+from thermodl.viewer.charts import PALETTE
 from thermodl.viewer.figures import ANALYSES, Figure, Source
 from thermodl.viewer.state import ViewState
 from thermodl.viewer.text import COLON, Text, attribute, escape_markdown
 
 _RUNNING = Text("This run is still being recorded: {steps:,} steps are safe on disk, last commit {when}. "
                 "What is shown covers those.",
-                "实验仍在记录中：已有 {steps:,} 步安全写入磁盘，最近一次提交于 {when}。"
-                "以下内容只涵盖这些步。")  # fmt: skip
+                "实验仍在记录中：已写入磁盘 {steps:,} 步，最近一次写入于 {when}。"
+                "以下内容仅涵盖这些步。")  # fmt: skip
 _SILENT = Text("This run has been silent since {when}: it never said it ended, and {steps:,} steps are safe on disk. "
                "It may have been killed, or a step takes very long.",
-               "实验自 {when} 起无响应：它没有正常结束的标记，已有 {steps:,} 步安全写入磁盘，"
-               "它可能已被终止，也可能某一步非常慢。")  # fmt: skip
+               "自 {when} 起没有新的记录，也没有正常结束的标记；已写入磁盘 {steps:,} 步。"
+               "训练可能已被终止，也可能只是某一步耗时很长。")  # fmt: skip
 _FAILED = Text("This run ended with an error after {steps:,} steps ({when}).",
                "实验在 {steps:,} 步后因错误结束（{when}）。")  # fmt: skip
 _BROKEN = Text("This run cannot be read:", "无法读取这个实验：")
@@ -39,12 +40,12 @@ _NUMBERS = Text("Numbers", "数值")
 _OTHER_LACKS = Text("{run} has no results for this page and is not overlaid.", "{run} 没有本页的分析结果，未叠加显示。")
 _DRAG = Text(
     "Drag across the chart to choose the steps that charts over time show, or type them into the sidebar.",
-    "在图上拖动即可选择各随时间变化图显示的步，也可在侧边栏输入。",
+    "在图上拖动可选择时间曲线显示的步数范围，也可在侧边栏输入。",
 )
 _SHOWN = Text(
     "Charts over time show steps {first:,} to {last:,} (shaded), and a chart without values there is left out; "
     "drag again for others.",
-    "各随时间变化图显示第 {first:,} 至 {last:,} 步（阴影部分），其中没有数值的图不显示；再次拖动可另选。",
+    "时间曲线只显示第 {first:,} 至 {last:,} 步（阴影部分），该范围内没有数据的图不显示；再次拖动可重新选择。",
 )
 _MORE_VERDICTS = Text("{n} more verdicts", "另有 {n} 条判定")
 _FEW_VERDICTS, _FEW_COLUMNS = 3, 4
@@ -188,9 +189,12 @@ def _draw_numbers(sources: Sequence[Source], analysis: str, lang: str) -> None:
 
 
 def _place(context: Context, run: Run) -> int:
-    """The same as on the page that compares."""
+    """The same as on the page that compares, but that two runs never share a colour: dashes are quantities here."""
     chosen = [beside.id for beside in (context.run, context.other) if beside]
-    return comparison.places(chosen, context.runs.values())[run.id]
+    places = comparison.places(chosen, context.runs.values())
+    own, colours = places[run.id], len(PALETTE)
+    alike = any(own % colours == place % colours for name, place in places.items() if name != run.id)
+    return own + 1 if alike and context.other is not None and run.id == context.other.id else own
 
 
 def missing_results(context: Context, run: Run) -> None:
@@ -210,11 +214,12 @@ def _other_source(context: Context, analysis: str) -> list[Source]:
     if data is None:
         st.info(_OTHER_LACKS(lang).format(run=escape_markdown(other.id)))
         return []
-    _say_stale(other, analysis, lang)
+    say_stale(other, analysis, lang)
     return [Source(other.id, data, other.path, _place(context, other))]
 
 
-def _say_stale(run: Run, analysis: str, lang: str) -> None:
+def say_stale(run: Run, analysis: str, lang: str) -> None:
+    """Say what has changed since these results were made."""
     mark = f"**{tables.STALE_SIGN} {tables.STALE(lang)}** · {escape_markdown(run.id)}{COLON(lang)}"
     for reason in tables.stale(run, analysis, lang):
         say(st.warning, mark, reason)
@@ -226,17 +231,19 @@ def _explain(data: xr.Dataset, run: Run, analysis: str, lang: str) -> None:
     if basis := tables.basis(data.attrs, lang):
         note(basis)
     draw_verdicts(data, lang)
-    _say_stale(run, analysis, lang)
+    say_stale(run, analysis, lang)
     if data.attrs.get("formula"):
-        st.latex(str(data.attrs["formula"]))
+        formula = str(data.attrs["formula"])
+        # A dollar would end the formula, and what follows be taken for Markdown.
+        (st.code if "$" in formula else st.latex)(formula)
 
 
-def draw_verdicts(data: xr.Dataset, lang: str) -> None:
+def draw_verdicts(data: xr.Dataset, lang: str, of: str | None = None) -> None:
     """The verdicts, worst first, one box for each status: sign, word, and what to think of which quantities.
 
-    A box shows a few; the rest are one click away.
+    A box shows a few; the rest are one click away. With `of` those on one quantity and on the whole analysis.
     """
-    lines = tables.verdict_lines(data, lang)
+    lines = tables.verdict_lines(data, lang, of)
     by_status = {status: [line for line in lines if line[0] == status] for status in reversed(STATUSES)}
     _draw_boxes({status: some[:_FEW_VERDICTS] for status, some in by_status.items()}, lang)
     rest = {status: some[_FEW_VERDICTS:] for status, some in by_status.items()}
@@ -314,8 +321,9 @@ def _keep_interval(key: str, run: Path, axis: str) -> None:
 
 def size(count: int) -> str:
     """A number of bytes for people."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if count >= scale:
+    # From where three digits would round up to the next.
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= 0.9995 * scale:
             return f"{count / scale:.3g} {unit}"
     return f"{count / 1e3:.3g} kB"
 

@@ -16,7 +16,7 @@ from thermodl.viewer.pages.layout import Context
 from thermodl.viewer.text import MISSING, Text, number
 
 TITLE = Text("New recording", "新建记录")
-QUESTION = Text("Which command records the run that I have in mind?", "怎样的命令能记录我想要的实验？")
+QUESTION = Text("Which command records the run that I have in mind?", "用什么命令可以记录我设想的实验？")
 EXPLANATION = Text(
     "Settings give a command and a settings file to copy, with the bytes that the recording would hold; this page "
     "starts nothing. Bytes are counted before compression, and times are those of an earlier run like this one: on "
@@ -36,7 +36,7 @@ _WRONG = Text("These settings are not valid:", "设置无效：")
 _CADENCE = Text(
     "A cadence is a number of steps (0: never), log:10 (about 10 per factor of ten), burst:8/200 (8 consecutive steps "
     "every 200), or steps with commas between.",
-    "间隔可以是步数（0：从不）、log:10（每十倍约 10 次）、burst:8/200（每 200 步连续 8 步），或用逗号分隔的步。",
+    "间隔可以是步数（0：从不）、log:10（每十倍约 10 次）、burst:8/200（每 200 步连续 8 步），或以逗号分隔的步号。",
 )
 _FIELDS = {
     "model": Text("model", "模型"),
@@ -47,7 +47,7 @@ _FIELDS = {
     "weight_decay": Text("weight decay", "权重衰减"),
     "batch_size": Text("batch size", "批量大小"),
     "sampling": Text("sampling", "采样方式"),
-    "schedule": Text("learning rate over the run", "学习率变化"),
+    "schedule": Text("learning rate over the run", "学习率调度"),
     "steps": Text("steps", "步数"),
     "seed": Text("seed", "随机种子"),
     "products_every": Text("inner products and sketches every", "内积与草图间隔"),
@@ -56,9 +56,9 @@ _FIELDS = {
     "per_sample_every": Text("single samples every", "单样本间隔"),
     "snapshot_every": Text("snapshot every", "快照间隔"),
     "evaluate_every": Text("evaluate every", "评估间隔"),
-    "moments_window": Text("window of moments (0: none)", "矩的窗口（0：无）"),
+    "moments_window": Text("window of moments (0: none)", "矩的统计窗口（0：不记录）"),
     "sketch_size": Text("sketch size", "草图维数"),
-    "max_overhead": Text("time limit, over training, such as 0.05", "用时上限（占训练用时），如 0.05"),
+    "max_overhead": Text("time limit, over training, such as 0.05", "记录的额外用时上限（占训练用时的比例），如 0.05"),
     "max_bytes": Text("size limit, such as 2GB", "大小上限，如 2GB"),
 }
 _CHOICES = {
@@ -264,5 +264,5 @@ def _entries(forecast: Forecast, lang: str) -> pd.DataFrame:
 def _duration(seconds: float) -> str:
     for unit, scale in (("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * scale:
-            return f"{number(seconds / scale, 2)} {unit}"
+            return f"{number(seconds / scale, 2 if seconds < 10 * scale else 3)} {unit}"
     return f"{number(seconds, 2)} s"

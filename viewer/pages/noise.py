@@ -6,7 +6,7 @@ from thermodl.viewer.text import Text
 TITLE = Text("Gradient noise", "梯度噪声")
 QUESTION = Text(
     "How strong is the gradient's noise beside its mean, how many directions does it fill, and is it white and normal?",
-    "梯度噪声相对其平均值有多强，占据多少个方向，是否为白噪声、是否服从高斯分布？",
+    "梯度噪声相对于平均梯度有多强，占据多少个方向，是否为白噪声、是否服从高斯分布？",
 )
 
 

@@ -6,7 +6,7 @@ from thermodl.viewer.text import Text
 TITLE = Text("FDT", "涨落耗散定理")
 QUESTION = Text(
     "Do the weights answer a push as their own fluctuations say they should?",
-    "权重对推力的响应，与其自身涨落所预言的一致吗？",
+    "权重对外力的响应，是否与其自身涨落的预言一致？",
 )
 
 

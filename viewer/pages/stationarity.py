@@ -11,7 +11,7 @@ QUESTION = Text(
     "Has the training settled into a steady state, so that averages over time mean something?",
     "训练是否已进入稳态，使得时间平均有意义？",
 )
-_SEGMENTS = Text("Segments of constant settings", "参数设置不变的时间段")
+_SEGMENTS = Text("Segments of constant settings", "超参数不变的区间")
 _SEGMENTS_NOTE = Text(
     "The z scores compare the two halves of a segment; beyond 3 in either direction they are taken to differ.",
     "z 值比较一段的前后两半；绝对值超过 3 即认为两半不同。",

@@ -1,7 +1,7 @@
 """The page of the analysis `temperature`."""
 
 from thermodl.viewer.figures import Source, fdt_thermometer
-from thermodl.viewer.pages.layout import Context, analysis_page, draw_figures, results_of
+from thermodl.viewer.pages.layout import Context, analysis_page, draw_figures, draw_verdicts, results_of, say_stale
 from thermodl.viewer.text import Text
 
 TITLE = Text("Temperature", "有效温度")
@@ -16,5 +16,8 @@ def page(context: Context) -> None:
     if analysis_page(context, "temperature", TITLE, QUESTION) is None or context.run is None:
         return
     response = results_of(context.run, context.lang).get("response")
-    if response is not None:
-        draw_figures(fdt_thermometer([Source(context.run.id, response)], context.state), context.lang)
+    drawn = [] if response is None else fdt_thermometer([Source(context.run.id, response)], context.state)
+    if response is not None and drawn:
+        draw_verdicts(response, context.lang, of="fdt_temperature")
+        say_stale(context.run, "response", context.lang)
+        draw_figures(drawn, context.lang)
