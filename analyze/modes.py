@@ -1,7 +1,7 @@
 """Principal directions of the motion seen through the sketch, of each group and of all groups together.
 
-Those of all groups are principal directions of what each group shows in its own: of more groups than there are
-directions worth to follow, the sketches side by side would be large, and tell no more.
+Those of all groups are principal directions of what each group shows in its own, at some thousand steps: of more groups
+than there are directions worth to follow, the sketches side by side would be large, and tell no more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,8 @@ from thermodl.record.store import features_per_block
 Floats = NDArray[np.float64]
 _STEPS = 4096
 """that are worked on at a time, so that no long series is held twice"""
+_CHOSEN = 2**14
+"""steps, evenly spaced, from which the directions of all groups are chosen at most"""
 
 
 class Motion(NamedTuple):
@@ -40,29 +42,27 @@ def principal_motions(
         chosen: the steps from which directions are chosen; all if None.
     """
     groups, span = range(positions.sizes["group"]), chosen or slice(None)
-    stacked = np.empty((len(groups) * min(count, positions.sizes["sketch"]), positions.sizes["step"]))
+    every = slice(span.start, span.stop, -(-len(range(positions.sizes["step"])[span]) // _CHOSEN))
     own: list[Floats] = []
-    filled, variances = 0, []
+    stacked, variances = [], []
     for group in groups:
         moved = _of_group(positions, group)
         directions, _ = principal_directions(moved[:, span], count)
-        variances.append(float(sum(row[span].var() for row in moved)))
-        along = stacked[filled : filled + directions.shape[1]]
-        along[:] = _project(directions, moved)
+        along, variance = _project(directions, moved), float(sum(row[span].var() for row in moved))
         del moved  # before the others are read
-        yield Motion(along, [_project(directions, _of_group(data, group)) for data in others], variances[-1])
+        yield Motion(along, [_project(directions, _of_group(data, group)) for data in others], variance)
         own.append(directions)
-        filled += directions.shape[1]
-    stacked = stacked[:filled]
-    directions, _ = principal_directions(stacked[:, span], count)
+        stacked.append(along[:, every].copy())
+        variances.append(variance)
+    directions, _ = principal_directions(np.concatenate(stacked), count)
     parts = np.split(directions, np.cumsum([one.shape[1] for one in own])[:-1])
     # Read once more, rather than kept of all groups.
     shares = [one @ part for one, part in zip(own, parts, strict=True)]
     rest = [
         reduce(np.add, (_project(share, _of_group(data, group)) for group, share in enumerate(shares)))
-        for data in others
+        for data in (positions, *others)
     ]
-    yield Motion(_project(directions, stacked), rest, sum(variances))
+    yield Motion(rest[0], rest[1:], sum(variances))
 
 
 def principal_directions(positions: Floats, count: int) -> tuple[Floats, Floats]:

@@ -739,7 +739,7 @@ def inverse_dimension(samples: Floats, sizes: Floats) -> tuple[Floats, Floats, F
         where there is no noise, and errors NaN for fewer than four samples.
     """
     width, n = samples.shape[1:]
-    x = np.asarray(samples, dtype=np.float64).transpose(0, 2, 1)
+    x = samples.transpose(0, 2, 1)
     own = np.where(sizes > width, 1 / width - 1 / np.maximum(sizes, 1), 0.0)
     found = [
         _inverse_dimension(part, weight) for part, weight in [(x, own), *zip(x[:, None], own[:, None], strict=True)]
@@ -749,16 +749,20 @@ def inverse_dimension(samples: Floats, sizes: Floats) -> tuple[Floats, Floats, F
 
 
 def _inverse_dimension(x: Floats, own: Floats) -> tuple[float, float, float]:
-    """1/d_eff of groups together, its error and effective samples; x (group, N, coordinate), own: w of each group."""
+    """1/d_eff of groups together, its error and effective samples; x (group, N, coordinate), own: w of each group.
+
+    Group by group, in double precision, so that of all groups no more is held than what came.
+    """
     n, width = x.shape[1:]
     if n < 2:
         return np.nan, np.nan, n
     # b = (U₂ − wU₁)/e and a = U₁ − 2w(U₂ − wU₁)/e, with e = 1 + w − 2w².
     both = 1 + own - 2 * own**2
-    squares = np.sum(x**2, axis=2)
+    squares = np.stack([np.sum(part.astype(np.float64) ** 2, axis=1) for part in x])
     total, gram = squares.sum(0), np.zeros((n, n))
     top, bottom = np.zeros((n, n)), np.zeros((n, n))
-    for index, (part, w) in enumerate(zip(x, own, strict=True)):
+    for index, w in enumerate(own):
+        part = x[index].astype(np.float64)
         inner = _without_diagonal(part @ part.T)
         gram += inner
         # Exact sketches add nothing of their own.
@@ -773,7 +777,8 @@ def _inverse_dimension(x: Floats, own: Floats) -> tuple[float, float, float]:
     # As many times as there are samples, so that a mean over them is the deviation.
     rows, of_bottom, of_cells, of_sketch, beside = np.zeros(n), np.zeros(n), 0.0, 0.0, 0.0
     rescaled = width / max(width - 1, 1)
-    for index, (part, w) in enumerate(zip(x, own, strict=True)):
+    for index, w in enumerate(own):
+        part = x[index].astype(np.float64)
         cells, under = part * (gram @ part), part**2 * (np.sum(total) - total)[:, None]
         if w:
             inner = _without_diagonal(part @ part.T)

@@ -28,29 +28,34 @@ _DRIFT_DRAWS, _DRIFT_PARTS = 32, 8
 """least draws of a part, and most parts, in which a twin has a scale of its own"""
 
 
-def tail_statistics(samples: Floats) -> tuple[Floats, Floats]:
-    """The mean over coordinates of the kurtosis and of the three 1/α, with errors.
+def tail_statistics(*groups: np.ndarray) -> tuple[Floats, Floats]:
+    """The mean over all coordinates of the kurtosis and of the three 1/α, with errors.
 
     Coordinates that are ever 0 have no logarithm, and are left out.
 
     Args:
-        samples: (coordinate, n), draws independent of each other.
+        groups: (coordinate, n) of one or more groups, draws independent of each other.
 
     Returns:
         Values and errors in the order of `STATISTICS`, (4,) each; NaN for fewer than `LEAST` draws, without any
         coordinate, or where a value is not finite.
     """
-    n = samples.shape[1]
-    x = np.abs(samples[np.all(samples != 0, axis=1)])
-    if n < LEAST or not len(x) or not np.isfinite(x).all():
+    n = groups[0].shape[1]
+    longest, count, sums = int(np.sqrt(n)), 0, None
+    for group in groups if n >= LEAST else ():
+        samples = group[np.all(group != 0, axis=1)].astype(np.float64)
+        # Where numbers are tiny their fourth powers are 0.
+        signed = samples / np.abs(samples).max(axis=1, keepdims=True, initial=0.0)
+        x = np.abs(signed)
+        found = [_kurtosis(x), _hill(x), _stable(signed, longest), _stable(signed, max(2, longest // 4))]
+        sums = found if sums is None else [(a + c, b + d) for (a, b), (c, d) in zip(sums, found, strict=True)]
+        count += len(samples)
+    if not sums or not count:
         return np.full(4, np.nan), np.full(4, np.nan)
-    # Where numbers are tiny their fourth powers are 0.
-    signed = samples[np.all(samples != 0, axis=1)] / x.max(axis=1, keepdims=True)
-    x = np.abs(signed)
-    longest = int(np.sqrt(n))
-    found = [_kurtosis(x), _hill(x), _stable(signed, longest), _stable(signed, max(2, longest // 4))]
-    value, error = zip(*found, strict=True)
-    return np.array(value), np.array(error)
+    values = np.array([value for value, _ in sums]) / count
+    errors = np.array([mean_and_error(influence / count)[1] for _, influence in sums])
+    known = np.isfinite(values).all()
+    return np.where(known, values, np.nan), np.where(known, errors, np.nan)
 
 
 def gaussian_twin(samples: Floats, rng: np.random.Generator) -> Floats:
@@ -76,29 +81,29 @@ def gaussian_twin(samples: Floats, rng: np.random.Generator) -> Floats:
     return rng.standard_normal((count, n)) * np.sqrt(square * drift)
 
 
-def _kurtosis(x: Floats) -> tuple[float, float]:
+# Each gives sums over coordinates: of the statistic, and of what every draw adds to it to first order.
+
+
+def _kurtosis(x: Floats) -> tuple[float, Floats]:
     squares = x**2
     second = squares.mean(1, keepdims=True)
     each = np.mean(squares**2, axis=1, keepdims=True) / second**2
-    # What a draw adds to the ratio, to first order, averaged over the coordinates.
-    influence = np.mean(squares**2 / second**2 - 2 * each * squares / second, axis=0)
-    return float(each.mean()), float(mean_and_error(influence)[1])
+    return float(each.sum()), np.sum(squares**2 / second**2 - 2 * each * squares / second, axis=0)
 
 
-def _hill(x: Floats) -> tuple[float, float]:
+def _hill(x: Floats) -> tuple[float, Floats]:
     n = x.shape[1]
     beyond = int(_BEYOND * n)
     threshold = np.partition(x, n - beyond - 1, axis=1)[:, n - beyond - 1 : n - beyond]
     excess = np.where(x > threshold, np.log(x / threshold), 0.0)
     inverse = excess.sum(1, keepdims=True) / beyond
-    influence = np.mean((excess - inverse * (x > threshold)) * (n / beyond), axis=0)
-    return float(inverse.mean()), float(mean_and_error(influence)[1])
+    return float(inverse.sum()), np.sum((excess - inverse * (x > threshold)) * (n / beyond), axis=0)
 
 
-def _stable(signed: Floats, block: int) -> tuple[float, float]:
+def _stable(signed: Floats, block: int) -> tuple[float, Floats]:
     count, n = signed.shape
-    blocks = signed[:, : n // block * block].reshape(count, -1, block)
+    blocks = signed[:, : n // block * block].reshape(count, n // block, block)
     with np.errstate(divide="ignore"):
         gained = np.log(np.abs(blocks.sum(2))) - np.log(np.abs(blocks)).mean(2)
-    mean, error, _ = mean_and_error(gained.mean(0) / np.log(block))
-    return float(mean), float(error)
+    of_block = gained.sum(0) / np.log(block)
+    return float(of_block.mean()), of_block

@@ -279,9 +279,7 @@ def _differences(part: xr.Dataset) -> np.ndarray:
 def _dimensions(part: xr.Dataset, differences: np.ndarray) -> dict[str, xr.DataArray]:
     """d_eff with its error and interval."""
     sizes = group_sizes(part).values[1:]
-    inverse, error, n_eff = (
-        labelled(values, part) for values in series.inverse_dimension(differences / np.sqrt(2), sizes)
-    )
+    inverse, error, n_eff = (labelled(values, part) for values in series.inverse_dimension(differences, sizes))
     # More than the parameters, or than probes times coordinates, cannot be told apart from none.
     most = np.minimum(group_sizes(part), n_eff * differences.shape[1])
     value = xr.where(inverse * most > 1, 1 / inverse, most).where(inverse.notnull())
@@ -396,14 +394,13 @@ def _of_groups(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     For all of them together the statistics of single coordinates are averaged, not the coordinates pooled.
     """
     rng = np.random.default_rng(0)
-    samples = samples.astype(np.float64)
     twins = []
     for group in samples:
-        many = np.tile(group, (-(-_TWIN // len(group)), 1))
+        many = np.tile(group.astype(np.float64), (-(-_TWIN // len(group)), 1))
         twins.append(tails.tail_statistics(tails.gaussian_twin(many, rng))[0])
     live = np.array([np.sum(np.all(group != 0, axis=1)) for group in samples])
     together = np.average(np.nan_to_num(twins), axis=0, weights=live) if live.any() else np.full(4, np.nan)
-    found = [tails.tail_statistics(group) for group in (np.concatenate(list(samples)), *samples)]
+    found = [tails.tail_statistics(*samples), *(tails.tail_statistics(group) for group in samples)]
     values, errors = (np.array(column) for column in zip(*found, strict=True))
     return values, errors, np.stack([np.where(np.isnan(values[0]), np.nan, together), *twins])
 
