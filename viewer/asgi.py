@@ -32,14 +32,15 @@ _POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' {sockets}; worker-src 'self' blob:; "
     "frame-ancestors 'none'; object-src 'none'; base-uri 'self'"
 )
+_NEVER_PAGES = (b"text/javascript", b"application/javascript", b"text/css", b"font/")
 _NOT_SNIFFED = (b"x-content-type-options", b"nosniff")
 
 
 class Guard:
     """Refuse requests sent by pages of other sites, and add the security headers.
 
-    What a page may do is said with the page, not again with each of the hundred scripts that it loads: that would be
-    50 kB of a first visit.
+    What a page may do is said with all that could be one, not again with each of the hundred scripts that it loads:
+    that would be 50 kB of a first visit.
     """
 
     def __init__(self, app: ASGIApp, hosts: list[str]):
@@ -61,8 +62,8 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                page = dict(message["headers"]).get(b"content-type", b"").startswith(b"text/html")
-                message["headers"] = [*message["headers"], _NOT_SNIFFED, *(self.of_pages if page else [])]
+                part = dict(message["headers"]).get(b"content-type", b"").startswith(_NEVER_PAGES)
+                message["headers"] = [*message["headers"], _NOT_SNIFFED, *([] if part else self.of_pages)]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
