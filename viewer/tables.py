@@ -197,7 +197,14 @@ def numbers(data: xr.Dataset, names: Iterable[str], lang: str) -> pd.DataFrame:
         if name in data and set(data[name].dims) <= {"group"}:
             cells = [with_error(value, error, lang) for value, error in _values(data, name)]
             rows.append([quantity_title(data[name].attrs, lang), *cells, *[MISSING] * (len(groups) - len(cells))])
-    return pd.DataFrame(rows, columns=[QUANTITY(lang), *(ALL(lang) if name == "all" else name for name in groups)])
+    return pd.DataFrame(
+        rows, columns=_columns(QUANTITY(lang), [ALL(lang) if name == "all" else name for name in groups])
+    )
+
+
+def _columns(first: str, names: Sequence[str]) -> list[str]:
+    """Titles of a table whose columns have the names of runs or groups: those may be any, and no two alike."""
+    return [first + " " * (first in names), *names]
 
 
 def _values(data: xr.Dataset, name: str) -> list[tuple[float, float | None]]:
@@ -369,9 +376,7 @@ def comparison(runs: Sequence[Run], lang: str, only_differences: bool = True) ->
         cells = [_plain(table.get(key)) for table in tables]
         if not only_differences or len(set(cells)) > 1:
             rows.append([key, *cells])
-    ids = [run.id for run in runs]
-    # No two columns may have one name, and a run may have any.
-    return pd.DataFrame(rows, columns=[SETTING(lang) + " " * (SETTING(lang) in ids), *ids])
+    return pd.DataFrame(rows, columns=_columns(SETTING(lang), [run.id for run in runs]))
 
 
 def runs(catalog: Iterable[Run], accuracies: Mapping[str, float], lang: str) -> pd.DataFrame:
