@@ -13,6 +13,7 @@ from viewer.synthetic import write_all_results, write_run
 import thermodl.viewer
 from thermodl.viewer import app
 from thermodl.viewer.cli import LANG, ROOT
+from thermodl.viewer.pages import temperature
 from thermodl.viewer.report import build_report
 
 FOLDER = Path(thermodl.viewer.__file__).parent
@@ -232,3 +233,43 @@ def test_the_same_verdict_on_several_quantities_is_one_line_and_more_than_a_few_
     assert [box.value.count("Too short") for box in at.error] == [1, 0]
     assert [box.value.count("Reason") for box in at.error] == [2, 2]
     assert "2 more verdicts" in [expander.label for expander in at.expander]
+
+
+def test_an_overlaid_run_says_its_worst_verdict_and_lends_its_fdt_temperature(tmp_path, monkeypatch):
+    for name in ("good", "other"):
+        write_all_results(write_run(tmp_path / name))
+    bad = [{"quantity": "fdt_temperature", "status": "untrusted", "code": "x", "en": "Far off.", "zh": "相差太远。"}]
+    _edit_result(tmp_path / "other" / "results.zarr" / "default" / "response", verdicts=json.dumps(bad))
+    drawn = []
+    monkeypatch.setattr(temperature, "fdt_thermometer", lambda sources, _: drawn.extend(sources) or [])
+    at = go_to(open_app(tmp_path, monkeypatch, run="good", other="other"), "temperature")
+    assert {source.run for source in drawn} == {"good", "other"}
+    assert any("untrusted" in box.value and "other" in box.value for box in at.error)
+    assert any("caution" in box.value and "other" in box.value for box in at.warning)
+    alone = go_to(open_app(tmp_path, monkeypatch, run="good"), "temperature")
+    assert not alone.error
+
+
+def test_an_interval_of_a_longer_run_is_let_go(tmp_path, monkeypatch):
+    write_run(tmp_path / "short", steps=1000)
+    at = open_app(tmp_path, monkeypatch, run="short", steps="5000-6000")
+    assert [at.number_input(key=key).value for key in ("first-step", "last-step")] == [0, 999]
+    assert "steps" not in at.query_params
+
+
+@pytest.mark.parametrize("attribute", [{"groups": 5}, {"started": "yesterday"}])
+def test_a_run_with_odd_attributes_breaks_no_page(tmp_path, monkeypatch, attribute):
+    folder = write_run(tmp_path / "odd")
+    write_run(tmp_path / "plain")
+    _edit_result(folder / "run.zarr", **attribute)
+    for page in PAGES:
+        assert not go_to(open_app(tmp_path, monkeypatch, run="odd"), page).exception, page
+
+
+def test_a_formula_with_dollars_stays_text(tmp_path, monkeypatch):
+    folder = write_all_results(write_run(tmp_path / "good"))
+    formula = "x$$ ![](https://example.org/x.png)"
+    _edit_result(folder / "results.zarr" / "default" / "noise", formula=formula)
+    at = go_to(open_app(tmp_path, monkeypatch, run="good"), "noise")
+    assert formula in [code.value for code in at.code]
+    assert not at.latex
