@@ -41,6 +41,9 @@ _BLANK = Text(
     "空白：{off:,} 个分箱的均值 ≤ 0；另有 {missing:,} 个值不是有限数，或该步未测量",
 )
 _OFF_LOG = Text("values ≤ 0, which a logarithmic axis cannot show: {n}", "{n} 个 ≤ 0 的值无法画在对数轴上")
+_MEANS_OFF_LOG = Text(
+    "buckets with a mean ≤ 0, which a logarithmic axis cannot show: {n}", "{n} 个分箱的均值 ≤ 0，无法画在对数轴上"
+)
 _UNRESOLVED = Text("values not resolved and left out: {n}", "{n} 个值无法分辨，未画出")
 _LEVEL = Text("grey dashes: {name}", "灰色虚线：{name}")
 _CUT = Text("what reaches below zero ends at the axis", "延伸到零以下的部分在坐标轴处截断")
@@ -80,7 +83,7 @@ def curves(
     """
     # Buckets bring their own count of missing values.
     notes = [*notes, *_level_note(level, lang), *(_missing(frame, lang) if points else [])]
-    frame, more = _fit_axes(frame, lang, log_x, log_y)
+    frame, more = _fit_axes(frame, lang, log_x, log_y, _OFF_LOG if points else _MEANS_OFF_LOG)
     order = list(order or dict.fromkeys(frame["series"]))
     x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=False), axis=_across(frame["x"].to_numpy(), log_x))
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
@@ -371,8 +374,10 @@ def themed(chart: alt.LayerChart, width: int) -> dict[str, Any]:
 _BREAK = "break-paths-show-domains"
 
 
-def _fit_axes(frame: pd.DataFrame, lang: str, log_x: bool, log_y: bool) -> tuple[pd.DataFrame, list[str]]:
-    """Keep off a logarithmic axis what it cannot show, and say how much that is."""
+def _fit_axes(
+    frame: pd.DataFrame, lang: str, log_x: bool, log_y: bool, off_log: Text = _OFF_LOG
+) -> tuple[pd.DataFrame, list[str]]:
+    """Keep off a logarithmic axis what it cannot show, and say, in the words of `off_log`, how much that is."""
     notes = []
     off = np.zeros(len(frame), bool)
     if log_x:
@@ -380,7 +385,7 @@ def _fit_axes(frame: pd.DataFrame, lang: str, log_x: bool, log_y: bool) -> tuple
     if log_y:
         off |= frame["y"].to_numpy(float) <= 0
     if off.any():
-        notes.append(_OFF_LOG.fill(n=off.sum())(lang))
+        notes.append(off_log.fill(n=off.sum())(lang))
     frame = pd.DataFrame(frame.loc[~off].reset_index(drop=True))
     low, y = frame["low"].to_numpy(float), frame["y"].to_numpy(float)
     if log_y and (low <= 0).any():

@@ -268,9 +268,9 @@ def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     ratio = Text("ratio of the two sides", "等式两边之比")
     return _all(
         _over_time(sources, ratios, state, "stationarity-time",
-                   Text("Fluctuation–dissipation ratio over time", "涨落耗散比随时间的变化"), ratio, level=law),
+                   Text("FDR1: ratio of its two sides over time", "FDR1 等式两边之比随时间的变化"), ratio, level=law),
         _by_group(sources, ratios, state, "stationarity-group",
-                  Text("Fluctuation–dissipation ratio by group", "各层组的涨落耗散比"), ratio, level=law),
+                  Text("FDR1: ratio of its two sides by group", "各层组的 FDR1 等式两边之比"), ratio, level=law),
         _by_group(sources, ["fdr2"], state, "stationarity-second",
                   Text("Second fluctuation–dissipation relation FDR2", "第二涨落耗散关系 FDR2"), ratio, level=law),
         _by_group(sources, ["identity_residual", "identity_floor"], state, "stationarity-identity",
@@ -858,10 +858,12 @@ def _by_part(
         data = of_group(source.data, state)
         labels = [str(label) for label in data[dim].values]
         values, stderr = data[name].values, _stderr(data, name).values
-        parts.append(_frame(labels, values, stderr, _label(source, name, state.lang, len(sources) > 1)))
+        # A group of fewer directions than others is filled up at the end: those are not lost.
+        end = np.flatnonzero(np.isfinite(values)).max(initial=-1) + 1 if dim == "mode" else len(values)
+        label = _label(source, name, state.lang, len(sources) > 1)
+        parts.append(_frame(labels[:end], values[:end], stderr[:end], label))
     frame = pd.concat(parts)
-    frame = pd.DataFrame(frame[np.isfinite(frame["y"])])
-    if frame.empty:
+    if not _any_known(frame):
         return None
     chart = charts.bars(
         frame,
