@@ -26,6 +26,11 @@ EXPLANATION = Text(
 )
 _QUANTITY = Text("Quantity", "物理量")
 _NOTHING = Text("This run has recorded nothing of its single layers yet.", "这个实验还没有各层的记录。")
+_ALIKE = Text(
+    "The layers of this run do not have names of their own, so that they cannot be told apart.",
+    "这个实验的各层没有各自的名称，无法区分。",
+)
+_NONE_HERE = Text("There is nothing to show of this quantity in these steps.", "所选步数范围内没有可显示的该物理量。")
 _UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 
 
@@ -53,11 +58,14 @@ def _page(context: Context) -> None:
 def _draw(context: Context, run: Run, name: str) -> None:
     lang = context.lang
     names = layers.names_of(run.attributes)
-    chosen = context.state.layer if context.state.layer in names else next(iter(names), "")
+    if not names:
+        st.info(_ALIKE(lang))
+        return
+    chosen = context.state.layer if context.state.layer in names else names[0]
     view = ViewState(axis=context.state.axis, steps=context.state.steps, layer=chosen, lang=lang)
     figure = _map(str(run.path), run.version, name, view, run)
     if figure is None:
-        st.info(_NOTHING(lang))
+        st.info(_NONE_HERE(lang))
         return
     st.subheader(escape_markdown(figure.title(lang)), anchor=False)
     key = f"chart-{figure.id}"
