@@ -163,7 +163,7 @@ def entropy_production(sources: Sequence[Source], state: ViewState) -> list[Figu
         _by_part(sources, "mode_heat", "mode", state, "entropy-heat-direction",
                  Text("Heat by principal direction", "各主方向的热量"), _DIRECTION),
         _by_group(sources, ["entropy_production", "entropy_production_bias"], state, "entropy-production",
-                  Text("Entropy production, lower bound, beside chance", "熵产生的下界与纯随机涨落的贡献"),
+                  Text("Lower bound on entropy production, and what chance gives", "熵产生的下界与纯随机涨落的贡献"),
                   Text("entropy production", "熵产生"), level=nothing),
         _by_group(sources, ["cycling_frequency", "cycling_frequency_null"], state, "entropy-cycling",
                   Text("Fastest cycling, and its upper limit in equilibrium", "最快的循环频率及其在平衡态下的上限"),

@@ -166,10 +166,10 @@ def test_what_is_stale_or_of_another_segment_says_so(tmp_path, monkeypatch, lang
         _edit_result(results / analysis, segment=[100, 500])
     report = build_report(folder, lang)
     said = {
-        "temperature": ("covers 2,000 of 3,000", "3,000 步中的 2,000 步"),
+        "temperature": ("covers 2,000 of 3,000", "该结果只涵盖已记录 3,000 步中的 2,000 步"),
         "dissipation": ("older version of this analysis", "旧版本的分析程序"),
         "correlation": ("another recording", "另一次记录"),
-        "diffusion": ("its steps are 100–500, those of", "它使用第 100–500 步，"),
+        "diffusion": ("this analysis used steps 100–500, ", "该分析使用第 100–500 步，而"),
     }
     assert report.count(mark) >= len(said)
     for analysis, sentences in said.items():
