@@ -767,7 +767,9 @@ def _by_direction(
 ) -> Figure | None:
     """One number against another, a point for each direction of the chosen group, and what was expected of the first
     run's."""
-    if not any(y in source.data and bool(np.isfinite(source.data[y]).any()) for source in sources):
+    needed = {x, f"{x}_stderr", y, "mode_used"}
+    sources = [source for source in sources if needed <= set(source.data.variables)]
+    if not any(bool(np.isfinite(source.data[y]).any()) for source in sources):
         return None
     parts, lines, lost = [], [], 0
     for source in sources:
@@ -780,7 +782,9 @@ def _by_direction(
         shown = [(y, known & used, _MEASURED(state.lang)), (y, known & ~used, _MARKED(state.lang))]
         if source is sources[0]:
             shown += [
-                (name, known, quantity_title({**data[name].attrs, "units": "1"}, state.lang)) for name in expected
+                (name, known, quantity_title({**data[name].attrs, "units": "1"}, state.lang))
+                for name in expected
+                if name in data
             ]
         for name, chosen, label in shown:
             values, stderr = data[name].values, _stderr(data, name).values

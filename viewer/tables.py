@@ -219,7 +219,9 @@ def directions(data: xr.Dataset, lang: str) -> pd.DataFrame:
     """One row per direction of one group: what was measured along it, and whether it counts."""
     moved = np.isfinite(data["mode_variance"].values.astype(float))
     table: dict[str, list[str]] = {_DIRECTION(lang): [str(number) for number in data["mode"].values[moved]]}
-    for name in _OF_DIRECTIONS:
+    for name in filter(data.__contains__, _OF_DIRECTIONS):
+    if not {"mode", "mode_variance", "mode_used"} <= set(data.variables):
+        return pd.DataFrame()
         cells = [with_error(*pair, lang) for pair in _values(data, name)]
         table[quantity_title(data[name].attrs, lang)] = [
             cell for cell, there in zip(cells, moved, strict=True) if there

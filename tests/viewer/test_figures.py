@@ -6,7 +6,7 @@ import pytest
 from viewer.synthetic import ALL_GROUPS, write_run
 
 from thermodl.analyze.results import open_results
-from thermodl.viewer import charts, clocks, figures
+from thermodl.viewer import charts, clocks, figures, tables
 from thermodl.viewer.figures import Source
 from thermodl.viewer.series import read_series
 from thermodl.viewer.state import ViewState
@@ -237,3 +237,14 @@ def test_the_shade_of_an_interval_from_zero_has_a_width_on_logarithmic_time(worl
     spec = figures.whole_run(world / "good", ViewState(steps="0-500", scale="x")).chart.to_dict()
     (shade,) = next(rows for rows in spec["datasets"].values() if "left" in rows[0])
     assert 0 < shade["left"] < shade["right"] == 500
+
+
+@pytest.mark.parametrize("lacking", ["curvature", "flatness_stderr", "mode_used", "variance_walk", "cosine_content"])
+def test_flatness_of_another_version_draws_and_lists_what_it_has(world, lacking):
+    data = open_results(world / "good")["flatness"].drop_vars(lacking)
+    drawn = {figure.id for figure in figures.flatness([Source("good", data)], ViewState())}
+    gone = {"curvature": {"flatness-noise"}, "flatness_stderr": {"flatness-variance"},
+            "mode_used": {"flatness-noise", "flatness-variance"}}.get(lacking, set())  # fmt: skip
+    assert drawn == {"flatness-variance", "flatness-noise", "flatness-exponents"} - gone
+    table = tables.directions(figures.of_group(data, ViewState()), "en")
+    assert len(table) == (0 if lacking == "mode_used" else data.sizes["mode"])
