@@ -5,7 +5,7 @@ logarithmic axis or a missing estimate keeps off it, and tells its series apart 
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -21,6 +21,8 @@ DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 FONT = "'Source Sans Pro', 'Noto Sans', 'Noto Sans CJK SC', 'Microsoft YaHei', 'PingFang SC', sans-serif"
 MAX_ROWS = 5000
+WIDTH = 760
+"""of a chart on paper"""
 _TITLE_FITS, _LETTERS_ACROSS = 38, 110
 """characters along the lowest chart, and of names side by side below it"""
 
@@ -202,7 +204,6 @@ def bars(
     x_title: str,
     y_title: str,
     order: Sequence[str] | None = None,
-    categories: Sequence[str] | None = None,
     level: tuple[float, str] | None = None,
     log_y: bool = False,
     places: Sequence[int] | None = None,
@@ -214,14 +215,13 @@ def bars(
 
     Args:
         frame, order, level, places, styles: as for `curves`.
-        categories: all categories from left to right.
         chosen: the category that stands out, by size and strength; the others fade.
         choose: a click on a point chooses its category (selection `group`).
     """
     missing = _missing(frame, lang)
     frame, notes = _fit_axes(frame, lang, False, log_y)
     order = list(order or dict.fromkeys(frame["series"]))
-    categories = list(categories or dict.fromkeys(frame["x"]))
+    categories = list(dict.fromkeys(frame["x"]))
     level_labels = sum(map(len, categories)) <= _LETTERS_ACROSS
     axis = alt.Axis(labelAngle=0) if level_labels else alt.Axis(labelAngle=-50, labelLimit=140)
     x = alt.X("x:N", title=x_title, sort=categories, axis=axis)
@@ -364,11 +364,16 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return (float(values.min()), float(values.max())) if len(values) else (1.0, 1.0)
 
 
-def themed(chart: alt.LayerChart, width: int) -> dict[str, Any]:
+def themed(chart: alt.LayerChart) -> dict[str, Any]:
     """The Vega-Lite specification for paper: fixed width, white ground, fonts with Chinese characters."""
-    sized = chart.properties(width=width).configure(font=FONT, background="#ffffff")
+    sized = chart.properties(width=WIDTH).configure(font=FONT, background="#ffffff")
     readable = sized.configure_axis(labelFontSize=12, titleFontSize=13, titleFontWeight="normal")
     return readable.configure_legend(labelFontSize=12).to_dict()
+
+
+def version_of(spec: Mapping[str, Any]) -> str:
+    """The version of Vega-Lite that a specification was made for, `6.1`."""
+    return ".".join(spec["$schema"].split("/v")[-1].split(".")[:2])
 
 
 _BREAK = "break-paths-show-domains"

@@ -114,7 +114,8 @@ def recorded_overlay(
     parts = [
         (band(x, y, buckets, log=log_x) if banded else _points(x, y)).assign(series=labels[run]) for run, x, y in found
     ]
-    frame = pd.concat(parts).rename(columns={"mean": "y"})[["x", "y", "low", "high", "series"]]
+    columns = ["x", "y", "low", "high", "series"]
+    frame = pd.DataFrame(pd.concat(parts).rename(columns={"mean": "y"}), columns=columns)
     notes = [_BAND(state.lang).format(buckets=buckets)] if banded else []
     chart = charts.curves(
         frame,

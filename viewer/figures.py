@@ -16,7 +16,7 @@ import xarray as xr
 from . import charts, clocks
 from .series import band, read_series
 from .state import ViewState
-from .text import COLON, Text, quantity_title, sentence_case, unit
+from .text import COLON, Text, quantity_title, sentence_case
 
 EVENT_KINDS = (
     Text("candidate", "候选"),
@@ -448,13 +448,11 @@ def _evaluations(run: Path, key: str, names: list[str], title: Text, y: Text, st
             charts.EXTREMES.fill(**counts)(state.lang),
             *(charts.off_log_axis(clock.x[shown], state.lang) if log_x else []),
         ]
-    units = unit("loss" if key == "loss" else "1", state.lang)
-    y_title = f"{y(state.lang)} ({units})" if units and units != y(state.lang) else y(state.lang)
     chart = charts.curves(
         pd.concat(parts),
         lang=state.lang,
         x_title=quantity_title(clock.attributes, state.lang),
-        y_title=y_title,
+        y_title=y(state.lang),
         notes=notes,
         log_x=log_x,
         log_y="y" in state.scale,
@@ -510,8 +508,7 @@ def by_run(
     for source, label, category in zip(sources, labels, categories, strict=True):
         values, stderr = source.data[name], _stderr(source.data, name)
         if "group" in values.dims:
-            groups = group_names(source.data)
-            at = {"group": groups.index(state.group) if state.group in groups else 0}
+            at = _chosen(source.data, state)
             values, stderr = values.isel(at), stderr.isel(at)
         parts.append(_frame([category], np.atleast_1d(values.values), np.atleast_1d(stderr.values), label))
     if not parts:
@@ -706,11 +703,11 @@ def _two_time(sources: Sequence[Source], state: ViewState) -> Figure | None:
         return None
     data = sources[0].data
     x = _lag_axis(sources[:1], state)
-    step = Text("waited {n} steps", "等待 {n} 步")
     parts = []
     for i, waited in enumerate(data["waiting_time"].values):
         one = Source("", data.isel(waiting_time=i))
-        parts.append(_curve(one, name, x, state, False).assign(series=step(state.lang).format(n=f"{waited:g}")))
+        label = _WAITED.fill(n=f"{waited:g}")(state.lang)
+        parts.append(_curve(one, name, x, state, False).assign(series=label))
     frame = pd.concat(parts)
     chart = charts.curves(
         frame,
@@ -733,8 +730,7 @@ def _on_clock(sources: Sequence[Source], clock: str, state: ViewState) -> Figure
     if not sources or name not in sources[0].data:
         return None
     data = sources[0].data
-    groups = group_names(data)
-    lags = data[lag].isel(group=groups.index(state.group) if state.group in groups else 0)
+    lags = data[lag].isel(_chosen(data, state))
     parts = []
     for i, waited in enumerate(data["waiting_time"].values):
         one = data[[name, f"{name}_stderr"]].isel(waiting_time=i).assign_coords(place=("octave", lags.values))
@@ -808,8 +804,13 @@ def _by_direction(
 
 def of_group(data: xr.Dataset, state: ViewState) -> xr.Dataset:
     """What belongs to the chosen group."""
+    return data.isel(_chosen(data, state))
+
+
+def _chosen(data: xr.Dataset, state: ViewState) -> dict[str, int]:
+    """Where the chosen group stands; all layers together, if these results do not have it."""
     groups = group_names(data)
-    return data.isel(group=groups.index(state.group) if state.group in groups else 0)
+    return {"group": groups.index(state.group) if state.group in groups else 0}
 
 
 def _by_group(
@@ -915,9 +916,8 @@ def _curve(source: Source, name: str, x: str, state: ViewState, several: bool) -
     data = source.data
     values, stderr = data[name], _stderr(data, name)
     if "group" in values.dims:
-        groups = group_names(data)
-        chosen = {"group": groups.index(state.group) if state.group in groups else 0}
-        values, stderr = values.isel(chosen), stderr.isel(chosen)
+        at = _chosen(data, state)
+        values, stderr = values.isel(at), stderr.isel(at)
     places = _places(source, x)
     assert places is not None, "the axis was chosen among those that this source has"
     frame = _frame(places, values.values, stderr.values, _label(source, name, state.lang, several))

@@ -156,6 +156,9 @@ QUANTITY = Text("quantity", "物理量")
 VALUE = Text("value", "数值")
 VERDICT = Text("verdict", "判定")
 SETTING = Text("setting", "设置项")
+FOR_ALL_LAYERS = Text("Results for all layers together", "全部层合计的结果")
+DIFFERING = Text("Settings that differ", "不同的设置")
+EQUAL = Text("The settings of these runs are equal.", "这些实验的设置完全相同。")
 RUN = Text("run", "实验")
 _ESTIMATED_FROM = Text("estimated from steps", "估计所用的步数范围")
 _START = Text("first step", "起始步")
@@ -217,11 +220,11 @@ def _values(data: xr.Dataset, name: str) -> list[tuple[float, float | None]]:
 
 def directions(data: xr.Dataset, lang: str) -> pd.DataFrame:
     """One row per direction of one group: what was measured along it, and whether it counts."""
+    if not {"mode", "mode_variance", "mode_used"} <= set(data.variables):
+        return pd.DataFrame()
     moved = np.isfinite(data["mode_variance"].values.astype(float))
     table: dict[str, list[str]] = {_DIRECTION(lang): [str(number) for number in data["mode"].values[moved]]}
     for name in filter(data.__contains__, _OF_DIRECTIONS):
-    if not {"mode", "mode_variance", "mode_used"} <= set(data.variables):
-        return pd.DataFrame()
         cells = [with_error(*pair, lang) for pair in _values(data, name)]
         table[quantity_title(data[name].attrs, lang)] = [
             cell for cell, there in zip(cells, moved, strict=True) if there

@@ -28,7 +28,7 @@ from thermodl.analyze.export import (
 )
 from thermodl.record.archive import count_bytes
 from thermodl.record.store import UserError
-from thermodl.viewer import catalog, pictures, tables
+from thermodl.viewer import pictures, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.figures import Figure
 from thermodl.viewer.pages import layout
@@ -77,7 +77,6 @@ _NEEDS = Text("{formats}: `pip install \"thermodl[export]\"` where thermodl runs
               "{formats}：需在运行 thermodl 的环境中执行 `pip install \"thermodl[export]\"`。")  # fmt: skip
 _LARGE = Text("{size} are too much for a browser; the command line writes them to disk.",
               "共 {size}，不宜通过浏览器下载，请用命令行写入磁盘。")  # fmt: skip
-_UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 _NAMES = {"csv": "CSV", "parquet": "Parquet", "netcdf": "NetCDF", "png": "PNG", "svg": "SVG", "pdf": "PDF",
           "vega": "Vega-Lite"}  # fmt: skip
 _MIME = {"csv": "text/csv", "png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf",
@@ -102,7 +101,7 @@ def page(context: Context) -> None:
     try:
         _series(context, run)
     except UserError as error:
-        layout.say(st.error, _UNREADABLE(context.lang), catalog.plain_reason(error, run.path))
+        layout.say_unreadable(error, run.path, context.lang)
     _whole(context, run, results)
 
 
@@ -121,7 +120,7 @@ def _chart(context: Context, run: Run, results: Mapping[str, xr.Dataset]) -> Non
                 return
             name = layout.choose(context, _CHART, "figure", list(figures), lambda name: figures[name].title(lang))
     except UserError as error:
-        layout.say(st.error, _UNREADABLE(lang), catalog.plain_reason(error, run.path))
+        layout.say_unreadable(error, run.path, lang)
         return
     figure = figures[name]
     layout.draw_figures([figure], lang)

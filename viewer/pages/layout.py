@@ -34,6 +34,7 @@ _BROKEN = Text("This run cannot be read:", "无法读取这个实验：")
 _NO_RUNS = Text("There are no runs in this folder yet. Record one:", "这个文件夹里还没有实验。先记录一个：")
 _NOT_ANALYZED = Text("This run has no results for this page yet. This command makes them:",
                      "这个实验还没有本页所需的分析结果。运行下面的命令即可得到：")  # fmt: skip
+_UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 _BAD_RESULTS = Text("The results cannot be read:", "无法读取分析结果：")
 _METHOD = Text("Method and reference", "方法与参考文献")
 _NUMBERS = Text("Numbers", "数值")
@@ -146,6 +147,11 @@ def note(text: str) -> None:
 def say(box: Callable[[str], object], sentence: str, detail: str) -> None:
     """One sentence of ours and a detail that may hold anything, in one box."""
     box(f"{sentence} {escape_markdown(detail)}")
+
+
+def say_unreadable(error: Exception, path: Path, lang: str) -> None:
+    """Say why a recording cannot be read, without paths of this computer."""
+    say(st.error, _UNREADABLE(lang), catalog.plain_reason(error, path))
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
