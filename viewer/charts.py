@@ -106,7 +106,11 @@ def curves(
         grey = alt.Chart(behind[["x", "y", "series"]]).mark_line(
             strokeWidth=1, color="#888888", opacity=0.45, invalid=_BREAK
         )
-        layers.append(grey.encode(x, y, detail=alt.Detail("series:N"), tooltip=[alt.Tooltip("series:N", title="·")]))
+        named = {"detail": alt.Detail("series:N"), "tooltip": [alt.Tooltip("series:N", title="·")]}
+        layers.append(grey.encode(x, y, **named))
+        if len(lone := _without_neighbours(behind)):
+            dots = alt.Chart(lone[["x", "y", "series"]]).mark_point(filled=True, size=8, color="#888888", opacity=0.45)
+            layers.append(dots.encode(x, y, **named))
     if _has_errors(frame):
         layers.append(base.mark_area(opacity=0.25, invalid=_BREAK).encode(x, y=low, y2=alt.Y2("high:Q"), color=colour))
     line = base.mark_line(strokeWidth=1.8, invalid=_BREAK)

@@ -441,10 +441,11 @@ def _evaluations(run: Path, key: str, names: list[str], title: Text, y: Text, st
                 parts.append(_of_buckets(buckets, label))
     if not any(map(len, parts)):
         return None
-    notes = []
+    nowhere = int((~np.isfinite(clock.x[shown])).sum())
+    notes = [_NOWHERE.fill(n=nowhere)(state.lang)] if nowhere else []
     if not few:
         counts = {"buckets": max(map(len, parts)), "count": int(shown.sum()), "missing": missing}
-        notes = [
+        notes += [
             charts.EXTREMES.fill(**counts)(state.lang),
             *(charts.off_log_axis(clock.x[shown], state.lang) if log_x else []),
         ]

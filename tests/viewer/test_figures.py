@@ -126,6 +126,17 @@ def test_a_value_between_unknown_ones_is_a_point():
     assert not any(layer["mark"]["type"] == "point" for layer in whole["layer"])
 
 
+def test_a_value_between_unknown_ones_is_a_point_in_grey_too():
+    """Of layers that are measured at every tenth step those behind would not be seen."""
+    x = np.arange(30.0)
+    y = np.where(x % 10 == 0, 1 + x, np.nan)
+    frame, behind = (pd.DataFrame({"x": x, "y": y, "low": y, "high": y, "series": name}) for name in ("a", "b"))
+    spec = charts.curves(frame, lang="en", x_title="x", y_title="y", points=False, others=behind).to_dict()
+    dots = [layer for layer in spec["layer"] if layer["mark"]["type"] == "point"]
+    places = [[(row["series"], row["x"]) for row in spec["datasets"][layer["data"]["name"]]] for layer in dots]
+    assert places == [[(name, 0.0), (name, 10.0), (name, 20.0)] for name in ("b", "a")]
+
+
 def test_losses_that_are_not_finite_are_told_of_short_runs_too(world):
     """Those of the middle of the run, where each value has a bucket of its own."""
     middle = len(read_series(world / "good", "loss").values) // 2
@@ -220,6 +231,8 @@ def test_values_without_a_place_on_the_axis_are_told(world, monkeypatch):
     monkeypatch.setattr(figures.clocks, "clock_of", lambda *_: clock._replace(x=x))
     spec = figures.recorded_curve(world / "good", "loss", None, figures.ALL, ViewState()).chart.to_dict()
     assert "values without a place on this axis: 7" in spec["title"]["text"]
+    drawn = figures._evaluations(world / "good", "loss", ["test_loss"], figures.ALL, figures.ALL, ViewState())
+    assert "values without a place on this axis: 7" in drawn.chart.to_dict()["title"]["text"]
 
 
 def test_ratios_of_the_two_relations_do_not_share_a_name(world):
