@@ -97,9 +97,11 @@ def read_result_attributes(run: str | Path, name: str = "default") -> dict[str, 
         if entry.name.startswith(".") or not entry.is_dir():
             continue
         try:
-            found[entry.name] = json.loads((entry / "zarr.json").read_bytes())["attributes"]
+            attributes = json.loads((entry / "zarr.json").read_bytes())["attributes"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
+        if isinstance(attributes, dict):
+            found[entry.name] = attributes
     return found
 
 

@@ -104,11 +104,17 @@ def settings(host: str, port: int, hosts: list[str]) -> dict[str, object]:
     }
 
 
+def names_of(host: str) -> list[str]:
+    """What a browser may call the server that listens on `host`: in lower-case letters, as browsers write it."""
+    names = {host, "localhost", "127.0.0.1"}
+    if host in ("0.0.0.0", "::"):
+        names |= {socket.gethostname(), _own_address()}
+    return sorted(_bracketed(name).lower() for name in names)
+
+
 def serve(listener: socket.socket, host: str, announce: Callable[[], None]) -> None:
     """Serve on a socket that is bound already, until Ctrl-C; `announce` is called when pages can be opened."""
-    hosts = sorted({_bracketed(host), "localhost", "127.0.0.1"})
-    if host in ("0.0.0.0", "::"):
-        hosts = [*hosts, _bracketed(socket.gethostname()), _own_address()]
+    hosts = names_of(host)
     bootstrap.load_config_options(settings(host, listener.getsockname()[1], hosts))
     guards = [
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
@@ -151,7 +157,11 @@ def _bracketed(host: str) -> str:
 
 
 def _own_address() -> str:
-    try:
-        return socket.gethostbyname(socket.gethostname())
-    except OSError:
-        return "127.0.0.1"
+    """The address on the network by which others reach this computer; its own name may stand for 127.0.1.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unsent:
+        try:
+            # To an address that nobody has: the system chooses the way, and nothing is sent.
+            unsent.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(unsent.getsockname()[0])

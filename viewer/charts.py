@@ -5,7 +5,7 @@ logarithmic axis or a missing estimate keeps off it, and tells its series apart 
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -21,6 +21,8 @@ DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 FONT = "'Source Sans Pro', 'Noto Sans', 'Noto Sans CJK SC', 'Microsoft YaHei', 'PingFang SC', sans-serif"
 MAX_ROWS = 5000
+WIDTH = 760
+"""of a chart on paper"""
 _TITLE_FITS, _LETTERS_ACROSS = 38, 110
 """characters along the lowest chart, and of names side by side below it"""
 
@@ -41,6 +43,9 @@ _BLANK = Text(
     "空白：{off:,} 个分箱的均值 ≤ 0；另有 {missing:,} 个值不是有限数，或该步未测量",
 )
 _OFF_LOG = Text("values ≤ 0, which a logarithmic axis cannot show: {n}", "{n} 个 ≤ 0 的值无法画在对数轴上")
+_MEANS_OFF_LOG = Text(
+    "buckets with a mean ≤ 0, which a logarithmic axis cannot show: {n}", "{n} 个分箱的均值 ≤ 0，无法画在对数轴上"
+)
 _UNRESOLVED = Text("values not resolved and left out: {n}", "{n} 个值无法分辨，未画出")
 _LEVEL = Text("grey dashes: {name}", "灰色虚线：{name}")
 _CUT = Text("what reaches below zero ends at the axis", "延伸到零以下的部分在坐标轴处截断")
@@ -80,7 +85,7 @@ def curves(
     """
     # Buckets bring their own count of missing values.
     notes = [*notes, *_level_note(level, lang), *(_missing(frame, lang) if points else [])]
-    frame, more = _fit_axes(frame, lang, log_x, log_y)
+    frame, more = _fit_axes(frame, lang, log_x, log_y, _OFF_LOG if points else _MEANS_OFF_LOG)
     order = list(order or dict.fromkeys(frame["series"]))
     x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=False), axis=_across(frame["x"].to_numpy(), log_x))
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
@@ -101,7 +106,11 @@ def curves(
         grey = alt.Chart(behind[["x", "y", "series"]]).mark_line(
             strokeWidth=1, color="#888888", opacity=0.45, invalid=_BREAK
         )
-        layers.append(grey.encode(x, y, detail=alt.Detail("series:N"), tooltip=[alt.Tooltip("series:N", title="·")]))
+        named = {"detail": alt.Detail("series:N"), "tooltip": [alt.Tooltip("series:N", title="·")]}
+        layers.append(grey.encode(x, y, **named))
+        if len(lone := _without_neighbours(behind)):
+            dots = alt.Chart(lone[["x", "y", "series"]]).mark_point(filled=True, size=8, color="#888888", opacity=0.45)
+            layers.append(dots.encode(x, y, **named))
     if _has_errors(frame):
         layers.append(base.mark_area(opacity=0.25, invalid=_BREAK).encode(x, y=low, y2=alt.Y2("high:Q"), color=colour))
     line = base.mark_line(strokeWidth=1.8, invalid=_BREAK)
@@ -199,7 +208,6 @@ def bars(
     x_title: str,
     y_title: str,
     order: Sequence[str] | None = None,
-    categories: Sequence[str] | None = None,
     level: tuple[float, str] | None = None,
     log_y: bool = False,
     places: Sequence[int] | None = None,
@@ -211,14 +219,13 @@ def bars(
 
     Args:
         frame, order, level, places, styles: as for `curves`.
-        categories: all categories from left to right.
         chosen: the category that stands out, by size and strength; the others fade.
         choose: a click on a point chooses its category (selection `group`).
     """
     missing = _missing(frame, lang)
     frame, notes = _fit_axes(frame, lang, False, log_y)
     order = list(order or dict.fromkeys(frame["series"]))
-    categories = list(categories or dict.fromkeys(frame["x"]))
+    categories = list(dict.fromkeys(frame["x"]))
     level_labels = sum(map(len, categories)) <= _LETTERS_ACROSS
     axis = alt.Axis(labelAngle=0) if level_labels else alt.Axis(labelAngle=-50, labelLimit=140)
     x = alt.X("x:N", title=x_title, sort=categories, axis=axis)
@@ -361,18 +368,25 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return (float(values.min()), float(values.max())) if len(values) else (1.0, 1.0)
 
 
-def themed(chart: alt.LayerChart, width: int) -> dict[str, Any]:
+def themed(chart: alt.LayerChart) -> dict[str, Any]:
     """The Vega-Lite specification for paper: fixed width, white ground, fonts with Chinese characters."""
-    sized = chart.properties(width=width).configure(font=FONT, background="#ffffff")
+    sized = chart.properties(width=WIDTH).configure(font=FONT, background="#ffffff")
     readable = sized.configure_axis(labelFontSize=12, titleFontSize=13, titleFontWeight="normal")
     return readable.configure_legend(labelFontSize=12).to_dict()
+
+
+def version_of(spec: Mapping[str, Any]) -> str:
+    """The version of Vega-Lite that a specification was made for, `6.1`."""
+    return ".".join(spec["$schema"].split("/v")[-1].split(".")[:2])
 
 
 _BREAK = "break-paths-show-domains"
 
 
-def _fit_axes(frame: pd.DataFrame, lang: str, log_x: bool, log_y: bool) -> tuple[pd.DataFrame, list[str]]:
-    """Keep off a logarithmic axis what it cannot show, and say how much that is."""
+def _fit_axes(
+    frame: pd.DataFrame, lang: str, log_x: bool, log_y: bool, off_log: Text = _OFF_LOG
+) -> tuple[pd.DataFrame, list[str]]:
+    """Keep off a logarithmic axis what it cannot show, and say, in the words of `off_log`, how much that is."""
     notes = []
     off = np.zeros(len(frame), bool)
     if log_x:
@@ -380,7 +394,7 @@ def _fit_axes(frame: pd.DataFrame, lang: str, log_x: bool, log_y: bool) -> tuple
     if log_y:
         off |= frame["y"].to_numpy(float) <= 0
     if off.any():
-        notes.append(_OFF_LOG.fill(n=off.sum())(lang))
+        notes.append(off_log.fill(n=off.sum())(lang))
     frame = pd.DataFrame(frame.loc[~off].reset_index(drop=True))
     low, y = frame["low"].to_numpy(float), frame["y"].to_numpy(float)
     if log_y and (low <= 0).any():

@@ -31,7 +31,7 @@ NAMES = {
 }
 NOT_RECORDED = Text("not recorded in this run", "这个实验没有记录")
 NO_NOISE_TIME = Text(
-    "it comes out of the analysis of ageing, from eight probes or more of a training by SGD",
+    "it comes out of the analysis of ageing, and needs SGD with at least eight probes",
     "它由老化分析得到，须用 SGD 训练，且至少有八次探针测量",
 )
 

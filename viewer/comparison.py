@@ -98,40 +98,43 @@ def recorded_overlay(
     """
     buckets = max(150, charts.MAX_ROWS // (3 * len(runs)))
     log_x = "x" in state.scale
-    parts, shown, titles = [], [], ("", "")
+    found, titles = [], ("", "")
     for run in runs:
         series, clock = read_series(run.path, name), clocks.clock_of(run.path, name, state.axis)
         if series is None or clock is None or not len(series.values):
             continue
         n = min(len(clock.x), len(series.values))
         inside = clock.inside(state)[:n]
-        x, y = clock.x[:n][inside], series.values[:n][inside]
-        cells = band(x, y, buckets, log=log_x) if name == "loss" else _points(x, y)
-        parts.append(cells.rename(columns={"mean": "y"}).assign(series=labels[run.id]))
-        shown.append(run.id)
+        found.append((run.id, clock.x[:n][inside], series.values[:n][inside]))
         titles = quantity_title(clock.attributes, state.lang), quantity_title(series.attributes, state.lang)
-    if not parts:
+    if not found:
         return None
-    frame = pd.DataFrame(pd.concat(parts), columns=["x", "y", "low", "high", "series"])
-    notes = [_LOSS_BAND(state.lang).format(buckets=buckets)] if name == "loss" else []
+    # More points than that hide each other, and of a long run they are more than Altair takes.
+    banded = name == "loss" or any(len(x) > buckets for _, x, _ in found)
+    parts = [
+        (band(x, y, buckets, log=log_x) if banded else _points(x, y)).assign(series=labels[run]) for run, x, y in found
+    ]
+    columns = ["x", "y", "low", "high", "series"]
+    frame = pd.DataFrame(pd.concat(parts).rename(columns={"mean": "y"}), columns=columns)
+    notes = [_BAND(state.lang).format(buckets=buckets)] if banded else []
     chart = charts.curves(
         frame,
         lang=state.lang,
         x_title=titles[0],
         y_title=titles[1],
         notes=notes,
-        order=[labels[run] for run in shown],
-        places=[at[run] for run in shown],
+        order=[labels[run] for run, *_ in found],
+        places=[at[run] for run, *_ in found],
         log_x=log_x,
         log_y="y" in state.scale,
-        points=name != "loss",
+        points=not banded,
     )
     return Figure("compare-curve", Text(sentence_case(RECORDED[name].en), RECORDED[name].zh), chart)
 
 
-_LOSS_BAND = Text(
+_BAND = Text(
     "line: mean, band: lowest to highest, of at most {buckets} buckets for each run",
-    "曲线：均值；阴影带：最小值至最大值；每个实验至多 {buckets} 个区间",
+    "曲线：均值；阴影带：最小值至最大值；每个实验至多 {buckets} 个分箱",
 )
 
 

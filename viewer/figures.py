@@ -16,7 +16,7 @@ import xarray as xr
 from . import charts, clocks
 from .series import band, read_series
 from .state import ViewState
-from .text import COLON, Text, quantity_title, sentence_case, unit
+from .text import COLON, Text, quantity_title, sentence_case
 
 EVENT_KINDS = (
     Text("candidate", "候选"),
@@ -163,7 +163,7 @@ def entropy_production(sources: Sequence[Source], state: ViewState) -> list[Figu
         _by_part(sources, "mode_heat", "mode", state, "entropy-heat-direction",
                  Text("Heat by principal direction", "各主方向的热量"), _DIRECTION),
         _by_group(sources, ["entropy_production", "entropy_production_bias"], state, "entropy-production",
-                  Text("Entropy production, lower bound, beside chance", "熵产生的下界与纯随机涨落的贡献"),
+                  Text("Lower bound on entropy production, and what chance gives", "熵产生的下界与纯随机涨落的贡献"),
                   Text("entropy production", "熵产生"), level=nothing),
         _by_group(sources, ["cycling_frequency", "cycling_frequency_null"], state, "entropy-cycling",
                   Text("Fastest cycling, and its upper limit in equilibrium", "最快的循环频率及其在平衡态下的上限"),
@@ -268,9 +268,9 @@ def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     ratio = Text("ratio of the two sides", "等式两边之比")
     return _all(
         _over_time(sources, ratios, state, "stationarity-time",
-                   Text("Fluctuation–dissipation ratio over time", "涨落耗散比随时间的变化"), ratio, level=law),
+                   Text("FDR1: ratio of its two sides over time", "FDR1 等式两边之比随时间的变化"), ratio, level=law),
         _by_group(sources, ratios, state, "stationarity-group",
-                  Text("Fluctuation–dissipation ratio by group", "各层组的涨落耗散比"), ratio, level=law),
+                  Text("FDR1: ratio of its two sides by group", "各层组的 FDR1 等式两边之比"), ratio, level=law),
         _by_group(sources, ["fdr2"], state, "stationarity-second",
                   Text("Second fluctuation–dissipation relation FDR2", "第二涨落耗散关系 FDR2"), ratio, level=law),
         _by_group(sources, ["identity_residual", "identity_floor"], state, "stationarity-identity",
@@ -441,20 +441,19 @@ def _evaluations(run: Path, key: str, names: list[str], title: Text, y: Text, st
                 parts.append(_of_buckets(buckets, label))
     if not any(map(len, parts)):
         return None
-    notes = []
+    nowhere = int((~np.isfinite(clock.x[shown])).sum())
+    notes = [_NOWHERE.fill(n=nowhere)(state.lang)] if nowhere else []
     if not few:
         counts = {"buckets": max(map(len, parts)), "count": int(shown.sum()), "missing": missing}
-        notes = [
+        notes += [
             charts.EXTREMES.fill(**counts)(state.lang),
             *(charts.off_log_axis(clock.x[shown], state.lang) if log_x else []),
         ]
-    units = unit("loss" if key == "loss" else "1", state.lang)
-    y_title = f"{y(state.lang)} ({units})" if units and units != y(state.lang) else y(state.lang)
     chart = charts.curves(
         pd.concat(parts),
         lang=state.lang,
         x_title=quantity_title(clock.attributes, state.lang),
-        y_title=y_title,
+        y_title=y(state.lang),
         notes=notes,
         log_x=log_x,
         log_y="y" in state.scale,
@@ -510,8 +509,7 @@ def by_run(
     for source, label, category in zip(sources, labels, categories, strict=True):
         values, stderr = source.data[name], _stderr(source.data, name)
         if "group" in values.dims:
-            groups = group_names(source.data)
-            at = {"group": groups.index(state.group) if state.group in groups else 0}
+            at = _chosen(source.data, state)
             values, stderr = values.isel(at), stderr.isel(at)
         parts.append(_frame([category], np.atleast_1d(values.values), np.atleast_1d(stderr.values), label))
     if not parts:
@@ -706,11 +704,11 @@ def _two_time(sources: Sequence[Source], state: ViewState) -> Figure | None:
         return None
     data = sources[0].data
     x = _lag_axis(sources[:1], state)
-    step = Text("waited {n} steps", "等待 {n} 步")
     parts = []
     for i, waited in enumerate(data["waiting_time"].values):
         one = Source("", data.isel(waiting_time=i))
-        parts.append(_curve(one, name, x, state, False).assign(series=step(state.lang).format(n=f"{waited:g}")))
+        label = _WAITED.fill(n=f"{waited:g}")(state.lang)
+        parts.append(_curve(one, name, x, state, False).assign(series=label))
     frame = pd.concat(parts)
     chart = charts.curves(
         frame,
@@ -733,8 +731,7 @@ def _on_clock(sources: Sequence[Source], clock: str, state: ViewState) -> Figure
     if not sources or name not in sources[0].data:
         return None
     data = sources[0].data
-    groups = group_names(data)
-    lags = data[lag].isel(group=groups.index(state.group) if state.group in groups else 0)
+    lags = data[lag].isel(_chosen(data, state))
     parts = []
     for i, waited in enumerate(data["waiting_time"].values):
         one = data[[name, f"{name}_stderr"]].isel(waiting_time=i).assign_coords(place=("octave", lags.values))
@@ -767,7 +764,9 @@ def _by_direction(
 ) -> Figure | None:
     """One number against another, a point for each direction of the chosen group, and what was expected of the first
     run's."""
-    if not any(y in source.data and bool(np.isfinite(source.data[y]).any()) for source in sources):
+    needed = {x, f"{x}_stderr", y, "mode_used"}
+    sources = [source for source in sources if needed <= set(source.data.variables)]
+    if not any(bool(np.isfinite(source.data[y]).any()) for source in sources):
         return None
     parts, lines, lost = [], [], 0
     for source in sources:
@@ -780,7 +779,9 @@ def _by_direction(
         shown = [(y, known & used, _MEASURED(state.lang)), (y, known & ~used, _MARKED(state.lang))]
         if source is sources[0]:
             shown += [
-                (name, known, quantity_title({**data[name].attrs, "units": "1"}, state.lang)) for name in expected
+                (name, known, quantity_title({**data[name].attrs, "units": "1"}, state.lang))
+                for name in expected
+                if name in data
             ]
         for name, chosen, label in shown:
             values, stderr = data[name].values, _stderr(data, name).values
@@ -804,8 +805,13 @@ def _by_direction(
 
 def of_group(data: xr.Dataset, state: ViewState) -> xr.Dataset:
     """What belongs to the chosen group."""
+    return data.isel(_chosen(data, state))
+
+
+def _chosen(data: xr.Dataset, state: ViewState) -> dict[str, int]:
+    """Where the chosen group stands; all layers together, if these results do not have it."""
     groups = group_names(data)
-    return data.isel(group=groups.index(state.group) if state.group in groups else 0)
+    return {"group": groups.index(state.group) if state.group in groups else 0}
 
 
 def _by_group(
@@ -858,10 +864,12 @@ def _by_part(
         data = of_group(source.data, state)
         labels = [str(label) for label in data[dim].values]
         values, stderr = data[name].values, _stderr(data, name).values
-        parts.append(_frame(labels, values, stderr, _label(source, name, state.lang, len(sources) > 1)))
+        # A group of fewer directions than others is filled up at the end: those are not lost.
+        end = np.flatnonzero(np.isfinite(values)).max(initial=-1) + 1 if dim == "mode" else len(values)
+        label = _label(source, name, state.lang, len(sources) > 1)
+        parts.append(_frame(labels[:end], values[:end], stderr[:end], label))
     frame = pd.concat(parts)
-    frame = pd.DataFrame(frame[np.isfinite(frame["y"])])
-    if frame.empty:
+    if not _any_known(frame):
         return None
     chart = charts.bars(
         frame,
@@ -909,9 +917,8 @@ def _curve(source: Source, name: str, x: str, state: ViewState, several: bool) -
     data = source.data
     values, stderr = data[name], _stderr(data, name)
     if "group" in values.dims:
-        groups = group_names(data)
-        chosen = {"group": groups.index(state.group) if state.group in groups else 0}
-        values, stderr = values.isel(chosen), stderr.isel(chosen)
+        at = _chosen(data, state)
+        values, stderr = values.isel(at), stderr.isel(at)
     places = _places(source, x)
     assert places is not None, "the axis was chosen among those that this source has"
     frame = _frame(places, values.values, stderr.values, _label(source, name, state.lang, several))

@@ -20,7 +20,7 @@ QUANTITIES = {
     "gradient_squared": Text("squared gradient norm ‖g‖²", "梯度范数平方 ‖g‖²"),
     "displacement_squared": Text("squared displacement ‖θ−θ_ref‖²", "位移平方 ‖θ−θ_ref‖²"),
     "update_squared": Text("squared update ‖Δθ‖²", "更新量平方 ‖Δθ‖²"),
-    "velocity_squared": Text("squared velocity ‖v‖²", "速度平方 ‖v‖²"),
+    "velocity_squared": Text("squared velocity ‖v‖² before the step", "步前速度平方 ‖v‖²"),
     "parameter_squared": Text("squared parameter norm ‖θ‖²", "参数范数平方 ‖θ‖²"),
     "noise_trace": Text("gradient noise ½‖g−g′‖² at probes", "探针处的梯度噪声 ½‖g−g′‖²"),
     "chunk_noise_trace": Text("gradient noise tr C from micro-batches", "由微批次得到的梯度噪声 tr C"),

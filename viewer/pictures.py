@@ -38,7 +38,6 @@ IN_ENGLISH = Text(
     "本机字体不含汉字，因此 PNG 和 PDF 以英文输出；SVG 和 Vega-Lite 仍保留中文。"
     "安装 Noto Sans CJK 等字体即可（Debian、Ubuntu：apt install fonts-noto-cjk）。",
 )
-WIDTH = 760
 _SCALE = 2.0
 """pixels of a PNG per point: sharp on paper and on dense screens"""
 _CHINESE = re.compile("[\u3000-\u9fff\uff00-\uffef]")
@@ -105,8 +104,7 @@ def draw(make: Callable[[str], Figure], to: str, lang: str) -> tuple[bytes, str]
         lang, spec = "en", _titled(make("en"), "en")
     if to == "vega":
         return json.dumps(spec, ensure_ascii=False, indent=1).encode(), lang
-    # The whole specification, with the version that it was made for.
-    version = ".".join(spec["$schema"].split("/v")[-1].split(".")[:2])
+    version = charts.version_of(spec)
     if to == "svg":
         return vl_convert.vegalite_to_svg(spec, vl_version=version).encode(), lang
     if to == "pdf":
@@ -183,7 +181,7 @@ def rows(figure: Figure) -> pd.DataFrame:
 
 def _titled(figure: Figure, lang: str) -> dict[str, Any]:
     """For paper, under its title: a file has no page around it that says what it is."""
-    spec = charts.themed(figure.chart, WIDTH)
+    spec = charts.themed(figure.chart)
     # In the app the notes above a chart are its title, for the heading stands on the page.
     notes = spec.get("title", {}).get("text", [])
     title = {"text": figure.title(lang), "fontSize": 15, "anchor": "start", "offset": 6}

@@ -5,8 +5,6 @@ scripts. The content policy of the file forbids every request.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,6 +18,7 @@ import vl_convert
 import xarray as xr
 from markupsafe import Markup
 
+from thermodl.analyze.export import write_file
 from thermodl.record.store import UserError, read_attributes
 
 from . import charts, figures, tables
@@ -28,14 +27,13 @@ from .figures import Figure, Source
 from .state import ViewState
 from .text import Text, attribute
 
-WIDTH = 760
 _DIGITS = 5
 WORDS = {
     "report": Text("ThermoDL report", "ThermoDL 报告"),
     "recorded": Text("recorded", "记录于"),
     "state": Text("state", "状态"),
     "steps": Text("steps", "步数"),
-    "results": Text("Results for all layers together", "全部层合计的结果"),
+    "results": tables.FOR_ALL_LAYERS,
     "training": Text("Training", "训练过程"),
     "numbers": Text("Numbers", "数值"),
     "note": tables.NOTE,
@@ -111,18 +109,11 @@ def write_report(folder: Path, output: Path, lang: str = "en", results: str = ""
     if output.exists() and not overwrite and not _is_report(output):
         raise ReportError(f"{output} is there and no thermodl report; choose another --output, or --overwrite it")
     html = build_report(folder, lang, results)
-    try:
-        handle, beside = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(html)
-        # mkstemp makes the file private; a report gets the mode that any new file has.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(beside).chmod(0o666 & ~umask)
-        Path(beside).replace(output)
-    except OSError as error:
-        raise ReportError(f"cannot write {output}: {error.strerror}") from error
-    return output
+
+    def write(beside: Path) -> None:
+        beside.write_text(html, encoding="utf-8")
+
+    return write_file(output, write)
 
 
 def _is_report(path: Path) -> bool:
@@ -210,8 +201,8 @@ def _section(run: Run, name: str, data: xr.Dataset, state: ViewState) -> Section
 
 
 def _picture(figure: Figure, lang: str) -> Picture:
-    spec = _rounded(charts.themed(figure.chart, WIDTH))
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=".".join(spec["$schema"].split("/v")[-1].split(".")[:2]))
+    spec = _rounded(charts.themed(figure.chart))
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=charts.version_of(spec))
     return Picture(figure.id, figure.title(lang), spec, Markup(svg))
 
 

@@ -131,33 +131,36 @@ ANALYSIS_NAMES = {
     "events": Text("events", "突变事件"),
 }
 NOTE = Text(
-    "1.23(4) means 1.23 ± 0.04 (one standard error); — means not defined; unresolved: the error is not known, or as "
-    "large as the value.",
+    "1.23(4) means 1.23 ± 0.04 (one standard error); — means not defined; unresolved: the error is not known, or at "
+    "least as large as the value.",
     "1.23(4) 表示 1.23 ± 0.04（一个标准误）；“—”表示无定义；“未分辨”表示误差未知，或不小于数值本身。",
 )
 STALE, STALE_SIGN = Text("stale", "已过期"), "⟳"
 _CHANGES = {
-    "other-recording": Text("it was made from another recording; analyze again.", "它来自另一次记录；请重新分析。"),
+    "other-recording": Text("it was made from another recording; analyze again.", "该结果来自另一次记录；请重新分析。"),
     "more-steps": Text(
         "it covers {old} of {new} recorded steps; analyze again to include the rest.",
-        "它只涵盖已记录的 {new} 步中的 {old} 步；重新分析即可包含其余部分。",
+        "该结果只涵盖已记录 {new} 步中的 {old} 步；重新分析即可包含其余部分。",
     ),
     "analysis": Text(
-        "it was made by an older version of this analysis; analyze again.", "它由旧版本的分析程序得到；请重新分析。"
+        "it was made by an older version of this analysis; analyze again.", "该结果由旧版本的分析程序得到；请重新分析。"
     ),
 }
 _OTHER_SEGMENT = Text(
-    "its steps are {own}, those of {names} are {steps}; do not compare them.",
-    "它使用第 {own} 步，{names}使用第 {steps} 步；不可相互比较。",
+    "this analysis used steps {own}, {names} used {steps}; do not compare them.",
+    "该分析使用第 {own} 步，而{names}使用第 {steps} 步，二者不可直接比较。",
 )
-_BASIS = Text("Estimated from steps {steps}; settings: {settings}.", "由第 {steps} 步估计；设置：{settings}。")
+_BASIS = Text("Estimated from steps {steps}; settings: {settings}.", "根据第 {steps} 步的数据估计；设置：{settings}。")
 _LIST = Text(", ", "、")
 QUANTITY = Text("quantity", "物理量")
 VALUE = Text("value", "数值")
 VERDICT = Text("verdict", "判定")
 SETTING = Text("setting", "设置项")
+FOR_ALL_LAYERS = Text("Results for all layers together", "全部层合计的结果")
+DIFFERING = Text("Settings that differ", "不同的设置")
+EQUAL = Text("The settings of these runs are equal.", "这些实验的设置完全相同。")
 RUN = Text("run", "实验")
-_ESTIMATED_FROM = Text("estimated from steps", "估计所用步")
+_ESTIMATED_FROM = Text("estimated from steps", "估计所用的步数范围")
 _START = Text("first step", "起始步")
 _STOP = Text("end step", "结束步")
 _STATIONARY = Text("stationary", "平稳")
@@ -197,7 +200,14 @@ def numbers(data: xr.Dataset, names: Iterable[str], lang: str) -> pd.DataFrame:
         if name in data and set(data[name].dims) <= {"group"}:
             cells = [with_error(value, error, lang) for value, error in _values(data, name)]
             rows.append([quantity_title(data[name].attrs, lang), *cells, *[MISSING] * (len(groups) - len(cells))])
-    return pd.DataFrame(rows, columns=[QUANTITY(lang), *(ALL(lang) if name == "all" else name for name in groups)])
+    return pd.DataFrame(
+        rows, columns=_columns(QUANTITY(lang), [ALL(lang) if name == "all" else name for name in groups])
+    )
+
+
+def _columns(first: str, names: Sequence[str]) -> list[str]:
+    """Titles of a table whose columns have the names of runs or groups: those may be any, and no two alike."""
+    return [first + " " * (first in names), *names]
 
 
 def _values(data: xr.Dataset, name: str) -> list[tuple[float, float | None]]:
@@ -210,9 +220,11 @@ def _values(data: xr.Dataset, name: str) -> list[tuple[float, float | None]]:
 
 def directions(data: xr.Dataset, lang: str) -> pd.DataFrame:
     """One row per direction of one group: what was measured along it, and whether it counts."""
+    if not {"mode", "mode_variance", "mode_used"} <= set(data.variables):
+        return pd.DataFrame()
     moved = np.isfinite(data["mode_variance"].values.astype(float))
     table: dict[str, list[str]] = {_DIRECTION(lang): [str(number) for number in data["mode"].values[moved]]}
-    for name in _OF_DIRECTIONS:
+    for name in filter(data.__contains__, _OF_DIRECTIONS):
         cells = [with_error(*pair, lang) for pair in _values(data, name)]
         table[quantity_title(data[name].attrs, lang)] = [
             cell for cell, there in zip(cells, moved, strict=True) if there
@@ -369,9 +381,7 @@ def comparison(runs: Sequence[Run], lang: str, only_differences: bool = True) ->
         cells = [_plain(table.get(key)) for table in tables]
         if not only_differences or len(set(cells)) > 1:
             rows.append([key, *cells])
-    ids = [run.id for run in runs]
-    # No two columns may have one name, and a run may have any.
-    return pd.DataFrame(rows, columns=[SETTING(lang) + " " * (SETTING(lang) in ids), *ids])
+    return pd.DataFrame(rows, columns=_columns(SETTING(lang), [run.id for run in runs]))
 
 
 def runs(catalog: Iterable[Run], accuracies: Mapping[str, float], lang: str) -> pd.DataFrame:

@@ -1,6 +1,9 @@
 """Ids are the only way to a run, and a broken run gives its reason."""
 
+import json
+
 import pytest
+from viewer.synthetic import write_all_results, write_run
 
 from thermodl.analyze.pipeline import find_changes
 from thermodl.data import unpack_sample
@@ -81,3 +84,21 @@ def test_the_sample_was_made_by_these_analyses(tmp_path):
     (run,) = catalog.scan(tmp_path).values()
     assert set(run.analyzed) == set(figures.ANALYSES)
     assert not [name for name, stored in run.analyzed.items() if find_changes(run.attributes, stored)]
+
+
+@pytest.mark.parametrize("attributes", ["text", ["list"], 3, None])
+def test_results_whose_attributes_are_no_table_do_not_break_the_list_of_runs(tmp_path, attributes):
+    folder = write_all_results(write_run(tmp_path / "good"))
+    (folder / "results.zarr" / "default" / "noise" / "zarr.json").write_text(json.dumps({"attributes": attributes}))
+    run = catalog.scan(tmp_path)["good"]
+    assert "noise" not in run.analyzed
+    assert "temperature" in run.analyzed
+    assert run.version
+
+
+def test_results_of_another_name_make_a_new_version(tmp_path):
+    """The axes on offer, which are kept for a version, take noise time from results of any name."""
+    folder = write_all_results(write_run(tmp_path / "good"))
+    before = catalog.read_run(folder).version
+    write_all_results(folder, name="other")
+    assert catalog.read_run(folder).version != before

@@ -10,8 +10,9 @@ from viewer.test_app import go_to, open_app
 
 from thermodl.analyze.results import open_results
 from thermodl.record.store import open_run
-from thermodl.viewer import charts, comparison, figures
+from thermodl.viewer import charts, clocks, comparison, figures, tables
 from thermodl.viewer.catalog import Run, read_run
+from thermodl.viewer.series import Series
 from thermodl.viewer.state import ViewState
 
 
@@ -101,3 +102,38 @@ def test_results_of_another_name_are_not_drawn_beside_those_of_this_one(tmp_path
 def test_one_run_alone_has_nothing_to_be_compared_with(tmp_path, monkeypatch):
     write_run(tmp_path / "only", steps=20)
     assert "no second readable run" in go_to(open_app(tmp_path, monkeypatch), "compare").info[0].value
+
+
+def test_many_evaluations_of_several_runs_are_bands_that_lose_nothing(runs, monkeypatch):
+    """As points they would be more rows than Altair takes."""
+    n = 3000
+    x, y = np.arange(n, dtype=float), np.random.default_rng(0).random((len(runs), n))
+    rows = dict(zip([run.path for run in runs], y, strict=True))
+    monkeypatch.setattr(comparison, "read_series", lambda path, _: Series(rows[path], {}))
+    monkeypatch.setattr(comparison.clocks, "clock_of", lambda *_: clocks.Clock(x, x, {}, 0))
+    labels = {run.id: run.id for run in runs}
+    figure = comparison.recorded_overlay(runs, "test_loss", labels, comparison.places(labels, runs), ViewState())
+    spec, drawn = rows_of(figure)
+    assert len(drawn) * len(spec["layer"]) <= charts.MAX_ROWS
+    assert "lowest to highest" in str(spec["title"])
+    for run in runs:
+        own = [row for row in drawn if row["series"] == run.id]
+        assert min(row["low"] for row in own) == rows[run.path].min()
+        assert max(row["high"] for row in own) == rows[run.path].max()
+
+
+@pytest.mark.parametrize(("lang", "name"), [("en", "setting"), ("zh", "设置项")])
+def test_a_run_may_be_called_as_the_column_before_it(lang, name):
+    pair = [Run(run, Path(run), {"settings": {"seed": seed}}) for seed, run in enumerate((name, "other"))]
+    table = tables.comparison(pair, lang)
+    assert table.columns.is_unique
+    assert table.iloc[0].tolist() == ["seed", "0", "1"]
+
+
+@pytest.mark.parametrize(("lang", "name"), [("en", "quantity"), ("zh", "物理量")])
+def test_a_group_may_be_called_as_the_column_before_it(world, lang, name):
+    data = open_results(world / "good")["temperature"]
+    data = data.assign_coords(group=["all", name, *data["group"].values[2:]])
+    table = tables.numbers(data, ["temperature_noise"], lang)
+    assert table.columns.is_unique
+    assert table.columns[2] == name

@@ -87,11 +87,11 @@ def test_the_source_of_size_and_times_is_told(tmp_path):
     known = composition.foretell(make_settings({"steps": 10}), runs[1:])
     assert (known.size_from, known.times_from) == ("model", "")
     assert math.isnan(known.seconds)
-    # 3 ms a step of which 1 ms is recording, and two steps with a probe of 4 ms in all.
+    # 19 ms a step of which 1 ms is recording, and two steps with a probe.
     timed = composition.foretell(make_settings({"steps": 100}), runs[:1])
     assert timed.times_from == "old"
-    assert timed.seconds == pytest.approx(100 * 0.003 + 2 * 0.004)
-    assert timed.overhead == pytest.approx((100 * 0.001 + 2 * 0.004) / (100 * 0.002))
+    assert timed.seconds == pytest.approx(100 * 0.019 + 2 * 0.05)
+    assert timed.overhead == pytest.approx((100 * 0.001 + 2 * 0.05) / (100 * 0.018))
     assert timed.bytes == sum(timed.entries[name] * each for name, each in timed.bytes_each.items()) + 8 * 105_866
     other = make_settings({"model": "resnet18", "steps": 10, "batch_size": 7})
     found = composition.foretell(other, runs)
@@ -113,26 +113,12 @@ def test_a_real_run_is_a_start(tmp_path):
 
 
 def _timed(folder, model):
-    """A run of 3000 steps of 3 ms without its 60 probes, which take 4 ms each."""
+    """A run of 3000 steps of 20 ms, 2 ms of which went into recording: half of that into 60 probes of 50 ms each."""
     write_run(folder)
     metadata = folder / "run.zarr" / "zarr.json"
     content = json.loads(metadata.read_bytes())
     attributes = content["attributes"]
     attributes["settings"]["model"] = model
-    attributes["recorder_seconds"] = {"steps": 3.0, "probes": 60 * 0.004}
+    attributes["recorder_seconds"] = {"steps": 3.0, "probes": 60 * 0.05}
     metadata.write_text(json.dumps(content))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _clock(monkeypatch):
-    """The synthetic runs have no wall time."""
-    import numpy as np
-
-    from thermodl.viewer.series import Series
-
-    def read(path, name):  # noqa: ARG001
-        ends = (3000 * 0.003 + 60 * 0.004) * 2999 / 3000
-        return Series(np.linspace(0.0, ends, 3000), {}, 0)
-
-    monkeypatch.setattr(composition, "read_series", read)

@@ -6,7 +6,7 @@ import pytest
 from viewer.synthetic import ALL_GROUPS, write_run
 
 from thermodl.analyze.results import open_results
-from thermodl.viewer import charts, clocks, figures
+from thermodl.viewer import charts, clocks, figures, tables
 from thermodl.viewer.figures import Source
 from thermodl.viewer.series import read_series
 from thermodl.viewer.state import ViewState
@@ -126,6 +126,17 @@ def test_a_value_between_unknown_ones_is_a_point():
     assert not any(layer["mark"]["type"] == "point" for layer in whole["layer"])
 
 
+def test_a_value_between_unknown_ones_is_a_point_in_grey_too():
+    """Of layers that are measured at every tenth step those behind would not be seen."""
+    x = np.arange(30.0)
+    y = np.where(x % 10 == 0, 1 + x, np.nan)
+    frame, behind = (pd.DataFrame({"x": x, "y": y, "low": y, "high": y, "series": name}) for name in ("a", "b"))
+    spec = charts.curves(frame, lang="en", x_title="x", y_title="y", points=False, others=behind).to_dict()
+    dots = [layer for layer in spec["layer"] if layer["mark"]["type"] == "point"]
+    places = [[(row["series"], row["x"]) for row in spec["datasets"][layer["data"]["name"]]] for layer in dots]
+    assert places == [[(name, 0.0), (name, 10.0), (name, 20.0)] for name in ("b", "a")]
+
+
 def test_losses_that_are_not_finite_are_told_of_short_runs_too(world):
     """Those of the middle of the run, where each value has a bucket of its own."""
     middle = len(read_series(world / "good", "loss").values) // 2
@@ -190,3 +201,63 @@ def test_many_evaluations_become_bands_that_lose_nothing(tmp_path):
     few = figures.training(run, ViewState(steps="1000-3000"))
     spec = next(figure for figure in few if figure.id == "training-evaluated-loss").chart.to_dict()
     assert len(spec["datasets"][spec["data"]["name"]]) == 2 * 11
+
+
+@pytest.mark.parametrize(("drawn", "words"), [(True, "values ≤ 0"), (False, "buckets with a mean ≤ 0")])
+def test_what_a_logarithmic_axis_leaves_out_is_called_what_it_is(drawn, words):
+    y = np.array([1.0, -1, 2])
+    frame = pd.DataFrame({"x": [1.0, 2, 3], "y": y, "low": y, "high": y, "series": "a"})
+    chart = charts.curves(frame, lang="en", x_title="x", y_title="y", log_y=True, points=drawn)
+    assert f"{words}, which a logarithmic axis cannot show: 1" in chart.to_dict()["title"]["text"]
+
+
+def test_a_layer_whose_heat_is_not_known_is_told_and_directions_that_a_group_lacks_are_not(world):
+    data = open_results(world / "good")["entropy_production"].copy(deep=True)
+    data["heat_of_layer"][2] = np.nan
+    data["mode_heat"][0, 2] = np.nan
+    drawn = {
+        figure.id: figure.chart.to_dict() for figure in figures.entropy_production([Source("good", data)], ViewState())
+    }
+    layers, directions = drawn["entropy-heat-layer"], drawn["entropy-heat-direction"]
+    assert "values not resolved and left out: 1" in layers["title"]["text"]
+    assert "left out" not in str(directions["title"])
+    assert [row["x"] for row in directions["datasets"][directions["data"]["name"]]] == ["1", "2"]
+
+
+def test_values_without_a_place_on_the_axis_are_told(world, monkeypatch):
+    clock = clocks.clock_of(world / "good", "loss", "step")
+    x = clock.x.copy()
+    x[:7] = np.nan
+    monkeypatch.setattr(figures.clocks, "clock_of", lambda *_: clock._replace(x=x))
+    spec = figures.recorded_curve(world / "good", "loss", None, figures.ALL, ViewState()).chart.to_dict()
+    assert "values without a place on this axis: 7" in spec["title"]["text"]
+    drawn = figures._evaluations(world / "good", "loss", ["test_loss"], figures.ALL, figures.ALL, ViewState())
+    assert "values without a place on this axis: 7" in drawn.chart.to_dict()["title"]["text"]
+
+
+def test_ratios_of_the_two_relations_do_not_share_a_name(world):
+    results = open_results(world / "good")
+    titles = [
+        figure.title(lang)
+        for lang in ("en", "zh")
+        for name in ("response", "stationarity")
+        for figure in figures.ANALYSES[name]([Source("good", results[name])], ViewState(lang=lang))
+    ]
+    assert len(set(titles)) == len(titles)
+
+
+def test_the_shade_of_an_interval_from_zero_has_a_width_on_logarithmic_time(world):
+    spec = figures.whole_run(world / "good", ViewState(steps="0-500", scale="x")).chart.to_dict()
+    (shade,) = next(rows for rows in spec["datasets"].values() if "left" in rows[0])
+    assert 0 < shade["left"] < shade["right"] == 500
+
+
+@pytest.mark.parametrize("lacking", ["curvature", "flatness_stderr", "mode_used", "variance_walk", "cosine_content"])
+def test_flatness_of_another_version_draws_and_lists_what_it_has(world, lacking):
+    data = open_results(world / "good")["flatness"].drop_vars(lacking)
+    drawn = {figure.id for figure in figures.flatness([Source("good", data)], ViewState())}
+    gone = {"curvature": {"flatness-noise"}, "flatness_stderr": {"flatness-variance"},
+            "mode_used": {"flatness-noise", "flatness-variance"}}.get(lacking, set())  # fmt: skip
+    assert drawn == {"flatness-variance", "flatness-noise", "flatness-exponents"} - gone
+    table = tables.directions(figures.of_group(data, ViewState()), "en")
+    assert len(table) == (0 if lacking == "mode_used" else data.sizes["mode"])

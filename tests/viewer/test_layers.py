@@ -88,9 +88,29 @@ def test_layers_that_the_run_does_not_name_are_not_drawn(tmp_path, monkeypatch):
     folder = write_run(tmp_path / "run", steps=60)
     metadata = folder / "run.zarr" / "zarr.json"
     content = json.loads(metadata.read_bytes())
-    for broken in (None, [], [1, 2], [{"name": "same"}] * 8, [{"name": "one"}]):
+    nameless, too_few = "cannot be told apart", "can be shown"
+    for broken, words in ((None, nameless), ([], nameless), ([1, 2], nameless), ([{"name": "one"}], too_few)):
         content["attributes"]["layers"] = broken
         metadata.write_text(json.dumps(content))
         at = go_to(open_app(tmp_path, monkeypatch), "layers")
         assert not at.exception
-        assert "recorded nothing" in at.info[0].value
+        assert words in at.info[0].value
+
+
+@pytest.mark.parametrize(
+    ("names", "steps", "words"),
+    [(["same"] * 8, "", "cannot be told apart"), (None, "5000-6000", "Nothing of this quantity can be shown")],
+)
+def test_why_there_is_no_map_is_told_as_it_is(tmp_path, monkeypatch, names, steps, words):
+    folder = write_run(tmp_path / "good")
+    if names:
+        metadata = folder / "run.zarr" / "zarr.json"
+        content = json.loads(metadata.read_bytes())
+        for layer, name in zip(content["attributes"]["layers"], names, strict=True):
+            layer["name"] = name
+        metadata.write_text(json.dumps(content))
+    else:
+        monkeypatch.setattr(layers, "layer_map", lambda *_: None)
+    at = go_to(open_app(tmp_path, monkeypatch, run="good", steps=steps), "layers")
+    assert any(words in box.value for box in at.info)
+    assert not any("recorded nothing" in box.value for box in at.info)

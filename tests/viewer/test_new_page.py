@@ -8,6 +8,7 @@ from viewer.synthetic import write_run
 from viewer.test_app import go_to, open_app, words
 
 from thermodl.record.settings import make_settings
+from thermodl.viewer.pages import layout, new
 
 
 def _page(root, monkeypatch, **query):
@@ -97,3 +98,18 @@ def test_a_link_to_a_composed_recording_shows_it_in_either_language(tmp_path, mo
     assert "--model package.module:make" in own.code[-2].value
     for entries in ("&&&=", "size_layers=x&model=resnet18", "sampling=none&steps=" + "9" * 500, "%ff%00=%zz"):
         assert not _page(tmp_path, monkeypatch, base="gone", entries=entries).exception
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(999, "0.999 kB"), (999_999_999, "1 GB"), (1_500_000_000_000, "1.5 TB"), (2_340_000, "2.34 MB")],
+)
+def test_bytes_for_people(count, shown):
+    assert layout.size(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(90, "90 s"), (105 * 60, "105 min"), (3 * 3600, "3 h"), (150, "2.5 min")]
+)
+def test_times_for_people(seconds, shown):
+    assert new._duration(seconds) == shown

@@ -6,11 +6,12 @@ import struct
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from viewer.synthetic import write_all_results, write_run
 
 from thermodl import cli
-from thermodl.viewer import catalog, clocks, pictures
+from thermodl.viewer import catalog, charts, clocks, figures, pictures
 from thermodl.viewer.pictures import draw, figures_of, find_figure, parts_of, rows
 from thermodl.viewer.state import ViewState
 
@@ -69,7 +70,7 @@ def test_the_check_of_fonts_draws_the_letters():
 def test_a_picture_has_the_title_and_a_sharp_size(loaded):
     png, _ = draw(_maker(loaded, "temperature-time"), "png", "en")
     width, _height = struct.unpack(">II", png[16:24])
-    assert width > 1.8 * pictures.WIDTH
+    assert width > 1.8 * charts.WIDTH
     svg, _ = draw(_maker(loaded, "temperature-time"), "svg", "en")
     text = " ".join(ElementTree.fromstring(svg).itertext())
     assert "Thermometers over time" in text
@@ -85,6 +86,14 @@ def test_rows_of_a_chosen_group_are_its_own_and_not_those_in_grey_behind(loaded)
         everything = rows(find_figure(run, name, results, ViewState()))
         assert len(chosen) == len(everything) > 0, name
         assert set(chosen["series"]).isdisjoint({"conv1", "conv2", "fc2"}), name
+
+
+def test_rows_of_a_curve_are_not_the_events_on_it_however_many_there_are():
+    frame = pd.DataFrame({"x": [1.0, 2], "y": [3.0, 4], "low": 2.0, "high": 5.0, "series": "loss"})
+    events = pd.DataFrame({"x": np.arange(9.0), "y": 0.0, "low": -1.0, "high": 1.0, "series": "candidate"})
+    curve = charts.curves(frame, lang="en", x_title="step", y_title="loss")
+    drawn = rows(figures.Figure("loss", figures.ALL, charts.marked(curve, events)))
+    assert drawn[["x", "y"]].values.tolist() == [[1, 3], [2, 4]]
 
 
 def test_rows_are_what_every_chart_draws(loaded):

@@ -81,8 +81,11 @@ def test_writing_is_all_or_nothing(world, tmp_path):
     target = tmp_path / "report.html"
     assert write_report(world / "truncated-chunk", target) == target
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-    with pytest.raises(UserError, match="cannot write"):
-        write_report(world / "good", tmp_path / "no" / "such" / "place.html")
+    (tmp_path / "folder").mkdir()
+    for place in (tmp_path / "folder", target / "below-a-file.html"):
+        with pytest.raises(UserError, match="cannot be written"):
+            write_report(world / "good", place, overwrite=True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "report.html"]
 
 
 def test_the_command_puts_the_report_into_the_run_folder(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Numbers with errors, units and escaping."""
 
 import math
+import re
 
 import pytest
 
@@ -47,3 +48,13 @@ def test_a_title_repeats_no_unit_that_ends_the_name():
 def test_markdown_of_a_hostile_name_is_inert():
     escaped = escape_markdown("[click](http://x) :red[a] $x$ <b> `c`")
     assert all(f"\\{mark}" in escaped for mark in "[]():$<>`")
+
+
+@pytest.mark.parametrize(
+    "text", ["www.example.org", "WWW.example.org", "see http://example.org", "https://x", "me@example.org"]
+)
+def test_what_looks_like_an_address_is_no_link(text):
+    """In the finished text, without the backslashes, where links are looked for."""
+    finished = escape_markdown(text).replace("\\", "")
+    assert not re.search(r"https?://|www\.|[-.\w+]+@[-\w]", finished, re.IGNORECASE)
+    assert finished.replace("\u2060", "") == text

@@ -29,8 +29,6 @@ _NUMBER = Text("Estimate", "估计值")
 _BY = Text("Sort and label runs by", "实验排序与标注依据")
 _NO_SETTING = Text("no setting", "不按设置")
 _ALL_RUNS = Text("all runs", "全部实验")
-_SETTINGS = Text("Settings that differ", "不同的设置")
-_ALIKE = Text("The settings of these runs are equal.", "这些实验的设置完全相同。")
 _EVALUATIONS = Text("Losses and accuracies, and their difference from the baseline", "损失、准确率及其与基准的差值")
 _ESTIMATES = Text("Estimates for all layers together", "全部层合计的估计值")
 _SIGNS = Text(
@@ -39,7 +37,6 @@ _SIGNS = Text(
 )
 _LACKING = Text("Without the curve or estimate chosen here: {runs}.", "没有所选曲线或估计值的实验：{runs}。")
 _NO_CURVE = Text("None of these runs has recorded it.", "这些实验都没有记录它。")
-_UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 _FIRST = 3
 """runs that are compared before any are chosen"""
 
@@ -68,18 +65,18 @@ def _page(context: Context) -> None:
     # Results of other settings, however named, are no comparison.
     same = {run.id: run.results_name == baseline.results_name for run in runs}
     results = {run.id: layout.results_of(run, lang) if same[run.id] else {} for run in runs}
-    st.subheader(_SETTINGS(lang), anchor=False)
+    st.subheader(tables.DIFFERING(lang), anchor=False)
     if differing:
         layout.table(tables.comparison(runs, lang))
     else:
-        layout.note(_ALIKE(lang))
+        layout.note(tables.EQUAL(lang))
     labels = {run.id: f"{run.id} · {by} = {values[run.id]}" if by else run.id for run in runs}
     try:
         _curve(context, runs, results, labels)
         st.subheader(_EVALUATIONS(lang), anchor=False)
         layout.table(comparison.evaluations(runs, baseline, lang))
     except RunError as error:
-        layout.say(st.error, _UNREADABLE(lang), catalog.plain_reason(error, context.root))
+        layout.say_unreadable(error, context.root, lang)
     _number(context, results, labels, values, by)
     if any(results.values()):
         st.subheader(_ESTIMATES(lang), anchor=False)

@@ -28,7 +28,7 @@ from thermodl.analyze.export import (
 )
 from thermodl.record.archive import count_bytes
 from thermodl.record.store import UserError
-from thermodl.viewer import catalog, pictures, tables
+from thermodl.viewer import pictures, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.figures import Figure
 from thermodl.viewer.pages import layout
@@ -42,11 +42,13 @@ QUESTION = Text("How do I take charts and numbers from here to elsewhere?", "如
 EXPLANATION = Text(
     "A chart can be taken as a picture or as the rows that it draws, an analysis as its full results with error bars "
     "and verdicts, the recording step by step, and the run as one zip that thermodl opens on any computer. Files are "
-    "made when you click, and nothing is written next to your runs; what is unresolved or untrusted here stays so in "
-    "the file, where only the columns of errors and verdicts say it.",
+    "made when you click, and nothing is written next to your runs. What is unresolved or untrusted here stays so in "
+    "the file: full results say it in their columns of errors and verdicts, pictures and the rows of a chart by their "
+    "errors alone; no file but the report says what is stale.",
     "图表可以保存为图片，或保存所画的数据行；分析可以保存为带误差和判定的完整结果；记录可以逐步导出；"
     "整个实验可以打包为一个 zip，在任何计算机上用 thermodl 打开。"
-    "文件在点击时才生成，不会写入实验文件夹；此处未分辨或不可信的数值在文件中依然如此，请留意误差列和判定列。",
+    "文件在点击时才生成，不会写入实验文件夹；此处未分辨或不可信的数值在文件中依然如此：完整结果带有误差列和判定列，图片和图表的数据行只带误差；"
+    "除报告外，文件不标明结果是否已过期。",
 )
 _CHARTS = Text("A chart", "图表")
 _PART = Text("Charts of", "图表来源")
@@ -58,7 +60,7 @@ _SHOWN = Text("The rows that it draws", "所画的数据行")
 _RESULTS = Text("Full results", "完整结果")
 _OF_ALL = Text("of all analyses", "全部分析")
 _SERIES = Text("The recorded series of every step", "逐步记录的全部序列")
-_EACH_STEP = Text("a row for each step, without sketches", "每步一行，不含草图")
+_EACH_STEP = Text("a row for each step, without sketches", "每步一行，不含随机投影")
 _WHOLE = Text("The run as a whole", "整个实验")
 _REPORT = Text("HTML report", "HTML 报告")
 _MODEL = Text("Trained model (safetensors)", "训练好的模型（safetensors）")
@@ -75,7 +77,6 @@ _NEEDS = Text("{formats}: `pip install \"thermodl[export]\"` where thermodl runs
               "{formats}：需在运行 thermodl 的环境中执行 `pip install \"thermodl[export]\"`。")  # fmt: skip
 _LARGE = Text("{size} are too much for a browser; the command line writes them to disk.",
               "共 {size}，不宜通过浏览器下载，请用命令行写入磁盘。")  # fmt: skip
-_UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 _NAMES = {"csv": "CSV", "parquet": "Parquet", "netcdf": "NetCDF", "png": "PNG", "svg": "SVG", "pdf": "PDF",
           "vega": "Vega-Lite"}  # fmt: skip
 _MIME = {"csv": "text/csv", "png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf",
@@ -100,7 +101,7 @@ def page(context: Context) -> None:
     try:
         _series(context, run)
     except UserError as error:
-        layout.say(st.error, _UNREADABLE(context.lang), catalog.plain_reason(error, run.path))
+        layout.say_unreadable(error, run.path, context.lang)
     _whole(context, run, results)
 
 
@@ -119,7 +120,7 @@ def _chart(context: Context, run: Run, results: Mapping[str, xr.Dataset]) -> Non
                 return
             name = layout.choose(context, _CHART, "figure", list(figures), lambda name: figures[name].title(lang))
     except UserError as error:
-        layout.say(st.error, _UNREADABLE(lang), catalog.plain_reason(error, run.path))
+        layout.say_unreadable(error, run.path, lang)
         return
     figure = figures[name]
     layout.draw_figures([figure], lang)

@@ -14,8 +14,9 @@ QUESTION = Text(
 )
 _DIRECTIONS = Text("Principal directions", "主方向")
 _DIRECTIONS_NOTE = Text(
-    "Directions come from the first half of the segment, all but the cosine content and the fractions is measured in "
-    "the second. A cosine content above 0.7 means a drift. Compare the fractions with those of a random walk.",
+    "Directions come from the first half of the segment, everything but the cosine content and the fractions is "
+    "measured in the second. A cosine content above 0.7 means a drift. Compare the fractions with those of a random "
+    "walk.",
     "方向由区间前一半选出；除余弦含量与方差比例外，其余均在后一半测量。余弦含量高于 0.7 表示漂移。"
     "方差比例应与随机行走对照。",
 )

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from thermodl.record.store import RunError
-from thermodl.viewer import catalog, layers
+from thermodl.viewer import layers
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.figures import Figure
 from thermodl.viewer.pages import layout
@@ -26,7 +26,11 @@ EXPLANATION = Text(
 )
 _QUANTITY = Text("Quantity", "物理量")
 _NOTHING = Text("This run has recorded nothing of its single layers yet.", "这个实验还没有各层的记录。")
-_UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
+_NAMELESS = Text(
+    "The layers of this run do not have names of their own, so that they cannot be told apart.",
+    "这个实验的各层没有各自的名称，无法区分。",
+)
+_NONE_HERE = Text("Nothing of this quantity can be shown for these steps.", "在这些步上没有可显示的该物理量。")
 
 
 def page(context: Context) -> None:
@@ -47,17 +51,20 @@ def _page(context: Context) -> None:
     try:
         _draw(context, run, name)
     except RunError as error:
-        layout.say(st.error, _UNREADABLE(context.lang), catalog.plain_reason(error, run.path))
+        layout.say_unreadable(error, run.path, context.lang)
 
 
 def _draw(context: Context, run: Run, name: str) -> None:
     lang = context.lang
     names = layers.names_of(run.attributes)
-    chosen = context.state.layer if context.state.layer in names else next(iter(names), "")
+    if not names:
+        st.info(_NAMELESS(lang))
+        return
+    chosen = context.state.layer if context.state.layer in names else names[0]
     view = ViewState(axis=context.state.axis, steps=context.state.steps, layer=chosen, lang=lang)
     figure = _map(str(run.path), run.version, name, view, run)
     if figure is None:
-        st.info(_NOTHING(lang))
+        st.info(_NONE_HERE(lang))
         return
     st.subheader(escape_markdown(figure.title(lang)), anchor=False)
     key = f"chart-{figure.id}"

@@ -34,10 +34,17 @@ _BROKEN = Text("This run cannot be read:", "无法读取这个实验：")
 _NO_RUNS = Text("There are no runs in this folder yet. Record one:", "这个文件夹里还没有实验。先记录一个：")
 _NOT_ANALYZED = Text("This run has no results for this page yet. This command makes them:",
                      "这个实验还没有本页所需的分析结果。运行下面的命令即可得到：")  # fmt: skip
+_UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 _BAD_RESULTS = Text("The results cannot be read:", "无法读取分析结果：")
 _METHOD = Text("Method and reference", "方法与参考文献")
 _NUMBERS = Text("Numbers", "数值")
-_OTHER_LACKS = Text("{run} has no results for this page and is not overlaid.", "{run} 没有本页的分析结果，未叠加显示。")
+_OTHER_LACKS = Text(
+    "{run} has no results of {analysis} and is not overlaid.", "{run} 没有{analysis}的分析结果，未叠加显示。"
+)
+_OTHER_WORST = Text(
+    "the worst verdict on it here; choose it in the sidebar to read why.",
+    "这是该实验在此处最差的判定；在侧边栏选择该实验即可查看原因。",
+)
 _DRAG = Text(
     "Drag across the chart to choose the steps that charts over time show, or type them into the sidebar.",
     "在图上拖动可选择时间曲线显示的步数范围，也可在侧边栏输入。",
@@ -142,6 +149,11 @@ def say(box: Callable[[str], object], sentence: str, detail: str) -> None:
     box(f"{sentence} {escape_markdown(detail)}")
 
 
+def say_unreadable(error: Exception, path: Path, lang: str) -> None:
+    """Say why a recording cannot be read, without paths of this computer."""
+    say(st.error, _UNREADABLE(lang), catalog.plain_reason(error, path))
+
+
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _read_results(path: str, version: str, _run: Run) -> dict[str, xr.Dataset]:  # noqa: ARG001 - the cache key
     """Results as long as `version` stays; nobody changes the datasets, so one copy serves all sessions."""
@@ -168,7 +180,7 @@ def analysis_page(context: Context, analysis: str, title: Text, question: Text) 
         missing_results(context, run)
         return None
     _explain(data, run, analysis, context.lang)
-    sources = [Source(run.id, data, run.path, _place(context, run)), *_other_source(context, analysis)]
+    sources = overlaid(context, run, analysis, data)
     draw_figures(ANALYSES[analysis](sources, context.state), context.lang)
     _draw_numbers(sources, analysis, context.lang)
     with st.expander(_METHOD(context.lang)):
@@ -204,6 +216,11 @@ def missing_results(context: Context, run: Run) -> None:
     st.code(f"thermodl analyze {shlex.quote(str(context.root / run.id))}{named}", language="bash", wrap_lines=True)
 
 
+def overlaid(context: Context, run: Run, analysis: str, data: xr.Dataset) -> list[Source]:
+    """The results of the run and, where there is one to compare with, of the other; says what is wrong with those."""
+    return [Source(run.id, data, run.path, _place(context, run)), *_other_source(context, analysis)]
+
+
 def _other_source(context: Context, analysis: str) -> list[Source]:
     other, lang = context.other, context.lang
     if other is None:
@@ -212,9 +229,16 @@ def _other_source(context: Context, analysis: str) -> list[Source]:
     same = context.run is not None and other.results_name == context.run.results_name
     data = None if other.broken or not same else results_of(other, lang).get(analysis)
     if data is None:
-        st.info(_OTHER_LACKS(lang).format(run=escape_markdown(other.id)))
+        name = tables.analysis_name(analysis, lang)
+        st.info(_OTHER_LACKS(lang).format(run=escape_markdown(other.id), analysis=name))
         return []
     say_stale(other, analysis, lang)
+    # In full they would stand among those of the run itself.
+    worst = next((status for status, *_ in tables.verdict_lines(data, lang)), "ok")
+    if worst != "ok":
+        _BOXES[worst](
+            f"**{tables.status_word(worst, lang)}** · {escape_markdown(other.id)}{COLON(lang)}{_OTHER_WORST(lang)}"
+        )
     return [Source(other.id, data, other.path, _place(context, other))]
 
 

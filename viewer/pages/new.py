@@ -50,14 +50,14 @@ _FIELDS = {
     "schedule": Text("learning rate over the run", "学习率调度"),
     "steps": Text("steps", "步数"),
     "seed": Text("seed", "随机种子"),
-    "products_every": Text("inner products and sketches every", "内积与草图间隔"),
+    "products_every": Text("inner products and sketches every", "内积与随机投影间隔"),
     "probe_every": Text("probe every", "探针间隔"),
     "curvature_every": Text("curvature every", "曲率间隔"),
     "per_sample_every": Text("single samples every", "单样本间隔"),
     "snapshot_every": Text("snapshot every", "快照间隔"),
     "evaluate_every": Text("evaluate every", "评估间隔"),
     "moments_window": Text("window of moments (0: none)", "矩的统计窗口（0：不记录）"),
-    "sketch_size": Text("sketch size", "草图维数"),
+    "sketch_size": Text("sketch size", "随机投影维数"),
     "max_overhead": Text("time limit, over training, such as 0.05", "记录的额外用时上限（占训练用时的比例），如 0.05"),
     "max_bytes": Text("size limit, such as 2GB", "大小上限，如 2GB"),
 }
@@ -94,7 +94,7 @@ _COLUMNS = {
 }
 _CHANNELS = {
     "step": Text("step", "步"),
-    "products": Text("inner products and sketches", "内积与草图"),
+    "products": Text("inner products and sketches", "内积与随机投影"),
     "probe": Text("probe", "探针"),
     "curvature": Text("curvature", "曲率"),
     "per_sample": Text("single samples", "单样本"),
@@ -112,9 +112,9 @@ _SOURCES = {
 }
 _AS_RECORDED = Text("as recorded in {run}", "取自 {run} 的记录")
 _TIMES = Text(
-    "It would take about {seconds}, of which recording adds {overhead} to plain training: times as in {run}, on the "
-    "computer that it ran on.",
-    "预计用时约 {seconds}，其中记录使训练用时增加 {overhead}：用时取自 {run}，以当时所用的计算机为准。",
+    "It would take about {seconds}; recording makes it {overhead} longer than training alone: times as in {run}, on "
+    "the computer that it ran on.",
+    "预计用时约 {seconds}，与不记录相比增加 {overhead}；按 {run} 在当时所用计算机上的用时估算。",
 )
 _NO_TIMES = Text(
     "How long it takes is not known here: no run of the same model, data, batch size, optimizer and device is in this "
@@ -122,8 +122,8 @@ _NO_TIMES = Text(
     "此处无从得知用时：文件夹中没有模型、数据、批量大小、优化器和设备都相同的实验。下面的命令试跑若干步后给出用时，不写入任何内容：",
 )
 _THINNED = Text(
-    "A limit leaves out entries of all channels but steps and inner products until it is kept.",
-    "超出上限时，除每步记录和内积外，各通道会减少条数，直至满足上限。",
+    "To stay within a limit, all channels but steps and inner products record fewer entries.",
+    "超出上限时，除每步记录和内积外，其余通道会减少记录条数，以满足上限。",
 )
 
 

@@ -11,11 +11,9 @@ from thermodl.viewer.text import Text
 
 TITLE = Text("Overview", "概览")
 QUESTION = Text("How did this training go, and what do its numbers say?", "这次训练进行得如何？得到了哪些数值？")
-_HEADLINES = Text("Results for all layers together", "全部层合计的结果")
 _SETTINGS = Text("Settings", "设置")
 _PROVENANCE = Text("Provenance", "来源")
 _NO_PROVENANCE = Text("The recording does not say where it comes from.", "记录中没有来源信息。")
-_UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 
 
 def page(context: Context) -> None:
@@ -33,7 +31,7 @@ def _page(context: Context) -> None:
         layout.draw_brush(run, context)
         layout.draw_figures(figures.training(run.path, context.state), context.lang)
     except RunError as error:
-        layout.say(st.error, _UNREADABLE(context.lang), catalog.plain_reason(error, run.path))
+        layout.say_unreadable(error, run.path, context.lang)
     _origin(run, context.lang)
 
 
@@ -41,7 +39,7 @@ def _headlines(context: Context, run: Run) -> None:
     results = layout.results_of(run, context.lang)
     headlines = tables.headlines(run, results, context.lang)
     if len(headlines):
-        st.subheader(_HEADLINES(context.lang), anchor=False)
+        st.subheader(tables.FOR_ALL_LAYERS(context.lang), anchor=False)
         layout.table(headlines)
     elif not run.analyzed:
         layout.missing_results(context, run)

@@ -15,9 +15,7 @@ QUESTION = Text("Which trainings were recorded, and how do they differ?", "记�
 _SELECT = Text("Tick a row to choose the run that the other pages show.", "勾选一行，即可在其他页面查看该实验。")
 _CHOSEN = Text("Chosen run: {run}", "当前实验：{run}")
 _PROBLEM = Text("{run} cannot be read: {why}", "无法读取 {run}：{why}")
-_DIFFERENCES = Text("Settings that differ", "不同的设置")
 _EQUAL = Text("Show equal settings too", "同时显示相同的设置")
-_ALIKE = Text("The settings of these runs are equal.", "这些实验的设置完全相同。")
 _FIRST = Text("The first {n} runs are compared.", "只比较前 {n} 个实验。")
 _MOST_COLUMNS = 8
 _MOST_ROWS = 25
@@ -60,11 +58,11 @@ def _compare(context: Context) -> None:
     readable = [run for run in chosen if not run.broken]
     if len(readable) < 2:
         return
-    st.subheader(_DIFFERENCES(context.lang), anchor=False)
+    st.subheader(tables.DIFFERING(context.lang), anchor=False)
     every = st.toggle(_EQUAL(context.lang), key="equal-settings")
     comparison = tables.comparison(readable[:_MOST_COLUMNS], context.lang, only_differences=not every)
     layout.table(comparison)
     if not len(comparison):
-        layout.note(_ALIKE(context.lang))
+        layout.note(tables.EQUAL(context.lang))
     if len(readable) > _MOST_COLUMNS:
         layout.note(_FIRST(context.lang).format(n=_MOST_COLUMNS))

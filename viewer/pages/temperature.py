@@ -1,7 +1,15 @@
 """The page of the analysis `temperature`."""
 
-from thermodl.viewer.figures import Source, fdt_thermometer
-from thermodl.viewer.pages.layout import Context, analysis_page, draw_figures, draw_verdicts, results_of, say_stale
+from thermodl.viewer.figures import fdt_thermometer
+from thermodl.viewer.pages.layout import (
+    Context,
+    analysis_page,
+    draw_figures,
+    draw_verdicts,
+    overlaid,
+    results_of,
+    say_stale,
+)
 from thermodl.viewer.text import Text
 
 TITLE = Text("Temperature", "有效温度")
@@ -16,8 +24,8 @@ def page(context: Context) -> None:
     if analysis_page(context, "temperature", TITLE, QUESTION) is None or context.run is None:
         return
     response = results_of(context.run, context.lang).get("response")
-    drawn = [] if response is None else fdt_thermometer([Source(context.run.id, response)], context.state)
-    if response is not None and drawn:
+    if response is not None and "fdt_temperature" in response:
         draw_verdicts(response, context.lang, of="fdt_temperature")
         say_stale(context.run, "response", context.lang)
-        draw_figures(drawn, context.lang)
+        sources = overlaid(context, context.run, "response", response)
+        draw_figures(fdt_thermometer(sources, context.state), context.lang)
