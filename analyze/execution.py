@@ -71,7 +71,7 @@ def within_memory(limit: str | None, steps: int, lags_per_decade: int) -> Iterat
     if allowed < _OF_PROCESS + task:
         raise AnalysisError(
             f"memory {limit}: {steps} steps with {lags} lags take {format_bytes(_OF_PROCESS + task)} at least; "
-            "allow more, or choose fewer lags per decade or a shorter segment"
+            "allow more, or choose fewer lags per decade"
         )
     tasks = min((allowed - _OF_PROCESS) // task, CPU_COUNT)
     with dask.config.set(scheduler="threads", num_workers=tasks):

@@ -783,8 +783,9 @@ def _inverse_dimension(x: Floats, own: Floats) -> tuple[float, float, float]:
         if w:
             inner = _without_diagonal(part @ part.T)
             others = np.sum(squares[index]) - squares[index]
-            extra = part * (inner @ part - w * others[:, None] * part) / both[index]
-            cells += extra - part * (inner @ part)
+            of_pairs = inner @ part
+            extra = part * (of_pairs - w * others[:, None] * part) / both[index]
+            cells += extra - part * of_pairs
             under -= 2 * w * extra
         cells, under = (values * (2 / ((n - 1) * mean)) for values in (cells, under))
         cells -= inverse * under

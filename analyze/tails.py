@@ -44,6 +44,8 @@ def tail_statistics(*groups: np.ndarray) -> tuple[Floats, Floats]:
     longest, count, sums = int(np.sqrt(n)), 0, None
     for group in groups if n >= LEAST else ():
         samples = group[np.all(group != 0, axis=1)].astype(np.float64)
+        if not np.isfinite(samples).all():
+            return np.full(4, np.nan), np.full(4, np.nan)
         # Where numbers are tiny their fourth powers are 0.
         signed = samples / np.abs(samples).max(axis=1, keepdims=True, initial=0.0)
         x = np.abs(signed)
@@ -54,8 +56,7 @@ def tail_statistics(*groups: np.ndarray) -> tuple[Floats, Floats]:
         return np.full(4, np.nan), np.full(4, np.nan)
     values = np.array([value for value, _ in sums]) / count
     errors = np.array([mean_and_error(influence / count)[1] for _, influence in sums])
-    known = np.isfinite(values).all()
-    return np.where(known, values, np.nan), np.where(known, errors, np.nan)
+    return values, errors
 
 
 def gaussian_twin(samples: Floats, rng: np.random.Generator) -> Floats:

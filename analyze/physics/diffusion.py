@@ -180,7 +180,8 @@ def _measure(run: xr.Dataset, part: xr.Dataset, lags: np.ndarray, lag: int) -> d
     """
     steps, memory, width = part.sizes["step"], correlated_steps(part), _two_time_width(run)
     rows = np.unique(np.concatenate([lags, [lag, 2 * lag], series.straight_anchors(steps)]))
-    at, few = np.searchsorted(rows, lags), np.unique([lag, 2 * lag, *series.straight_anchors(steps)])
+    few = np.unique([lag, 2 * lag, *series.straight_anchors(steps)])
+    at, at_few = np.searchsorted(rows, lags), np.searchsorted(rows, few)
     mobility = group_mobility(part).values if is_sgd(run) else np.ones(part.sizes["group"])
 
     def add(group: int, x: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -189,7 +190,7 @@ def _measure(run: xr.Dataset, part: xr.Dataset, lags: np.ndarray, lag: int) -> d
         free = series.drift_free_displacements(x, np.stack([rows, 2 * rows]))
         # What has no learning rate does not move.
         scale = 1 / mobility[group] if mobility[group] else 0.0
-        scaled = scale * straight[np.searchsorted(rows, few)], scale * free[:, np.searchsorted(rows, few)]
+        scaled = scale * straight[at_few], scale * free[:, at_few]
         moved = np.sum((x[:, -1].astype(float) - x[:, 0]) ** 2)
         return series.squared_displacements(x, lags), straight, free, *scaled, moved
 

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from made_up import make_run, write_run
 
-from thermodl.analyze import analyze, open_results, open_run, physics
+from thermodl.analyze import analyze, modes, open_results, open_run, physics, tails
 from thermodl.analyze.blocks import as_estimate, each, over_groups
 from thermodl.analyze.execution import within_memory
 from thermodl.analyze.pipeline import estimate
@@ -101,7 +101,7 @@ def test_memory_does_not_grow_with_the_groups() -> None:
 
 
 def test_a_limit_is_kept_by_tasks_at_a_time(large: Path) -> None:
-    """One task where no two fit; a limit that is no size, too small or that of a cluster is refused with what to do."""
+    """One task where no two fit; a limit that is no size, or too small, is refused with what to do."""
     at_once: list[int] = []
     lock, running = threading.Lock(), [0]
 
@@ -124,3 +124,26 @@ def test_a_limit_is_kept_by_tasks_at_a_time(large: Path) -> None:
     ):
         with pytest.raises(AnalysisError, match=message):
             analyze(large, ["noise"], memory=limit)
+
+
+def test_directions_of_all_groups_lose_no_motion_where_few_steps_choose_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups that move along one direction each: both are kept whole, whichever steps tell of them."""
+    rng = np.random.default_rng(1)
+    moved = rng.standard_normal((2, 8, 1)) * np.cumsum(rng.standard_normal((2, 1, STEPS)), axis=-1)
+    positions = xr.DataArray(moved, dims=("group", "sketch", "step"))
+    monkeypatch.setattr(modes, "_CHOSEN", 100)
+    *own, together = modes.principal_motions(positions, 4, [positions])
+    assert [len(one.positions) for one in own] == [1, 1]
+    np.testing.assert_array_equal(together.positions, together.others[0])
+    np.testing.assert_allclose(together.positions.var(-1).sum(), moved.var(-1).sum(), rtol=1e-12)
+    np.testing.assert_allclose(together.variance, moved.var(-1).sum(), rtol=1e-12)
+
+
+def test_tails_of_groups_are_those_of_all_their_coordinates() -> None:
+    """Added up group by group, of different sizes, as if side by side; one that is not finite spoils all."""
+    rng = np.random.default_rng(2)
+    groups = [rng.standard_t(5, (size, 128)) for size in (3, 5)]
+    for one, other in zip(tails.tail_statistics(*groups), tails.tail_statistics(np.concatenate(groups)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    groups[1][0, 0] = np.inf
+    assert np.isnan(tails.tail_statistics(*groups)).all()

@@ -20,6 +20,7 @@ from made_up import write_run
 from thermodl import cli
 from thermodl.analyze import analyze, execution, open_results
 from thermodl.analyze.execution import ClusterError
+from thermodl.analyze.settings import AnalysisError
 
 distributed = pytest.importorskip("distributed")
 
@@ -137,6 +138,11 @@ def test_workers_are_looked_at_before_anything_is_computed(tmp_path: Path, monke
     with running_cluster(tmp_path / "cluster", 1, lowered) as cluster:
         with pytest.warns(UserWarning, match="1 of 1 workers have MALLOC_TRIM_THRESHOLD_=65536"):
             assert analyze(tmp_path / "run", ["dissipation"], scheduler=cluster.address) == {}
+        with (
+            pytest.warns(UserWarning, match="MALLOC_TRIM_THRESHOLD_"),
+            pytest.raises(AnalysisError, match="memory is that of this process; on a cluster, give dask worker"),
+        ):
+            analyze(tmp_path / "run", ["dissipation"], scheduler=cluster.address, memory="1GiB")
         versions = execution._versions
         newer = {"zarr": "99.0"}
         # The first that is asked about is this process.

@@ -22,7 +22,7 @@ from made_up import write_run
 from thermodl.analyze import analyze, open_results, physics
 
 _STEPS, _SKETCH = 65_536, 256
-_CHILD = "import sys; sys.path[:0] = {paths}; from memory import measure; measure(*{arguments})"
+_CHILD = "import sys; sys.path[:0] = {paths}; import memory; memory.{function}(*{arguments})"
 
 
 def measure(folder: str, analysis: str, name: str, memory: str | None) -> None:
@@ -34,12 +34,23 @@ def measure(folder: str, analysis: str, name: str, memory: str | None) -> None:
     print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def run_apart(folder: Path, analysis: str, name: str, memory: str | None) -> tuple[float, float]:
-    """`measure` in a process of its own: seconds and MiB."""
-    arguments = (str(folder), analysis, name, memory)
-    code = _CHILD.format(paths=[str(Path(__file__).parent), *sys.path], arguments=arguments)
-    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    seconds, peak = out.split()
+def make(folder: str, groups: int) -> None:
+    """Write a run."""
+    write_run(Path(folder), _STEPS, groups=groups, sketch=_SKETCH)
+
+
+def apart(function: str, *arguments: object) -> str:
+    """What a function of this module prints in a process of its own.
+
+    A process starts with the largest memory of the one that made it, which therefore must hold nothing itself.
+    """
+    code = _CHILD.format(paths=[str(Path(__file__).parent), *sys.path], function=function, arguments=arguments)
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def measure_apart(folder: Path, analysis: str, name: str, memory: str | None) -> tuple[float, float]:
+    """Seconds and MiB of `measure`."""
+    seconds, peak = apart("measure", str(folder), analysis, name, memory).split()
     return float(seconds), float(peak)
 
 
@@ -64,15 +75,15 @@ def main() -> None:
         runs = [(root / f"groups-{count}", count) for count in (groups, groups // 4)]
         for folder, count in runs:
             if not folder.exists():
-                write_run(folder, _STEPS, groups=count, sketch=_SKETCH)
+                apart("make", str(folder), count)
         (large, _), (small, _) = runs
         allowed = parse_bytes(options.limit) / 2**20
         print(f"{groups} groups × {_SKETCH} × {_STEPS} steps, {12 * groups * _SKETCH * _STEPS / 2**30:.2f} GiB; limit "
               f"{allowed:.0f} MiB")  # fmt: skip
         for analysis in options.only.split(","):
-            seconds, peak = run_apart(large, analysis, "limited", options.limit)
-            _, of_quarter = run_apart(small, analysis, "limited", options.limit)
-            without, free = run_apart(large, analysis, "free", None)
+            seconds, peak = measure_apart(large, analysis, "limited", options.limit)
+            _, of_quarter = measure_apart(small, analysis, "limited", options.limit)
+            without, free = measure_apart(large, analysis, "free", None)
             differ = count_differences(large, analysis)
             print(f"{analysis:20s} {peak:5.0f} MiB [{of_quarter:.0f} for a quarter; {free:.0f} without a limit]  "
                   f"{'within' if peak <= allowed else 'ABOVE'}  {seconds:5.0f} s [{without:.0f}]  "
