@@ -5,7 +5,7 @@ takes five times as long as the reading. The layout is that of the Zarr v3 speci
 format's own are left to zarr.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,27 @@ from numcodecs.checksum32 import CRC32C
 UNREADABLE = (RuntimeError, ValueError, OSError)
 """what zarr 3.1 and the codecs raise for a chunk that is cut off or does not decode"""
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+def read_block(array: zarr.Array, folder: Path, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The entries [start, stop) of each dimension as they are stored, the fill value where there is no chunk.
+
+    Args:
+        array: the array, opened with zarr.
+        folder: where it lies.
+        spans: start and stop of each dimension, within the array.
+
+    Raises:
+        Whatever is in UNREADABLE, for a damaged chunk.
+    """
+    read = _chunk_reader(array, folder)
+    values = np.empty([stop - start for start, stop in spans], array.dtype)
+    for place, inside, target in _pieces(array.chunks, spans):
+        try:
+            values[target] = read(place)[inside]
+        except FileNotFoundError:
+            values[target] = array.fill_value
+    return values
 
 
 def read_entries(array: zarr.Array, folder: Path, length: int, row: int | None = None) -> tuple[np.ndarray, int]:
@@ -39,21 +60,28 @@ def read_entries(array: zarr.Array, folder: Path, length: int, row: int | None =
         spans[0] = row, row + 1
     values = np.full([stop - start for start, stop in spans], array.fill_value, float)
     lost = np.zeros(length, bool)
-    widths = array.chunks
+    for place, inside, target in _pieces(array.chunks, spans):
+        try:
+            values[target] = read(place)[inside]
+        except FileNotFoundError:
+            continue
+        except UNREADABLE:
+            values[target] = np.nan
+            lost[target[-1]] = True
+    return values if row is None else values[0], int(lost.sum())
+
+
+def _pieces(
+    widths: Sequence[int], spans: Sequence[tuple[int, int]]
+) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]]:
+    """The chunks that hold a block: their places in the grid, what is taken of them, and where it belongs."""
     for place in product(*(range(a // width, -(-b // width)) for (a, b), width in zip(spans, widths, strict=True))):
         inside, target = [], []
         for index, (start, stop), width in zip(place, spans, widths, strict=True):
             begin, end = max(start, index * width), min(stop, (index + 1) * width)
             inside.append(slice(begin - index * width, end - index * width))
             target.append(slice(begin - start, end - start))
-        try:
-            values[tuple(target)] = read(place)[tuple(inside)]
-        except FileNotFoundError:
-            continue
-        except UNREADABLE:
-            values[tuple(target)] = np.nan
-            lost[target[-1]] = True
-    return values if row is None else values[0], int(lost.sum())
+        yield place, tuple(inside), tuple(target)
 
 
 def _chunk_reader(array: zarr.Array, folder: Path) -> Callable[[tuple[int, ...]], np.ndarray]:

@@ -31,6 +31,7 @@ from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
 from . import snapshots
+from .chunk_files import UNREADABLE, read_block
 from .schedule import due_stretches
 
 if TYPE_CHECKING:
@@ -690,10 +691,17 @@ def _decoded(store: LocalStore, attributes: Mapping[str, Any]) -> xr.Variable:
     return xr.Variable(spec.dims, data, units)
 
 
-def _read(array: zarr.Array, index: Any, asarray: bool = True, lock: Any = None) -> np.ndarray:  # noqa: ARG001 - dask's
+def _read(
+    array: zarr.Array,
+    index: tuple[slice, ...],
+    asarray: bool = True,  # noqa: ARG001 - dask's
+    lock: Any = None,  # noqa: ARG001
+) -> np.ndarray:
+    """A block, as dask asks for it."""
+    spans = [span.indices(size)[:2] for span, size in zip(index, array.shape, strict=True)]
     try:
-        return np.asarray(array[index])
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        return read_block(array, Path(array.store.root, array.path), spans)  # pyright: ignore[reportAttributeAccessIssue]
+    except UNREADABLE as error:
         place = f"{array.store}/{array.path}".removeprefix("file://")
         raise RunError(f"{place} is damaged and cannot be read; thermodl check names the place") from error
 

@@ -8,7 +8,7 @@ import zarr
 from numcodecs import Blosc
 
 from thermodl.record import store
-from thermodl.record.chunk_files import read_entries
+from thermodl.record.chunk_files import UNREADABLE, read_block, read_entries
 from thermodl.record.store import RunWriter, open_run
 
 STEPS = 20_000
@@ -64,6 +64,17 @@ def test_the_numbers_are_those_of_zarr(run: Path, name: str, length: int) -> Non
         np.testing.assert_array_equal(values, np.asarray(array[row, ..., :length], float))
 
 
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("times", [(0, STEPS), (0, 1), (255, 257), (4095, 8193), (STEPS - 1, STEPS), (700, 700)])
+def test_a_block_is_as_it_is_stored(run: Path, name: str, times: tuple[int, int]) -> None:
+    array = opened(run, name)
+    for spans in ([(0, size) for size in SHAPES[name]], [(size - 1, size) for size in SHAPES[name]]):
+        block = read_block(array, run / name, [*spans, times])
+        expected = np.asarray(array[(*(slice(*span) for span in spans), slice(*times))])
+        assert block.dtype == array.dtype
+        np.testing.assert_array_equal(block, expected)
+
+
 @pytest.mark.parametrize("codecs", [[], ["gzip"], ["blosc"]])
 def test_other_codecs_are_read_too(tmp_path: Path, codecs: list[str]) -> None:
     known = {"gzip": zarr.codecs.GzipCodec(), "blosc": zarr.codecs.BloscCodec()}
@@ -102,6 +113,8 @@ def test_a_damaged_chunk_costs_only_itself(tmp_path: Path, damage, name: str) ->
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises((RuntimeError, ValueError)):
         _ = array[...]
+    with pytest.raises(UNREADABLE):
+        read_block(array, run / name, [(0, size) for size in array.shape])
     values, lost = read_entries(array, run / name, STEPS)
     assert lost == width
     assert np.isnan(values[..., width : 2 * width]).all()
