@@ -29,11 +29,13 @@ Not a proof of glassy dynamics: a descent that is still under way ages, and conf
 temperature, which no clock takes off.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from dask.base import compute
 from scipy import special, stats
 
 from .. import series
@@ -135,10 +137,15 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     lags = series.log_lags(steps - 1 - int(waiting[0]), settings.lags_per_decade)
 
     clocks, verdicts = _clocks(run, part)
-    results = _map(motion, waiting, lags)
-    for name, (clock, scatter) in clocks.items():
-        results |= _collapse(motion, name, clock, scatter, waiting)
-    results |= _doubling(motion)
+    grid = _grid(motion, waiting, lags)
+    equal = {name: [_equal_lags(motion, row, waiting) for row in clock] for name, (clock, _) in clocks.items()}
+    ages, doubled = _ages(motion)
+    shared = (grid[1:], doubled)
+    motion.read([[*shared, *(rows[row][1:3] for rows in equal.values())] for row in range(len(motion.names))])
+    results = _map(motion, grid, len(waiting), lags)
+    for name, (_, scatter) in clocks.items():
+        results |= _collapse(motion, name, equal[name], scatter, waiting)
+    results |= _doubling(motion, ages, doubled)
     coordinates = {"lag": lags, "waiting_time": waiting, "group": group_names(run)}
     if "noise_time" in clocks:
         places = np.unique(np.linspace(0, steps - 1, _PLACES).astype(int))
@@ -171,34 +178,59 @@ class _Motion:
         """Effective dimension of displacements at some lags, in steps."""
         return np.interp(np.log(np.maximum(lag, 1)), np.log(self.lags), self.dimensions_at[:, group])
 
+    def read(self, intervals: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]]) -> None:
+        """Read the positions at both ends of intervals, all at once, since a step lies in as many blocks as a series.
+
+        Args:
+            intervals: of all groups together and of each, begin and end in steps as in `vectors`.
+        """
+        steps = [np.unique(np.concatenate([np.concatenate(self._steps(*one)) for one in own])) for own in intervals]
+        self.steps = [np.union1d(steps[0], own) for own in steps[1:]]
+        read = [self.positions.isel(group=group, step=own).transpose("step", "sketch").data
+                for group, own in enumerate(self.steps)]  # fmt: skip
+        self.at_steps: Sequence[np.ndarray] = compute(*read)
+
     def vectors(self, group: int, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Displacements of one group, or with 0 of all, per root of a parameter: (cell, coordinate).
 
         Args:
             end: steps, or places between two of them, where the position is taken on the line between.
         """
-        late = np.clip(np.searchsorted(self.known, end), 0, len(self.known) - 1)
-        late, early = self.known[late], self.known[np.maximum(late - 1, 0)]
-        share = np.where(late > early, np.clip((end - early) / np.maximum(late - early, 1), 0, 1), 1.0)
-        used, where = np.unique([begin, early, late], return_inverse=True)
-        members = slice(None) if group == 0 else slice(group - 1, group)
-        x = self.positions.isel(group=members, step=used).values.astype(float)
-        start, low, high = x.reshape(-1, len(used)).T[where.reshape(3, -1)]
-        return (low + share[:, None] * (high - low) - start) / np.sqrt(self.sizes[group])
+        start, early, late = self._steps(begin, end)
+        share = np.where(late > early, np.clip((end - early) / np.maximum(late - early, 1), 0, 1), 1.0)[:, None]
+        moved = []
+        for member in range(len(self.steps)) if group == 0 else (group - 1,):
+            x, places = self.at_steps[member].astype(float), np.searchsorted(self.steps[member], [start, early, late])
+            low, high = x[places[1]], x[places[2]]
+            moved.append(low + share * (high - low) - x[places[0]])
+        return np.concatenate(moved, axis=1) / np.sqrt(self.sizes[group])
+
+    def _steps(self, begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The steps at which intervals begin, and those with sketches before and after their end."""
+        index = np.clip(np.searchsorted(self.known, end), 0, len(self.known) - 1)
+        late, early = self.known[index], self.known[np.maximum(index - 1, 0)]
+        return begin, np.where(late > end, early, late), late
 
 
-def _map(motion: _Motion, waiting: np.ndarray, lags: np.ndarray) -> dict[str, xr.DataArray]:
-    """Δ on all waiting times and lags in steps whose ends have sketches; NaN elsewhere."""
-    shape = (len(motion.names), len(waiting), len(lags))
+def _grid(motion: _Motion, waiting: np.ndarray, lags: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All waiting times and lags in steps: which have sketches at both ends, and of these begin and end."""
     begin, end = np.repeat(waiting, len(lags)), (waiting[:, None] + lags).ravel()
     there = np.isin(end, motion.known)
-    value, error = np.full((2, *shape), np.nan)
+    return there, begin[there], end[there]
+
+
+def _map(
+    motion: _Motion, grid: tuple[np.ndarray, np.ndarray, np.ndarray], waiting_times: int, lags: np.ndarray
+) -> dict[str, xr.DataArray]:
+    """Δ on all waiting times and lags in steps whose ends have sketches; NaN elsewhere."""
+    there, begin, end = grid
+    value, error = np.full((2, len(motion.names), waiting_times, len(lags)), np.nan)
     relative = series.single_square_error(
         np.array([motion.dimensions(group, lags) for group in range(len(motion.names))])
     )
     for group in range(len(motion.names)):
         flat = value[group].reshape(-1)
-        flat[there] = np.sum(motion.vectors(group, begin[there], end[there]) ** 2, axis=1)
+        flat[there] = np.sum(motion.vectors(group, begin, end) ** 2, axis=1)
         error[group] = value[group] * relative[group]
     return _labelled(
         "two_time_displacement",
@@ -211,37 +243,51 @@ def _map(motion: _Motion, waiting: np.ndarray, lags: np.ndarray) -> dict[str, xr
     )
 
 
+def _equal_lags(
+    motion: _Motion, clock: np.ndarray, waiting: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Intervals of equal lags on a clock (step,), which does not fall.
+
+    Returns:
+        The lags (octave,), NaN if the clock stands still; begin and end of the intervals that fit into the run, and
+        which waiting time and lag they are of, (cell,).
+    """
+    steps, lapse = len(clock), clock[-1]
+    octaves = int(np.clip(np.log2(max(2.0, steps / motion.shortest)) - 1, 1, _OCTAVES))
+    if not lapse > 0:
+        none = np.empty(0, int)
+        return np.full(octaves, np.nan), none, none, none, none
+    lags = lapse / 2.0 ** np.arange(octaves, 0, -1)
+    target = clock[waiting][:, None] + lags
+    end = np.interp(target, clock, np.arange(steps))
+    taken = end - waiting[:, None]
+    index = np.clip(np.searchsorted(motion.known, end), 1, len(motion.known) - 1)
+    gap = motion.known[index] - motion.known[index - 1]
+    i, j = np.nonzero((target <= lapse) & (taken >= motion.shortest) & (end <= motion.known[-1]) & (gap <= taken / 4))
+    return lags, waiting[i], end[i, j], i, j
+
+
 def _collapse(
-    motion: _Motion, name: str, clock: np.ndarray, scatter: np.ndarray, waiting: np.ndarray
+    motion: _Motion,
+    name: str,
+    equal: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    scatter: np.ndarray,
+    waiting: np.ndarray,
 ) -> dict[str, xr.DataArray]:
     """Displacements at equal lags of a clock, how far their curves spread, and the slope over the waiting time.
 
     Args:
-        clock: (group, step), not falling. scatter: (group, 2), relative variance of one sample of its rate, and samples
-            in a step; zeros where it is exact.
+        equal: from `_equal_lags`, of all groups together and of each. scatter: (group, 2), relative variance of one
+            sample of the clock's rate, and samples in a step; zeros where it is exact.
     """
-    groups, steps = clock.shape
-    octaves = int(np.clip(np.log2(max(2.0, steps / motion.shortest)) - 1, 1, _OCTAVES))
-    shape = (groups, len(waiting), octaves)
-    lag_on = np.full((groups, octaves), np.nan)
-    value, error = np.full((2, *shape), np.nan)
+    lag_on = np.stack([lags for lags, *_ in equal])
+    groups, octaves = lag_on.shape
+    value, error = np.full((2, groups, len(waiting), octaves), np.nan)
     score, score_error, significance, slope, slope_error = np.full((5, groups), np.nan)
     of_lag, of_lag_error = np.full((2, groups, octaves), np.nan)
-    for group in range(groups):
-        lapse = clock[group, -1]
-        if not lapse > 0:
+    for group, (_, begin, stop, i, j) in enumerate(equal):
+        if not len(begin):
             continue
-        lag_on[group] = lapse / 2.0 ** np.arange(octaves, 0, -1)
-        target = clock[group, waiting][:, None] + lag_on[group]
-        end = np.interp(target, clock[group], np.arange(steps))
-        taken = end - waiting[:, None]
-        index = np.clip(np.searchsorted(motion.known, end), 1, len(motion.known) - 1)
-        gap = motion.known[index] - motion.known[index - 1]
-        fits = (target <= lapse) & (taken >= motion.shortest) & (end <= motion.known[-1]) & (gap <= taken / 4)
-        if not fits.any():
-            continue
-        i, j = np.nonzero(fits)
-        begin, stop = waiting[i], end[i, j]
         moved = motion.vectors(group, begin, stop)
         squares = np.sum(moved**2, axis=1)
         freedom = motion.dimensions(group, stop - begin)
@@ -336,32 +382,39 @@ class _Cells:
         return float(factors @ self.logarithm), float(np.sqrt(max(scaled @ self.shared @ scaled, 0.0)))
 
 
-def _doubling(motion: _Motion) -> dict[str, xr.DataArray]:
-    """Δ(t, 2t) and Δ(0, t) at ages a factor of two apart, back from half the run."""
-    last, groups = int(motion.known[-1]), len(motion.names)
+def _ages(motion: _Motion) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Ages t a factor of two apart, back from half the run; of those with sketches the intervals t–2t, then 0–t."""
+    last = int(motion.known[-1])
     count = max(1, min(_OCTAVES, int(np.log2(max(1, last / (2 * motion.shortest)))) + 1))
     age = last // 2 // 2 ** np.arange(count - 1, -1, -1)
-    there = np.isin(age, motion.known) & np.isin(2 * age, motion.known)
-    value, error = np.full((2, groups, count), np.nan)
+    there = age[np.isin(age, motion.known) & np.isin(2 * age, motion.known)]
+    if motion.known[0] != 0:
+        there = there[:0]
+    return age, (np.concatenate([there, np.zeros_like(there)]), np.concatenate([2 * there, there]))
+
+
+def _doubling(motion: _Motion, age: np.ndarray, intervals: tuple[np.ndarray, np.ndarray]) -> dict[str, xr.DataArray]:
+    """Δ(t, 2t) and Δ(0, t), of what `_ages` gives."""
+    (begin, end), groups = intervals, len(motion.names)
+    used = begin[: len(begin) // 2]
+    there = np.isin(age, used)
+    value, error = np.full((2, groups, len(age)), np.nan)
     exponent, exponent_error, ratio, ratio_error = np.full((4, groups), np.nan)
-    begin = np.concatenate([age[there], np.zeros(there.sum(), int)])
-    end = np.concatenate([2 * age[there], age[there]])
-    if there.any() and motion.known[0] == 0:
-        for group in range(groups):
-            moved, freedom = motion.vectors(group, begin, end), motion.dimensions(group, end - begin)
-            squares = np.sum(moved**2, axis=1)
-            value[group, there] = squares[: there.sum()]
-            error[group, there] = value[group, there] * series.single_square_error(freedom[: there.sum()])
-            if there.sum() < 3 or not np.all(squares > 0):
-                continue
-            cells = _Cells(moved, begin, end, freedom, np.zeros(2))
-            x, weight = np.log(age[there]), 1 / cells.error[: there.sum()] ** 2
-            x = (x - np.average(x, weights=weight)) * weight
-            none = np.zeros(len(x))
-            exponent[group], exponent_error[group] = cells.combine(np.concatenate([x / (x @ np.log(age[there])), none]))
-            share = weight / weight.sum()
-            logarithm, of_logarithm = cells.combine(np.concatenate([share, -share]))
-            ratio[group], ratio_error[group] = np.exp(logarithm), np.exp(logarithm) * of_logarithm
+    for group in range(groups) if len(used) else ():
+        moved, freedom = motion.vectors(group, begin, end), motion.dimensions(group, end - begin)
+        squares = np.sum(moved**2, axis=1)
+        value[group, there] = squares[: len(used)]
+        error[group, there] = value[group, there] * series.single_square_error(freedom[: len(used)])
+        if len(used) < 3 or not np.all(squares > 0):
+            continue
+        cells = _Cells(moved, begin, end, freedom, np.zeros(2))
+        x, weight = np.log(used), 1 / cells.error[: len(used)] ** 2
+        x = (x - np.average(x, weights=weight)) * weight
+        none = np.zeros(len(x))
+        exponent[group], exponent_error[group] = cells.combine(np.concatenate([x / (x @ np.log(used)), none]))
+        share = weight / weight.sum()
+        logarithm, of_logarithm = cells.combine(np.concatenate([share, -share]))
+        ratio[group], ratio_error[group] = np.exp(logarithm), np.exp(logarithm) * of_logarithm
     results = _labelled("doubling_displacement", ("group", "doubling"), value, error, "parameter2",
                         "displacement from age t to 2t", "从 t 到 2t 的位移")  # fmt: skip
     results |= _labelled("doubling_exponent", ("group",), exponent, exponent_error, "1",
