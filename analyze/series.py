@@ -171,6 +171,30 @@ def mean_and_error(series: Floats, *, memory: int = 0, echo: Floats | float = 0.
     return mean, np.sqrt(variance / n_eff) * student, n_eff
 
 
+def cancelling_error(series: Floats, memory: int) -> tuple[float, float]:
+    """Standard error of the mean of a series (N,) whose fluctuations cancel, Student-widened, and effective samples.
+
+    A difference of displacements at two lags swings around its mean: what autocorrelations add up to at first, later
+    ones take away, and `mean_and_error`, which counts no more than N independent samples, gives up to twice the error.
+    Here Γ is summed with weights that fall to 0 at twice the window, so that what cancels counts, and the sum is never
+    negative: Σ_{|t|<B} (1 − |t|/B) Γ(t), of 3N/(2B) degrees of freedom (Bartlett 1950; Priestley 1981, table 6.2).
+
+    Args:
+        memory: as in `mean_and_error`.
+    """
+    n = len(series)
+    if n < 4:
+        return np.nan, float(n)
+    covariance, _, window = _autocovariance_and_cut(series, memory := min(memory, n // 16))
+    width = min(2 * max(int(window), memory) + 1, n)
+    weights = 1 - np.arange(1, width) / width
+    # The mean that was taken off hides as much as a sum over the width holds.
+    variance = max(covariance[0] + 2 * weights @ covariance[1:width], 0.0) * (1 + width / n)
+    student = stats.t.ppf(0.975, max(1.5 * n / width, 1.0)) / _NORMAL
+    n_eff = min(n * covariance[0] / variance, n) if variance > 0 else n
+    return float(np.sqrt(variance / n) * student), float(n_eff)
+
+
 def widen_for_skewness(mean: Floats, error: Floats) -> Floats:
     """The error of a mean of squares, or of differences of such, from that of a normal one.
 
@@ -573,8 +597,8 @@ def displacement_and_error(squares: Floats, lag: int, echo: float, memory: int) 
 
 
 def drift_free_error(
-    straight: Floats, factors: Floats, lags: NDArray[np.int64], row: int, echo: float, memory: int
-) -> tuple[Floats, Floats]:
+    straight: Floats, factors: Floats, lags: NDArray[np.int64], row: int, memory: int, echo: float | None
+) -> tuple[float, float]:
     """Error and effective samples of a sum of drift-free displacements at several lags.
 
     What it fluctuates by is taken origin by origin, over those that have all of the lags, so that what the lags share
@@ -584,8 +608,8 @@ def drift_free_error(
         straight: (L, N) from `squared_displacements` of positions without their line.
         factors: (L,) of the drift-free MSD at each lag in the sum.
         lags: (L,) of both, the two of `straight_anchors` among them.
-        row: which of the lags tells how many origins the sum has. echo: of that lag, from `echo_of_ends`.
-        memory: as in `mean_and_error`.
+        row: which of the lags tells how many origins the sum has. memory: as in `mean_and_error`.
+        echo: of that lag, from `echo_of_ends`; None for sums in which the lags cancel, as in `cancelling_error`.
     """
     n = straight.shape[-1]
     factors = factors.copy()
@@ -593,8 +617,12 @@ def drift_free_error(
     common = n - int(lags.max())
     # Most sums are of a few lags.
     used = np.flatnonzero(factors)
-    _, error, n_eff = mean_and_error(factors[used] @ straight[used, :common], memory=memory, echo=echo)
-    return error * np.sqrt(common / (n - lags[row])), n_eff
+    fluctuation = factors[used] @ straight[used, :common]
+    if echo is None:
+        error, n_eff = cancelling_error(fluctuation, memory)
+    else:
+        _, error, n_eff = mean_and_error(fluctuation, memory=memory, echo=echo)
+    return float(error * np.sqrt(common / (n - lags[row]))), float(n_eff)
 
 
 def averaged_variance(collective: Floats, lags: NDArray[np.int64], width: int) -> Floats:

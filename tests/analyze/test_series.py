@@ -179,6 +179,28 @@ def test_error_bars_are_those_of_the_whole_autocovariance(correlation_time: floa
         assert found == pytest.approx(exact, rel=1e-9)
 
 
+@pytest.mark.parametrize("memory", [30, 60])
+def test_error_of_a_mean_whose_fluctuations_cancel_covers(memory: int) -> None:
+    """White noise and three times the difference of another: only the first is left in the mean, a tenth of all."""
+    rng = np.random.default_rng(14)
+    drawn, swings = rng.standard_normal((2, 2000, 1001))
+    x = drawn[:, 1:] + 3 * np.diff(swings)
+    found = np.array([series.cancelling_error(row, memory) for row in x])
+    z = x.mean(-1) / found[:, 0]
+    assert 0.93 <= np.mean(np.abs(z) <= 1.959964) <= 0.985
+    # As many as there are steps: what cancels makes none of them more.
+    assert np.all(found[:, 1] <= 1000)
+    of_independent = series.mean_and_error(x, memory=memory)[1]
+    assert np.mean(np.abs(x.mean(-1)) <= 1.959964 * of_independent) > 0.999
+
+
+def test_error_of_a_mean_whose_fluctuations_cancel_of_degenerate_series() -> None:
+    """Constant: 0. Fewer than four: none. One NaN: none."""
+    assert series.cancelling_error(np.full(50, 3.0), 5) == (0.0, 50.0)
+    assert np.isnan(series.cancelling_error(np.ones(3), 5)[0])
+    assert np.isnan(series.cancelling_error(np.append(np.arange(50.0), np.nan), 5)[0])
+
+
 @pytest.mark.parametrize("steps", [2, 9000])
 def test_autocovariance_to_a_longest_lag_of_degenerate_series(steps: int) -> None:
     """Constant: 0. One NaN: NaN everywhere, not only in the blocks that hold it."""
