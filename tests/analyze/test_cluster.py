@@ -1,20 +1,14 @@
 """Analyses on a cluster of dask.distributed: the numbers of this process, also when a worker dies; clear refusals."""
 
-import contextlib
-import json
-import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import xarray as xr
+from local_cluster import WITH_THRESHOLDS, Cluster, running_cluster
 from made_up import write_run
 
 from thermodl import cli
@@ -23,60 +17,6 @@ from thermodl.analyze.execution import ClusterError
 from thermodl.analyze.settings import AnalysisError
 
 distributed = pytest.importorskip("distributed")
-
-_WITH_THRESHOLDS = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
-
-
-@dataclass
-class Cluster:
-    """A scheduler and its workers, each a process of its own."""
-
-    address: str
-    workers: dict[str, subprocess.Popen[bytes]]
-
-
-@contextlib.contextmanager
-def running_cluster(folder: Path, workers: int, environment: dict[str, str]) -> Iterator[Cluster]:
-    """A scheduler and some workers, in a working directory that is not that of the tests."""
-    folder.mkdir()
-    found = folder / "scheduler.json"
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "dask", *arguments]
-        with (folder / f"log{len(started)}").open("wb") as log:
-            process = subprocess.Popen(
-                command, cwd=folder, env=os.environ | environment, stdout=log, stderr=log, start_new_session=True
-            )
-        started.append(process)
-        return process
-
-    try:
-        start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(found))
-        _wait_for(lambda: found.is_file() and found.read_text().endswith("}"))
-        address = json.loads(found.read_text())["address"]
-        made = {
-            f"worker{i}": start(
-                "worker", address, "--name", f"worker{i}", "--nthreads", "1", "--no-dashboard", "--no-nanny",
-                "--local-directory", str(folder),
-            )
-            for i in range(workers)
-        }  # fmt: skip
-        if made:
-            with distributed.Client(address, timeout=20, set_as_default=False) as client:
-                client.wait_for_workers(workers, timeout=60)
-        yield Cluster(address, made)
-    finally:
-        for process in reversed(started):
-            process.kill()
-            process.wait()
-
-
-def _wait_for(what: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def _kill_one_at_work(cluster: Cluster, events: list[str]) -> None:
@@ -104,7 +44,7 @@ def test_a_cluster_that_loses_a_worker_half_way_gives_the_same_numbers(
     only = ["stationarity", "diffusion", "correlation", "response", "noise"]
     assert analyze("local", only) == {}
     events: list[str] = []
-    with running_cluster(tmp_path / "cluster", 2, _WITH_THRESHOLDS) as cluster:
+    with running_cluster(tmp_path / "cluster", 2, WITH_THRESHOLDS) as cluster:
         killer = threading.Thread(target=_kill_one_at_work, args=(cluster, events))
 
         def progress(analysis: str, state: str) -> None:
