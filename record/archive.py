@@ -6,11 +6,13 @@ name (`:`), a control character, the name of a Windows device, is a symbolic lin
 folder, is encrypted, or meets another entry's path; and if the entries are too many or too large. What is written is
 counted too, since the sizes in an archive can lie. Only wanted files are unpacked, always as new plain files, into a
 folder that appears when it is complete: data into one named by the archive's SHA-256, a run into one of its own name.
-A packed run has what reads again on any computer: recording, results and model, not the checkpoint to resume from.
+A packed run has what reads again on any computer: recording, results and model, not the checkpoint to resume from. It
+may be of any size, as chunks hardly compress; what would be refused is not packed either.
 """
 
 import hashlib
 import lzma
+import math
 import stat
 import tempfile
 import unicodedata
@@ -25,7 +27,7 @@ from .store import NAME, RunError, list_runs, read_attributes
 
 MAX_FILES = 500_000
 MAX_BYTES = 8 * 10**9
-MAX_RATIO = 200
+MAX_RATIO, MAX_RATIO_OF_RUN = 200, 4
 """how often larger than the archive its content may be; images hardly compress, bombs reach thousands and more"""
 _SMALL = 10**8
 """bytes below which the ratio does not matter"""
@@ -54,7 +56,7 @@ def unpack(archive: Path, cache: Path, endings: Sequence[str]) -> Path:
                 cache.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryDirectory(prefix="unpacking-", dir=cache) as folder:
                     content = Path(folder) / "content"
-                    _unpack(file, archive.stat().st_size, content, lambda parts: _ends(parts, endings))
+                    _unpack(file, archive, content, lambda parts: _ends(parts, endings), MAX_RATIO, MAX_BYTES)
                     _rename(content, target)
             return target
     except FileNotFoundError:
@@ -71,13 +73,18 @@ def pack_run(run: Path, path: Path) -> None:
     The recording may go on meanwhile: its commit record is read first, so that what it promises is in the zip.
 
     Raises:
-        RunError: if the folder holds no readable recording.
+        RunError: if the folder holds no readable recording, or one that `unpack_run` would refuse.
         OSError: if a file cannot be read or written.
     """
     read_attributes(run)
     name = run.resolve().name
+    files = list(_run_files(run))
+    try:
+        _check([zipfile.ZipInfo(f"{name}/{file.relative_to(run).as_posix()}") for file in files])
+    except _Refused as error:
+        raise RunError(f"{run} is not packed: {error}") from None
     with zipfile.ZipFile(path, "w", strict_timestamps=False) as archive:
-        for file in _run_files(run):
+        for file in files:
             # Chunks are compressed already.
             how = zipfile.ZIP_DEFLATED if file.suffix == ".json" else zipfile.ZIP_STORED
             try:
@@ -105,7 +112,7 @@ def unpack_run(archive: Path, folder: Path) -> list[Path]:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as beside:
                 content = Path(beside) / "content"
-                _unpack(file, archive.stat().st_size, content, _belongs_to_run)
+                _unpack(file, archive, content, _belongs_to_run, MAX_RATIO_OF_RUN)
                 bare = (content / "run.zarr").is_dir()
                 found = {archive.stem: content} if bare else {run.name: run for run in list_runs(content)}
                 if not found or not all(map(NAME.fullmatch, found)):
@@ -153,18 +160,34 @@ class _Refused(Exception):
     """What is wrong with an archive."""
 
 
-def _unpack(file: IO[bytes], size: int, target: Path, wanted: Callable[[list[str]], bool]) -> None:
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        paths = _check(entries, size)
+def _unpack(
+    file: IO[bytes],
+    archive: Path,
+    target: Path,
+    wanted: Callable[[list[str]], bool],
+    ratio: int,
+    most: float = math.inf,
+) -> None:
+    """Unpack wanted files into a new folder, if all there is takes at most so many times the archive, and `most`."""
+    size = archive.stat().st_size
+    left = min(most, max(_SMALL, ratio * size))
+    with zipfile.ZipFile(file) as opened:
+        entries = opened.infolist()
+        paths = _check(entries)
+        total = sum(entry.file_size for entry in entries)
+        if total > most:
+            raise _Refused(
+                f"it holds {total / 1e9:,.1f} GB, more than {most / 1e9:,.1f} GB; unpack it and name the folder"
+            )
+        if total > left:
+            raise _Refused(f"its content is {total / size:,.0f} times larger than the file, more than {ratio} times")
         target.mkdir()
-        left = _limit(size)
         for entry, parts in zip(entries, paths, strict=True):
             if entry.is_dir() or not wanted(parts):
                 continue
             path = target.joinpath(*parts)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(entry) as source, path.open("xb") as out:
+            with opened.open(entry) as source, path.open("xb") as out:
                 while block := source.read(2**20):
                     left -= len(block)
                     if left < 0:
@@ -172,21 +195,10 @@ def _unpack(file: IO[bytes], size: int, target: Path, wanted: Callable[[list[str
                     out.write(block)
 
 
-def _limit(size: int) -> int:
-    return min(MAX_BYTES, max(_SMALL, MAX_RATIO * size))
-
-
-def _check(entries: list[zipfile.ZipInfo], size: int) -> list[list[str]]:
+def _check(entries: list[zipfile.ZipInfo]) -> list[list[str]]:
     """The parts of each entry's path, all of them harmless."""
     if len(entries) > MAX_FILES:
-        raise _Refused(f"it holds {len(entries):,} files, more than {MAX_FILES:,}; unpack it and name the folder")
-    total = sum(entry.file_size for entry in entries)
-    if total > MAX_BYTES:
-        raise _Refused(
-            f"it holds {total / 1e9:,.1f} GB, more than {MAX_BYTES / 1e9:,.1f} GB; unpack it and name the folder"
-        )
-    if total > _limit(size):
-        raise _Refused(f"its content is {total / size:,.0f} times larger than the file, more than {MAX_RATIO} times")
+        raise _Refused(f"it holds {len(entries):,} files, more than {MAX_FILES:,}; take the folder instead")
     paths, seen = [], set()
     for entry in entries:
         parts = _parts(entry)

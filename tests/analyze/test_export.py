@@ -18,6 +18,7 @@ from thermodl import cli
 from thermodl.analyze import analyze, export, open_results, open_run
 from thermodl.analyze.export import ExportError, recorded_series
 from thermodl.analyze.settings import AnalysisError
+from thermodl.record import archive
 from thermodl.record.archive import unpack_run
 from thermodl.record.store import RunError
 
@@ -141,14 +142,14 @@ def test_a_zip_of_a_run_is_opened_again_elsewhere(mine: Path, capsys: pytest.Cap
 )
 def test_a_zip_that_is_none_of_a_run_is_refused(tmp_path: Path, name: str, said: str) -> None:
     """As a whole; nothing is left behind. A link in it is refused, too, and a file that is no zip."""
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr(name, "{}")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as out:
+        out.writestr(name, "{}")
     with pytest.raises(RunError, match=said):
         unpack_run(tmp_path / "x.zip", tmp_path / "runs")
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as out:
         entry = zipfile.ZipInfo("mine/run.zarr/link")
         entry.external_attr = 0o120777 << 16
-        archive.writestr(entry, "/etc/passwd")
+        out.writestr(entry, "/etc/passwd")
     with pytest.raises(RunError, match="symbolic link"):
         unpack_run(tmp_path / "x.zip", tmp_path / "runs")
     (tmp_path / "x.zip").write_bytes(b"PK nothing")
@@ -156,6 +157,29 @@ def test_a_zip_that_is_none_of_a_run_is_refused(tmp_path: Path, name: str, said:
         unpack_run(tmp_path / "x.zip", tmp_path / "runs")
     with pytest.raises(RunError, match="no such file"):
         unpack_run(tmp_path / "y.zip", tmp_path / "runs")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_what_is_packed_can_be_unpacked(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run larger than a data set may be; one whose names would meet on some systems is refused while packing."""
+    run = mine / "runs" / "mine"
+    monkeypatch.setattr(archive, "MAX_BYTES", 1000)
+    archive.pack_run(run, Path("large.zip"))
+    (back,) = unpack_run(Path("large.zip"), Path("elsewhere"))
+    assert open_run(back).identical(open_run(run))
+    shutil.copytree(run / "results.zarr" / "default", run / "results.zarr" / "Default")
+    with pytest.raises(RunError, match=r"is not packed: it holds .* twice \(apart from upper and lower case\)"):
+        archive.pack_run(run, Path("twins.zip"))
+    assert not Path("twins.zip").exists()
+
+
+def test_a_run_that_would_fill_the_disk_is_refused(tmp_path: Path) -> None:
+    """Chunks are compressed: what becomes far larger is none."""
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("mine/run.zarr/zarr.json", "{}")
+        out.writestr("mine/run.zarr/loss/c/0", bytes(101_000_000))
+    with pytest.raises(RunError, match="times larger than the file, more than 4 times"):
+        unpack_run(tmp_path / "bomb.zip", tmp_path / "runs")
     assert not list((tmp_path / "runs").iterdir())
 
 

@@ -302,7 +302,7 @@ def test_archives_that_are_too_much(
     with zipfile.ZipFile(tmp_path / "evil.zip", "a", zipfile.ZIP_DEFLATED) as out:
         out.writestr("ant/more-zeros.bmp", bytes(50_000_000))
     monkeypatch.setattr(archive, "MAX_FILES", 7)
-    assert "holds 8 files, more than 7; unpack it and name" in fails(capsys, tmp_path, "--data", file)
+    assert "holds 8 files, more than 7; take the folder instead" in fails(capsys, tmp_path, "--data", file)
     monkeypatch.undo()
     monkeypatch.setattr(archive, "MAX_BYTES", 50_000_000)
     assert "holds 0.1 GB, more than 0.1 GB; unpack" in fails(capsys, tmp_path, "--data", file)
