@@ -34,7 +34,11 @@ three of its errors and the second half holds ten independent samples of θ_u²;
 Directions that are known from few samples are turned against the principal ones, and flat ones then hold a little of
 steep ones, whose λ and C may be tens of times larger. How far they are turned is what their positions share in the
 second half, so that λ and C are freed of it to first order. σ² is left as it is: it is high by about one part in the
-independent samples of the first half for each steeper direction of larger variance.
+independent samples of the first half for each steeper direction of larger variance. In tests with twelve directions
+over a factor of 30 in λ and 40 relaxation times of the flattest, ψ and a at a = 2 are off by a tenth of an error bar on
+average, and intervals of 95 % cover at least 95 %. Directions of equal variance no stretch of time tells apart, and
+where all are flat and known from few samples ψ is that of their mixtures: 1.5 too small for 16 of them over a factor of
+three in λ, with 20 relaxation times, at a = 1.
 
 Exponents are slopes of straight lines with errors in both coordinates, which have a part in common (York et al. 2004);
 logarithms are freed of their bias to second order. Directions are weighed by their errors in the first half: those in
@@ -82,12 +86,14 @@ EXPLANATION = (
     "exponent ψ stands beside what a plain quadratic loss would give with the measured noise C ∝ λ^a: 2(a−1) for "
     "independent batches, 2a for shuffled epochs or a window shorter than the relaxation. "
     "Do not take ψ for a law of learning where it agrees with one of the two, nor use directions that are marked: "
-    "their curvature is not resolved, or their motion is a drift."
+    "their curvature is not resolved, or their motion is a drift. Directions of nearly equal variance are "
+    "mixed: over a small range of curvatures ψ says little."
 )
 EXPLANATION_ZH = (
     "沿运动的各主方向，参数散布的方差与损失的平坦度 F = λ^(−1/2) 的关系；曲率 λ 由独立批次的梯度随位置的变化得到。"
     "指数 ψ 与二次损失在实测噪声 C ∝ λ^a 下的零假设值并列：独立批次为 2(a−1)，按轮次打乱采样或区间短于弛豫时间为 2a。"
     "若 ψ 与其中之一相符，就不要把它当作学习的规律；被标记的方向也不可采信：其曲率未分辨，或其运动只是漂移。"
+    "方差相近的方向会相互混合：若曲率范围很窄，ψ 说明不了什么。"
 )
 METHOD = (
     "Directions from the first half of the segment, everything else from the second; curvature and noise freed of the "
