@@ -17,6 +17,7 @@ REPLICATES = 1000
 COUPLED, UNEQUAL = [[1.0, 0.6], [0.6, 1.0]], np.diag([1.0, 4.0])
 NEIGHBOURS = np.eye(4) + 0.4 * (np.eye(4, k=1) + np.eye(4, k=-1))
 CHAIN = truth.LinearDescent(0.1, 0.9, NEIGHBOURS, np.diag([1.0, 4.0, 2.0, 8.0]))
+HEATS = ("heat", "heat_stderr", "heat_direct", "heat_direct_stderr")
 
 
 def gyrator(momentum: float = 0.0, dampening: float = 0.0) -> truth.LinearDescent:
@@ -24,12 +25,22 @@ def gyrator(momentum: float = 0.0, dampening: float = 0.0) -> truth.LinearDescen
     return truth.LinearDescent(0.1, momentum, COUPLED, UNEQUAL, dampening)
 
 
-def recorded(process: truth.LinearDescent, seed: int, steps: int = STEPS, each: int = 1) -> xr.Dataset:
-    """A run as `open_run` gives it: each of `each` layers and groups holds an equal part of the coordinates."""
+def recorded(
+    process: truth.LinearDescent,
+    seed: int,
+    steps: int = STEPS,
+    each: int = 1,
+    replicates: int = 1,
+    probe_every: int = 1,
+) -> xr.Dataset:
+    """A run as `open_run` gives it: of each replicate every one of `each` layers and groups holds an equal part."""
     theta, velocity, gradient, probe = (
-        one[0].reshape(each, -1, steps) for one in process.simulate(np.random.default_rng(seed), 1, steps)
+        one.reshape(replicates * each, -1, steps)
+        for one in process.simulate(np.random.default_rng(seed), replicates, steps)
     )
-    names = [f"group{index}" for index in range(each)]
+    names = [f"group{index}" for index in range(replicates * each)]
+    probes, at = probe[..., ::probe_every], np.arange(0, steps, probe_every)
+    difference = gradient[..., at] - probes
 
     def moment(left: np.ndarray, right: np.ndarray) -> np.ndarray:
         return np.sum(left * right, axis=1)
@@ -52,10 +63,10 @@ def recorded(process: truth.LinearDescent, seed: int, steps: int = STEPS, each: 
         | {
             "parameter_sketch": (("group", "sketch", "step"), theta),
             "gradient_sketch": (("group", "sketch", "step"), gradient),
-            "probe_sketch": (("group", "sketch", "probe"), probe),
-            "noise_trace": (("layer", "probe"), moment(gradient - probe, gradient - probe) / 2),
-            "gradient_dot": (("layer", "probe"), moment(gradient, probe)),
-            "probe_step": ("probe", np.arange(steps)),
+            "probe_sketch": (("group", "sketch", "probe"), probes),
+            "noise_trace": (("layer", "probe"), moment(difference, difference) / 2),
+            "gradient_dot": (("layer", "probe"), moment(gradient[..., at], probes)),
+            "probe_step": ("probe", at),
         },
         coords={
             "group": names,
@@ -63,8 +74,8 @@ def recorded(process: truth.LinearDescent, seed: int, steps: int = STEPS, each: 
             "step": np.arange(steps),
             "sgd_time": ("step", process.eta / (1 - process.mu) * np.arange(steps)),
             "layer_group": ("layer", names),
-            "layer_size": ("layer", np.full(each, theta.shape[1])),
-            "layer_optimizer_group": ("layer", np.zeros(each, int)),
+            "layer_size": ("layer", np.full(len(names), theta.shape[1])),
+            "layer_optimizer_group": ("layer", np.zeros(len(names), int)),
         },
         attrs={"optimizer": {"class": "SGD", "nesterov": False}, "sampling": "replacement"},
     )
@@ -208,6 +219,29 @@ def test_scattered_fits_are_those_of_motions() -> None:
     )
     for values, near in zip((sigma, rates, circulation), drawn, strict=True):
         np.testing.assert_allclose(values.std(0), near.std(0), rtol=0.25, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("momentum", "dampening"), [(0.0, 0.0), (0.9, 0.3)])
+def test_heat_covers(momentum: float, dampening: float) -> None:
+    """q in both forms and over its temperature, with probes at every tenth step; a group is one coordinate."""
+    process, batch = gyrator(momentum, dampening), 250
+    settings = AnalysisSettings(segment=f"0:{STEPS}", windows=2, modes=2)
+    parts = []
+    for seed in range(REPLICATES // batch):
+        run = recorded(process, seed, STEPS, each=2, replicates=batch, probe_every=10)
+        results = entropy_production.estimate(run, settings).isel(group=slice(1, None))
+        moved = {"mode_heat": results["mode_heat"][:, 0], "mode_heat_stderr": results["mode_heat_stderr"][:, 0]}
+        parts.append({name: results[name] for name in HEATS} | moved)
+    found = {name: np.concatenate([one[name].values for one in parts]).reshape(-1, 2) for name in parts[0]}
+    temperature = process.eta * (1 - dampening) * np.diag(process.noise) / (2 * (1 - momentum))
+    for name, answer in (
+        ("heat", process.heat),
+        ("heat_direct", process.heat),
+        ("mode_heat", process.heat / temperature),
+    ):
+        fraction = covered(found, name, answer, bias=0.2)
+        assert np.all((fraction >= 0.93) & (fraction <= 0.98)), (name, fraction)
 
 
 def test_what_cannot_be_had_is_said() -> None:
