@@ -17,18 +17,29 @@ autoregression x_t = Σ_j A_j x_{t−j} + ε of order p with ⟨εεᵀ⟩ = S p
 nats per step: the rate of the divergence between the path and the reversed one (residual form; for p = 1 it is
 tr[S⁻¹(Σ − A²Σ)] − d). p is the one whose predictions are best in the half of the segment it was not fitted to. σ is a
 lower bound for the whole: directions that are left out hide currents, and those of large σ may run in directions of
-small variance. In equilibrium Nσ̂/2 of order 1 is χ² with d(d−1)/2 degrees of freedom, so that σ̂ is d(d−1)/N too
-large; for higher orders bias and null are those of fits to surrogates, Gaussian series with the spectrum of the fit,
-whose cross-spectra are reduced to their real part for the null. Error bars are those of fits to surrogates of the
-same spectrum. Directions are chosen by variance, which is even under reversal, and so do not favour a sense of turning.
+small variance. In equilibrium Nσ̂/2 of order 1 is χ² with d(d−1)/2 degrees of freedom, so that σ̂ is b = d(d−1)/N too
+large; for higher orders bias and null are those of fits to N steps of the reversible process whose moments are those of
+the fit and of its reverse, in the mean. Directions are chosen by variance, which is even under reversal, and so do not
+favour a sense of turning.
 
-Motion between the directions turns by Im eig(QΣ⁻¹) per step, Q = ½(Γ(1)ᵀ − Γ(1)) = ½⟨x_t x_{t+1}ᵀ − x_{t+1} x_tᵀ⟩.
+The variance of σ̂ is v₀ by chance, as 1/N², and a part gσ, g as 1/N, both from fits scattered as N steps let them
+(Lütkepohl 2005, section 3.2). As it grows with σ itself, the error would come out low where σ̂ does. It is therefore the
+half-width of the score interval (Wilson 1927), of all σ with |σ̂ − b − σ| ≤ z√(v₀ + gσ), over z = 1.96:
+
+    √(v₀ + g·max(σ̂ − b, 0) + (zg/2)²)
+
+It covers 95 % of currents that chance alone seldom makes; those that could be chance, and equilibrium, nearly always:
+no bar symmetric about σ̂ − b covers both what is a little stronger than chance and equilibrium in 95 %.
+
+Motion between the directions turns by Im eig(QΣ⁻¹) per step, Q = ½(Γ(1)ᵀ − Γ(1)) = ½⟨x_t x_{t+1}ᵀ − x_{t+1} x_tᵀ⟩. The
+fastest is a modulus: of more than two directions, chance makes it larger where it is not well above what equilibrium
+stays below, and its error bar holds from twice that level on; of two it always does.
 
 Not defined for other optimizers than SGD; the heat not for Nesterov's momentum either. Under shuffled epochs the noise
 is coloured: q is not the heat then, and σ still that of the path.
 """
 
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -59,7 +70,7 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings, NotDefinedError
 
-VERSION = 1
+VERSION = 2
 USES = ("segment", "windows", "modes")
 TITLE = "Entropy production"
 TITLE_ZH = "熵产生"
@@ -81,15 +92,16 @@ EXPLANATION_ZH = (
 )
 METHOD = (
     "Heat: means over the segment with Γ-method errors. σ: vector autoregression in the principal directions, its "
-    "order by held-out likelihood; errors, bias and null distribution from surrogates with the fitted spectrum."
+    "order by held-out likelihood; errors, bias and null distribution from how fits to as many steps scatter."
 )
 METHOD_ZH = (
     "热量：区间平均，误差用 Γ 方法。σ：在主方向上拟合向量自回归，阶数由留出似然确定；"
-    "误差、偏差与零分布由具有所拟合谱的替代数据得到。"
+    "误差、偏差与零分布由同样步数下拟合结果的散布得到。"
 )
 REFERENCE = (
     "Harada & Sasa 2005, PRL 95:130602; Sekimoto 1998, Prog. Theor. Phys. Suppl. 130; "
-    "Godrèche & Luck 2019; Battle et al. 2016, Science 352:604; Wolff 2004."
+    "Godrèche & Luck 2019; Battle et al. 2016, Science 352:604; Wolff 2004; "
+    "Lütkepohl 2005, New Introduction to Multiple Time Series Analysis; Wilson 1927, J. Am. Stat. Assoc. 22:209."
 )
 ORDERS = (1, 2, 3, 4, 6, 8)
 """orders of the autoregression that are tried"""
@@ -111,9 +123,10 @@ _NAMES = {
 }
 _PER_GROUP = (*list(_NAMES)[:7], "entropy_production_stderr", "entropy_production_n_eff", "cycling_frequency_stderr")
 _OF_LAYER = ("layer_group", "layer_size", "layer_optimizer_group")
-_SURROGATES = 200
-_LONGEST = 20_000
-"""steps of a surrogate at most; bias and variance of longer ones fall as 1/N"""
+_DRAWS = 200
+"""scattered fits from which errors and null are taken"""
+_NEARER = 10
+"""times nearer than N steps let them scatter: errors are to lowest order in 1/N"""
 
 Floats = NDArray[np.float64]
 
@@ -126,7 +139,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         which need probes, and `loss_decrease`. In nats per step `entropy_production` (group,), a lower bound without
         its bias, beside `entropy_production_plugin`, `entropy_production_bias`, `entropy_production_p` (chance of as
         much in equilibrium) and `autoregression_order`. In radians per step `cycling_frequency` (group,), the fastest,
-        and `cycling_frequency_null`, what equilibrium stays below in 95 % of cases. `circulation` (group, mode,
+        and `cycling_frequency_null`, what equilibrium stays below in 95 % of cases; of more than two directions the
+        error bar of the first holds where it is at least twice the second. `circulation` (group, mode,
         other_mode), Q over the standard deviations; `mode_variance_fraction` and `mode_heat` (group, mode), q/T_noise.
 
     Raises:
@@ -231,7 +245,11 @@ def _drawn(run: xr.Dataset) -> xr.DataArray:
 
 
 def _difference(left: errorbar.Estimate, right: errorbar.Estimate) -> errorbar.Estimate:
-    """left − right of independent estimates."""
+    """left − right of estimates taken as independent.
+
+    Those of the heat share the gradients of probed steps: the bar is right where one step in ten is probed, and up to a
+    third too wide where all are.
+    """
     fewest = left[2].where(left[2] < right[2], right[2])
     return left[0] - right[0], (left[1] ** 2 + right[1] ** 2) ** 0.5, fewest
 
@@ -292,7 +310,8 @@ def mode_heat(
             series.mean_and_error(kinetic, memory=correlated_steps(part)),
             series.mean_and_error(drawn),
         )
-        ratio = top / bottom
+        # A ratio is high by the relative variance of its denominator.
+        ratio = top / bottom / (1 + (bottom_error / bottom) ** 2)
         error = ratio * np.hypot(top_error / top, bottom_error / bottom)
     # Where they differ from step to step there is no one temperature.
     kept = 1 - mu[0] if np.all(mu == mu[0]) else np.nan
@@ -319,44 +338,36 @@ def turning(positions: Floats, rng: np.random.Generator) -> dict[str, Floats]:
     order = best_order(whitened)
     fit = autoregression(gram(whitened, order), d)
     found["autoregression_order"] = np.array(float(order))
-    sigma, frequency, circulation = irreversibility(*fit)
+    sigma, rates, circulation = irreversibility(*fit)
     if np.isnan(sigma):
         return found
-    # A longer motion would know it better, by 1/N; it is not simulated at length.
-    length = min(steps, _LONGEST)
-    longer = length / steps
+    moments = stationary_moments(*fit)
+    # As far as a short motion lets them scatter, some would be next to not stationary, with a σ out of all proportion.
     sampled, null = (
-        [irreversibility(*autoregression(gram(one, order), d)) for one in surrogates(*fit, length, rng, reversible)]
-        for reversible in (False, True)
+        irreversibility(*scattered(kind, d, _NEARER**2 * steps, rng))
+        for kind in (moments, (moments + _reversed(moments, d)) / 2)
     )
-    spread = [np.nanstd(np.stack([one[index] for one in sampled]), axis=0) for index in range(3)]
-    by_chance = np.array([one[0] for one in null])
-    # σ̂ is a square: its variance is that of chance, as 1/N², and as 1/N a part that grows as σ, which the fit has too
-    # large by the bias.
-    of_chance = np.nanstd(by_chance)
-    by_chance *= longer
+    by_chance = _NEARER**2 * null[0]
     if order == 1:
-        bias = d * (d - 1) / steps
+        bias, of_chance = d * (d - 1) / steps, 4 * d * (d - 1) / steps**2
         chance = stats.chi2.sf(steps * sigma / 2, d * (d - 1) / 2)
     else:
-        bias = float(np.nanmean(by_chance))
-        chance = (1 + np.sum(by_chance >= sigma)) / (1 + np.sum(np.isfinite(by_chance)))
-    level = np.nanquantile([one[1] for one in null], 0.95) * np.sqrt(longer)
-    part = np.clip((sigma - bias) / sigma, 0, 1)
-    grown = np.sqrt(max(spread[0] ** 2 - of_chance**2, 0.0) * longer * part)
-    error = np.hypot(of_chance * longer, series.widen_for_skewness(np.array(sigma), grown))
+        bias, of_chance = np.mean(by_chance), np.var(by_chance)
+        chance = (1 + np.sum(by_chance >= sigma)) / (1 + _DRAWS)
+    growth = _NEARER**2 * np.var(sampled[0]) / sigma
+    frequency, turned = _fastest(rates, sampled[1])
     numbers = {
         "entropy_production": sigma - bias,
-        "entropy_production_stderr": error,
+        "entropy_production_stderr": np.sqrt(of_chance + growth * max(sigma - bias, 0.0) + (1.96 / 2 * growth) ** 2),
         "entropy_production_plugin": sigma,
         "entropy_production_bias": bias,
         "entropy_production_p": chance,
         "cycling_frequency": frequency,
-        "cycling_frequency_stderr": spread[1] * np.sqrt(longer),
-        "cycling_frequency_null": level,
+        "cycling_frequency_stderr": _NEARER * np.std(turned),
+        "cycling_frequency_null": _NEARER * np.quantile(np.max(np.linalg.eigvals(null[1]).imag, axis=-1), 0.95),
     }
     found |= {name: np.array(float(value)) for name, value in numbers.items()}
-    return found | {"circulation": circulation, "circulation_stderr": spread[2] * np.sqrt(longer)}
+    return found | {"circulation": circulation, "circulation_stderr": _NEARER * np.std(sampled[2], axis=0)}
 
 
 def gram(positions: Floats, order: int) -> Floats:
@@ -390,54 +401,92 @@ def best_order(positions: Floats) -> int:
     return min(orders, key=loss)
 
 
-def irreversibility(coefficients: Floats, noise: Floats) -> tuple[float, float, Floats]:
-    """σ per step, the fastest cycling frequency and Q over the standard deviations of a stationary autoregression.
+def stationary_moments(coefficients: Floats, noise: Floats) -> Floats:
+    """⟨z zᵀ⟩ of z_t = (x_t, x_{t−1}, …, x_{t−p}), (…, d(p+1), d(p+1)), as `gram` would find them in the long run.
 
     Args:
-        coefficients: (d, dp). noise: (d, d).
+        coefficients: (…, d, dp). noise: (…, d, d).
 
     Returns:
-        NaN where it is not stationary.
+        NaN where the autoregression is not stationary.
     """
-    d = len(noise)
-    size = coefficients.shape[1] + d
-    # The state (x_t, …, x_{t−p}): one more than the recursion needs, for the reversed residual.
-    step, covariance = np.zeros((size, size)), np.zeros((size, size))
-    step[:d, : size - d], step[d:, : size - d] = coefficients, np.eye(size - d)
-    covariance[:d, :d] = noise
-    if not np.max(np.abs(np.linalg.eigvals(step))) < 1 - 1e-9:
-        return np.nan, np.nan, np.full((d, d), np.nan)
+    d, past = coefficients.shape[-2:]
+    # One more in the state than the recursion needs, for the reversed residual.
+    step, moments = np.zeros((2, *coefficients.shape[:-2], past + d, past + d))
+    step[..., :d, :past], step[..., d:, :past] = coefficients, np.eye(past)
+    moments[..., :d, :d] = noise
+    stationary = np.max(np.abs(np.linalg.eigvals(step)), axis=-1) < 1 - 1e-9
+    step[~stationary] = 0
     while np.max(np.abs(step)) > 1e-16:
-        covariance, step = covariance + step @ covariance @ step.T, step @ step
-    blocks = covariance.reshape(size // d, d, size // d, d)
-    backwards = blocks[::-1, :, ::-1].reshape(size, size)
-    filtered = np.concatenate([np.eye(d), -coefficients], axis=1)
-    sigma = (np.trace(np.linalg.solve(noise, filtered @ backwards @ filtered.T)) - d) / 2
-    equal, later = blocks[0, :, 0], blocks[0, :, 1]
-    area = (later.T - later) / 2
-    frequency = np.max(np.abs(np.linalg.eigvals(area @ np.linalg.inv(equal)).imag))
-    deviation = np.sqrt(np.diag(equal))
-    return float(sigma), float(frequency), area / np.outer(deviation, deviation)
+        moments, step = moments + step @ moments @ _transposed(step), step @ step
+    moments[~stationary] = np.nan
+    return moments
 
 
-def surrogates(
-    coefficients: Floats, noise: Floats, steps: int, rng: np.random.Generator, reversible: bool
-) -> Iterator[Floats]:
-    """Gaussian series (d, steps) with the spectrum of an autoregression, or its real part, each centred."""
-    d = len(noise)
-    length = 2 * steps
-    shift = np.exp(-2j * np.pi * np.arange(length // 2 + 1) / length)[:, None, None]
-    transfer = np.eye(d) - sum(
-        block * shift ** (lag + 1) for lag, block in enumerate(np.split(coefficients, coefficients.shape[1] // d, 1))
-    )
-    root = np.linalg.solve(transfer, np.linalg.cholesky(noise).astype(complex))
-    if reversible:
-        root = np.linalg.cholesky((root @ root.conj().swapaxes(1, 2)).real).astype(complex)
-    for _ in range(_SURROGATES):
-        kicks = rng.standard_normal((length, d))
-        waves = np.fft.rfft(kicks, axis=0, norm="ortho")[..., None]
-        series_ = np.fft.irfft((root @ waves)[..., 0], length, axis=0, norm="ortho")[:steps].T
-        yield series_ - series_.mean(-1, keepdims=True)
+def irreversibility(coefficients: Floats, noise: Floats) -> tuple[Floats, Floats, Floats]:
+    """σ per step, QΣ⁻¹ per step and Q over the standard deviations of stationary autoregressions.
+
+    Args:
+        coefficients: (…, d, dp). noise: (…, d, d).
+
+    Returns:
+        (…,), (…, d, d) and (…, d, d); NaN where they are not stationary.
+    """
+    d = noise.shape[-1]
+    moments = stationary_moments(coefficients, noise)
+    one = np.broadcast_to(np.eye(d), noise.shape)
+    filtered = np.concatenate([one, -coefficients], axis=-1)
+    residual = filtered @ _reversed(moments, d) @ _transposed(filtered)
+    sigma = (np.trace(np.linalg.solve(noise, residual), axis1=-2, axis2=-1) - d) / 2
+    equal, later = moments[..., :d, :d], moments[..., :d, d : 2 * d]
+    area = (_transposed(later) - later) / 2
+    deviation = np.sqrt(np.diagonal(equal, axis1=-2, axis2=-1))
+    rates = _transposed(np.linalg.solve(equal, _transposed(area)))
+    return sigma, rates, area / (deviation[..., :, None] * deviation[..., None, :])
+
+
+def scattered(moments: Floats, d: int, steps: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Least squares fits to `steps` steps of a Gaussian autoregression, by their distribution for many steps.
+
+    Coefficients are normal with covariance S ⊗ ⟨z zᵀ⟩⁻¹/N, z the values regressed on, and independent of S, whose
+    relative error is that of a covariance of N samples (Lütkepohl 2005, proposition 3.2 and section 3.4).
+
+    Args:
+        moments: (d(p+1), d(p+1)), from `stationary_moments`.
+
+    Returns:
+        `_DRAWS` of A (…, d, dp) and of S (…, d, d).
+    """
+    coefficients, noise = autoregression(moments, d)
+    kick = np.linalg.cholesky(noise)
+    # Smooth motion hardly moves along some of them, which may come out as less than nothing.
+    sizes, directions = np.linalg.eigh(moments[d:, d:])
+    known = directions / np.sqrt(steps * np.maximum(sizes, 1e-15 * sizes[-1]))
+    normal, square = rng.standard_normal((_DRAWS, d, len(sizes))), rng.standard_normal((_DRAWS, d, d))
+    spread = np.eye(d) + (square + _transposed(square)) / np.sqrt(2 * steps)
+    return coefficients + kick @ normal @ known.T, kick @ spread @ kick.T
+
+
+def _fastest(rates: Floats, others: Floats) -> tuple[float, Floats]:
+    """The fastest of the frequencies Im eig of (d, d), and how it changes in others (…, d, d), to first order.
+
+    With its sign: the modulus itself would scatter less the nearer it is to 0.
+    """
+    values, right = np.linalg.eig(rates)
+    index = np.argmax(np.imag(values))
+    left = np.linalg.inv(right)[index]
+    return float(np.imag(values[index])), np.imag(left @ others @ right[:, index])
+
+
+def _reversed(moments: Floats, d: int) -> Floats:
+    """Moments (…, d(p+1), d(p+1)) of the process played backwards."""
+    size = moments.shape[-1]
+    blocks = moments.reshape(*moments.shape[:-2], size // d, d, size // d, d)
+    return blocks[..., ::-1, :, ::-1, :].reshape(moments.shape)
+
+
+def _transposed(matrices: NDArray[Any]) -> Floats:
+    return np.swapaxes(matrices, -1, -2)
 
 
 def _as_dataset(rows: list[dict[str, Floats]], names: list[str], count: int) -> xr.Dataset:
