@@ -5,8 +5,8 @@
 For parameters and gradients x is the sketch of a group, so that ρ is that of the trace (physics.md 1.7); a linear
 sketch keeps it without bias. Centring by the sample mean lowers every autocovariance by 2τ_int Γ(0)/N, which is added
 back. Lags go up to a tenth of the segment. The integrated time is τ_int = ½ + Σ ρ(t), summed up to Wolff's window;
-some tools return twice this. N/(2τ_int) samples are effectively independent, and below fifty integrated times
-the estimate is marked.
+some tools return twice this; its error falls with the independent coordinates that the sketch holds. N/(2τ_int) samples
+are effectively independent, and below fifty integrated times the estimate is marked.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings
 
-VERSION = 3
+VERSION = 4
 USES = ("segment", "lags_per_decade")
 TITLE = "Correlation"
 TITLE_ZH = "相关"
@@ -47,9 +47,12 @@ EXPLANATION_ZH = (
 )
 METHOD = (
     "Averages over all origins with the error of the joint fluctuation of numerator and denominator (Γ-method); "
-    "integrated time with Wolff's automatic window."
+    "integrated time with Wolff's automatic window, its error for as many independent coordinates as ‖δx‖² tells of."
 )
-METHOD_ZH = "对所有起点平均，误差取分子与分母的联合涨落（Γ 方法）；积分时间用 Wolff 自动窗口。"
+METHOD_ZH = (
+    "对所有起点平均，误差取分子与分母的联合涨落（Γ 方法）；积分时间用 Wolff 自动窗口，"
+    "其误差按由 ‖δx‖² 估计的独立坐标数计算。"
+)
 REFERENCE = "Wolff 2004, hep-lat/0306017; Sokal 1997."
 _NAMES = {
     "loss": ("loss", "损失"),
@@ -92,15 +95,16 @@ def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str
     """ρ at some lags and the integrated time, each with its error, of all groups and of each."""
     with_zero = np.concatenate([[0], lags])
 
-    def add(_: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def add(_: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
         centred = x - x.mean(-1, keepdims=True, dtype=float)
-        return series.lagged_products(centred, with_zero), series.autocovariance(centred, trace=True)
+        return series.lagged_products(centred, with_zero), series.autocovariance(centred, trace=True), len(x)
 
-    def finish(_: int, products: np.ndarray, covariance: np.ndarray) -> dict[str, Any]:
+    def finish(_: int, products: np.ndarray, covariance: np.ndarray, coordinates: int) -> dict[str, Any]:
+        dimensions = series.dimensions_of_squares(products[0], coordinates)
         variance_of_mean = 2 * float(series.integrated_time(covariance)[0]) * covariance[0] / len(covariance)
         return {
             "autocorrelation": series.autocorrelation(products, lags, variance_of_mean, memory=memory),
-            "integrated_time": series.integrated_time(covariance, oscillating=True),
+            "integrated_time": series.integrated_time(covariance, oscillating=True, dimensions=dimensions),
         }
 
     return over_groups(add, finish, [positions])

@@ -102,6 +102,28 @@ def test_integrated_time_covers(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("times", "lowest", "highest"), [(10, 0.8, 0.97), (40, 0.92, 0.98), (200, 0.93, 0.985)])
+@pytest.mark.parametrize(("coordinates", "sources"), [(4, 4), (64, 64), (64, 4)])
+def test_integrated_time_of_a_trace_covers(
+    coordinates: int, sources: int, times: int, lowest: float, highest: float
+) -> None:
+    """Of the sum over coordinates, independent or mixed from few; the dimensions tell one from the other."""
+    rng, exact, found = np.random.default_rng(15), truth.ornstein_uhlenbeck_integrated_time(5.0), []
+    for _ in range(REPLICATES // 2):
+        x = truth.ornstein_uhlenbeck(rng, (sources, round(times * exact)), 5.0)
+        if sources < coordinates:
+            x = rng.standard_normal((coordinates, sources)) @ x
+        x = x - x.mean(-1, keepdims=True)
+        dimensions = series.dimensions_of_squares(np.sum(x**2, axis=0), coordinates)
+        covariance = series.autocovariance(x, trace=True)
+        found.append(series.integrated_time(covariance, oscillating=True, dimensions=dimensions))
+    tau, error = np.array(found).T
+    assert lowest <= np.mean(np.abs(tau - exact) <= 1.959964 * error) <= highest
+    # Tight: known the better, the more there are.
+    assert error.mean() < 1.6 * tau.std() or times < 100
+
+
+@pytest.mark.slow
 def test_integrated_time_of_many_periods_covers_nine_in_ten() -> None:
     """Where the correlation oscillates the window is long, and known less well than Wolff's error tells."""
     x = truth.ar2(np.random.default_rng(5), (REPLICATES, 1000), 1.6, -0.8)
