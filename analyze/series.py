@@ -89,14 +89,31 @@ def integrated_time(covariance: Floats, *, oscillating: bool = False, dimensions
 
     Where τ_int comes out low so does Wolff's error, as τ_int^{3/2}, so that it is widened as that of a square; and to
     second order the memory that the mean hides is not known. Where the correlation decays, value ± 1.96·error then
-    covers 92–98 % from N = 40 τ_int on, for a single series as for the sum of 64, and 83–95 % at ten. Of a series that
-    oscillates with many periods in its memory it covers 88–93 %.
+    covers 92–98 % from N = 40 τ_int on, for a single series as for the sum of 64, and 83–95 % at ten. Where it swings it
+    covers 92–98 % of sums of sixteen, and nearly always of a single series, whose correlations are too noisy to tell.
     """
     n = covariance.shape[-1]
     tau, window = _cut_sum(covariance, n, oscillating, dimensions)
-    error = tau * np.sqrt(np.maximum(4 * (window + 0.5 - tau) / (n * dimensions), 0.0))
+    rows = zip(covariance.reshape(-1, n), tau.flat, window.flat, strict=True)
+    swinging = np.array([_deviation_of_sum(*row) for row in rows]).reshape(tau.shape)
+    decaying = tau * np.sqrt(np.maximum(4 * (window + 0.5 - tau), 0.0))
+    error = np.fmax(swinging, decaying) / np.sqrt(n * dimensions)
     # The mean that is taken off hides a part (2W + 1)/N of the memory, which is added, and to second order more.
     return tau, np.hypot(widen_for_skewness(tau, error), tau * ((2 * window + 1) / n) ** 2)
+
+
+def _deviation_of_sum(covariance: Floats, tau: float, window: int) -> float:
+    """√N times the standard deviation of τ_int cut at W, √(2 Σ_k c_k²), c_k = ½ Σ_{|t|≤W} ρ(k−t) − τρ(k).
+
+    This is Bartlett's covariance of the ρ(t) (1946), summed over both and with ρ up to W. Where ρ keeps its sign Wolff's
+    τ√(4(W + ½ − τ)) is close to it; where ρ sums to little because it swings, that is far too small.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rho = covariance[: window + 1] / covariance[0]
+    both = np.concatenate([np.zeros(window), rho[:0:-1], rho, np.zeros(window)])
+    sums = np.concatenate([[0.0], np.cumsum(np.pad(both, window))])
+    means = (sums[2 * window + 1 :] - sums[: -2 * window - 1]) / 2
+    return float(np.sqrt(2 * np.sum((means - tau * both) ** 2)))
 
 
 def dimensions_of_squares(squares: Floats, most: int) -> float:

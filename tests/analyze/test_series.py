@@ -83,9 +83,9 @@ def test_autocorrelation_covers_in_many_dimensions() -> None:
     ("times", "lowest", "highest", "bias"),
     # Short of memory the value itself is low; at many times Wolff's error is a tenth too large.
     [
-        (10, 0.8, 0.95, 1.5),
-        (40, 0.93, 0.97, 0.2),
-        pytest.param(200, 0.93, 0.97, 0.1, marks=pytest.mark.slow),
+        (10, 0.8, 0.975, 1.5),
+        (40, 0.93, 0.985, 0.2),
+        pytest.param(200, 0.93, 0.98, 0.1, marks=pytest.mark.slow),
         pytest.param(1000, 0.93, 0.98, 0.1, marks=pytest.mark.slow),
     ],
 )
@@ -124,13 +124,19 @@ def test_integrated_time_of_a_trace_covers(
 
 
 @pytest.mark.slow
-def test_integrated_time_of_many_periods_covers_nine_in_ten() -> None:
-    """Where the correlation oscillates the window is long, and known less well than Wolff's error tells."""
-    x = truth.ar2(np.random.default_rng(5), (REPLICATES, 1000), 1.6, -0.8)
-    exact = truth.ar2_integrated_time(1.6, -0.8)
-    tau, error = series.integrated_time(series.autocovariance(x), oscillating=True)
-    assert 0.86 <= np.mean(np.abs(tau - exact) <= 1.959964 * error) <= 0.95
-    assert abs(tau.mean() - exact) < 0.1 * tau.std()
+@pytest.mark.parametrize("coordinates", [1, 16])
+@pytest.mark.parametrize(("phi1", "phi2"), [(1.6, -0.8), (1.1, -0.9)])
+def test_integrated_time_of_what_swings_covers(phi1: float, phi2: float, coordinates: int) -> None:
+    """Where the correlations sum to a part of what they swing by; those of a single series are too noisy to be tight."""
+    exact, rng, found = truth.ar2_integrated_time(phi1, phi2), np.random.default_rng(5), []
+    for _ in range(REPLICATES // 4):
+        x = truth.ar2(rng, (coordinates, 1000), phi1, phi2)
+        dimensions = series.dimensions_of_squares(np.sum(x**2, axis=0), coordinates)
+        covariance = series.autocovariance(x, trace=True)
+        found.append(series.integrated_time(covariance, oscillating=True, dimensions=dimensions))
+    tau, error = np.array(found).T
+    assert 0.91 <= np.mean(np.abs(tau - exact) <= 1.959964 * error) <= (1.0 if coordinates == 1 else 0.98)
+    assert abs(tau.mean() - exact) < 0.25 * tau.std()
 
 
 @settings(deadline=None)  # the first call compiles
