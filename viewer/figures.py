@@ -401,8 +401,7 @@ def recorded_curve(
     notes = [note(state.lang)] if len(buckets) < len(y) or not np.isfinite(y).all() else []
     notes += [_GREY_LAYERS.fill(n=len(others))(state.lang)] if others else []
     notes += charts.off_log_axis(x, state.lang) if log_x else []
-    if nowhere := int((~np.isfinite(x)).sum()):
-        notes.append(_NOWHERE.fill(n=nowhere)(state.lang))
+    notes += nowhere(x, state.lang)
     if series.unreadable or clock.unreadable:
         notes.append(DAMAGED.fill(n=max(series.unreadable, clock.unreadable))(state.lang))
     chart = charts.curves(
@@ -417,6 +416,12 @@ def recorded_curve(
         others=pd.concat(others) if others else None,
     )
     return Figure(f"training-{name}", title, chart)
+
+
+def nowhere(x: np.ndarray, lang: str) -> list[str]:
+    """A word about values that the axis has no place for: noise time ends with the analysis that found it."""
+    lacking = int((~np.isfinite(x)).sum())
+    return [_NOWHERE.fill(n=lacking)(lang)] if lacking else []
 
 
 def _evaluations(run: Path, key: str, names: list[str], title: Text, y: Text, state: ViewState) -> Figure | None:
@@ -441,8 +446,7 @@ def _evaluations(run: Path, key: str, names: list[str], title: Text, y: Text, st
                 parts.append(_of_buckets(buckets, label))
     if not any(map(len, parts)):
         return None
-    nowhere = int((~np.isfinite(clock.x[shown])).sum())
-    notes = [_NOWHERE.fill(n=nowhere)(state.lang)] if nowhere else []
+    notes = nowhere(clock.x[shown], state.lang)
     if not few:
         counts = {"buckets": max(map(len, parts)), "count": int(shown.sum()), "missing": missing}
         notes += [
@@ -485,7 +489,7 @@ def overlay(
         lang=state.lang,
         x_title=_coordinate_title(sources[0].data, x, state.lang),
         y_title=quantity_title(sources[0].data[name].attrs, state.lang),
-        notes=charts.name_band(frame, state.lang),
+        notes=[*charts.name_band(frame, state.lang), *nowhere(frame["x"].to_numpy(float), state.lang)],
         order=labels,
         places=places,
         log_x=lagged or "x" in state.scale,
@@ -555,7 +559,11 @@ def _over_time(
         lang=state.lang,
         x_title=_coordinate_title(found[0][0].data, x, state.lang),
         y_title=_y_title(found[0], y, state.lang),
-        notes=[*charts.name_band(frame, state.lang), _GREY(state.lang) if others is not None else ""],
+        notes=[
+            *charts.name_band(frame, state.lang),
+            *nowhere(frame["x"].to_numpy(float), state.lang),
+            _GREY(state.lang) if others is not None else "",
+        ],
         log_x="x" in state.scale,
         log_y="y" in state.scale,
         level=level,
