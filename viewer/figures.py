@@ -530,7 +530,8 @@ def by_run(
 
 
 def _long_name(attrs: Mapping[Any, Any]) -> Text:
-    return Text(*(quantity_title({**attrs, "units": "1"}, lang) for lang in ("en", "zh")))
+    en, zh = (quantity_title({**attrs, "units": "1"}, lang) for lang in ("en", "zh"))
+    return Text(sentence_case(en), zh)
 
 
 # ------------------------------------------------------------------------------------- datasets to tidy frames
@@ -691,16 +692,19 @@ def _parametric(
     parts = []
     for source, name in found:
         place = _curve(source, axis, "lag", state, False)["y"]
-        parts.append(_curve(source, name, "lag", state, len(sources) > 1).assign(x=place).dropna(subset=["x"]))
-    frame = pd.concat(parts)
+        parts.append(_curve(source, name, "lag", state, len(sources) > 1).assign(x=place))
+    order = list(dict.fromkeys(label for part in parts for label in part["series"]))
+    frame = pd.concat(parts).dropna(subset=["x"])
     chart = charts.curves(
         frame,
         lang=state.lang,
         x_title=quantity_title(found[0][0].data[axis].attrs, state.lang),
         y_title=_y_title(found[0], None, state.lang),
         notes=charts.name_band(frame, state.lang),
+        order=order,
         log_x=log,
         log_y=log,
+        **_looks(found, ["integrated_response", line]),
     )
     return Figure(figure_id, title, chart)
 
@@ -777,6 +781,7 @@ def _by_direction(
     if not any(bool(np.isfinite(source.data[y]).any()) for source in sources):
         return None
     parts, lines, lost = [], [], 0
+    looks: dict[str, tuple[int, int]] = {}
     for source in sources:
         data = of_group(source.data, state)
         place, spread = data[x].values, data[f"{x}_stderr"].values
@@ -791,7 +796,7 @@ def _by_direction(
                 for name in expected
                 if name in data
             ]
-        for name, chosen, label in shown:
+        for style, (name, chosen, label) in enumerate(shown):
             values, stderr = data[name].values, _stderr(data, name).values
             frame = _frame(place[chosen], values[chosen], stderr[chosen], label + several)
             ends = {"left": place[chosen], "right": place[chosen]}
@@ -799,7 +804,13 @@ def _by_direction(
                 ends = {"left": (place - spread)[chosen], "right": (place + spread)[chosen]}
             else:
                 lines.append(label + several)
-            parts.append(frame.assign(**ends).dropna(subset=["y"]))
+            frame = frame.assign(**ends).dropna(subset=["y"])
+            if len(frame):
+                parts.append(frame)
+                looks[label + several] = source.place, style
+    if not parts:
+        return None
+    places, styles = zip(*looks.values(), strict=True)
     chart = charts.scatter(
         pd.concat(parts),
         lang=state.lang,
@@ -807,6 +818,8 @@ def _by_direction(
         y_title=quantity_title(sources[0].data[y].attrs, state.lang),
         lines=lines,
         notes=[_NO_PLACE.fill(n=lost)(state.lang)] if lost else [],
+        order=list(looks),
+        **({"places": places, "styles": styles} if len(sources) > 1 else {}),
     )
     return Figure(figure_id, title, chart)
 
