@@ -86,7 +86,7 @@ def validate(
     only: Annotated[str | None, typer.Option(help="Systems, separated by commas. [default: all]")] = None,
     seed: Annotated[int, typer.Option(help="Of the random numbers; another gives another experiment.", min=0)] = 0,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write the table to this file as HTML.")] = None,
-    language: Annotated[Literal["en", "zh"], typer.Option(help="Of the table.")] = "en",
+    language: Annotated[Literal["en", "zh"], typer.Option("--lang", "--language", help="Of the table.")] = "en",
     full: Annotated[
         bool,
         typer.Option("--full", help="Also train with PyTorch, record, and analyze the recordings from their stores."),
@@ -105,7 +105,7 @@ def validate(
     \b
     thermodl validate
     thermodl validate --only nesterov,free --seed 7
-    thermodl validate --full --html validation.html --language zh
+    thermodl validate --full --html validation.html --lang zh
     """
     chosen = _choose(only)
     if full and find_spec("torch") is None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from thermodl.record.store import measured_stretches
+from thermodl.record.store import ALL_GROUPS, measured_stretches
 
 from . import series
 from .settings import AnalysisError
@@ -128,7 +128,7 @@ def mid_velocity_squared(run: xr.Dataset) -> xr.DataArray:
 
 def group_names(run: xr.Dataset) -> list[str]:
     """`all`, then the model's groups."""
-    return ["all", *run["group"].values.tolist()]
+    return [ALL_GROUPS, *run["group"].values.tolist()]
 
 
 def group_sum(data: xr.DataArray, run: xr.Dataset) -> xr.DataArray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .store import RunError
+from .store import ALL_GROUPS, RunError
 
 MAX_GROUPS = 16
 # Classes of torch.optim that add weight_decay·θ to the gradient, unless their group says `decoupled_weight_decay`.
@@ -40,7 +40,8 @@ def find_layers(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[lis
     """The tensors that the optimizer moves, in its order, and the names of their groups.
 
     Groups are the top-level blocks of the model; where there is only one it is opened, where there are more than
-    `MAX_GROUPS` the rest is put together as `other`. Frozen parameters that the optimizer does not hold are left out.
+    `MAX_GROUPS` the rest is put together as `other`. A block `all`, as analyses call all layers together, is the group
+    `model.all`. Frozen parameters that the optimizer does not hold are left out.
 
     Raises:
         RunError: if the optimizer holds no parameter that needs a gradient or none of the model's, or a parameter is
@@ -105,6 +106,7 @@ def _name_groups(names: list[str]) -> list[str]:
     while len({tuple(part[:depth]) for part in parts}) == 1 and any(len(part) > depth + 1 for part in parts):
         depth += 1
     blocks = [".".join(part[:depth]) for part in parts]
+    blocks = [f"model.{block}" if block == ALL_GROUPS else block for block in blocks]
     kept = list(dict.fromkeys(blocks))
     if len(kept) > MAX_GROUPS:
         kept = kept[: MAX_GROUPS - 1]

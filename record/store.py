@@ -42,6 +42,8 @@ FORMAT_VERSION = 1
 CHECKPOINT = "checkpoint.pt"
 """beside `run.zarr`; what `thermodl record --resume` goes on from"""
 GROWING = ("step", "probe", "curvature", "per_sample", "window", "snapshot", "evaluation")
+ALL_GROUPS = "all"
+"""what analyses call all layers together; no group of layers has this name"""
 SILENT_AFTER_SECONDS = 120.0
 BLOCK_BYTES = 2**26
 """of whole time series that are read at a time"""
@@ -50,6 +52,14 @@ _CHUNK_BYTES = 2**20
 _ROW_BYTES = 2**15
 _STEPS_PER_CHUNK = 256
 _ROOT_BYTES = 2**14
+_FORMS = {
+    "layers": "a list of tables with name, group, size and optimizer_group",
+    "groups": "a list of names",
+    "optimizer": "a table",
+    "recorder": "a table",
+    "not_recorded": "a table",
+}
+"""of attributes that readers rely on"""
 _STRIDE = (64, 1024)
 """entries by which arrays are grown ahead, of events and of steps"""
 
@@ -545,7 +555,8 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
     """The root attributes of a run, read and checked without opening its arrays.
 
     Raises:
-        RunError: if there is no run, its metadata cannot be read, or its format is newer than this version.
+        RunError: if there is no run, its metadata cannot be read or is not what the format says, or its format is newer
+            than this version.
     """
     folder = run_folder(path)
     metadata = folder / "run.zarr" / "zarr.json"
@@ -575,7 +586,38 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
     committed = dict.fromkeys(GROWING, 0) | committed if isinstance(committed, dict) and "step" in committed else {}
     if not committed or not all(isinstance(committed[dim], int) for dim in GROWING):
         raise RunError(f"{folder} has no valid commit record; the recording was cut off before its first flush")
+    _check_description(folder, attributes)
     return attributes | {"committed": committed}
+
+
+def _check_description(folder: Path, attributes: Mapping[str, Any]) -> None:
+    """Refuse what readers rely on where it is there and of another form: somebody else's program may have written it.
+
+    Raises:
+        RunError: naming the attribute.
+    """
+    layers, groups = attributes.get("layers", []), attributes.get("groups", [])
+    fields = {"name": str, "group": str, "size": int, "optimizer_group": int}
+    valid = {
+        "groups": isinstance(groups, list) and all(isinstance(group, str) for group in groups),
+        "layers": isinstance(layers, list)
+        and all(
+            isinstance(layer, dict) and all(isinstance(layer.get(key), kind) for key, kind in fields.items())
+            for layer in layers
+        ),
+        **{name: isinstance(attributes.get(name, {}), dict) for name in ("optimizer", "recorder", "not_recorded")},
+    }
+    for name, well in valid.items():
+        if not well:
+            raise RunError(
+                f"{folder} has an attribute {name} that is not as the format says, {_FORMS[name]}; "
+                f"it is {str(attributes[name])[:60]!r}"
+            )
+    if ALL_GROUPS in groups or len(set(groups)) < len(groups) or {layer["group"] for layer in layers} - set(groups):
+        raise RunError(
+            f"{folder} has groups that cannot be told apart: each layer needs one of them, no two may have the same "
+            f"name, and {ALL_GROUPS!r} is that of all layers together"
+        )
 
 
 def run_state(attributes: Mapping[str, Any], now: float | None = None) -> str:
@@ -620,16 +662,18 @@ def open_run(path: str | Path) -> xr.Dataset:
         raise RunError(f"the arrays of {folder} cannot be opened ({type(error).__name__}: {error})") from error
     if "step" not in variables:
         raise RunError(f"{folder} has no array 'step'; the recording is damaged")
-    layers = attributes["layers"]
-    run = xr.Dataset(variables, attrs=attributes)
-    run = run.isel({dim: slice(_complete_events(run, dim)) for dim in GROWING[1:] if dim in run.dims})
-    return run.assign_coords(
-        layer=[layer["name"] for layer in layers],
-        layer_group=("layer", [layer["group"] for layer in layers]),
-        layer_size=("layer", [layer["size"] for layer in layers]),
-        layer_optimizer_group=("layer", [layer["optimizer_group"] for layer in layers]),
-        group=attributes["groups"],
-    )
+    layers, groups = attributes.get("layers", []), attributes.get("groups", [])
+    try:
+        run = xr.Dataset(variables, attrs=attributes).assign_coords(
+            layer=[layer["name"] for layer in layers],
+            layer_group=("layer", [layer["group"] for layer in layers]),
+            layer_size=("layer", [layer["size"] for layer in layers]),
+            layer_optimizer_group=("layer", [layer["optimizer_group"] for layer in layers]),
+            group=groups,
+        )
+    except ValueError as error:
+        raise RunError(f"the arrays of {folder} do not fit each other, or its layers and groups ({error})") from error
+    return run.isel({dim: slice(_complete_events(run, dim)) for dim in GROWING[1:] if dim in run.dims})
 
 
 def _complete_events(run: xr.Dataset, dim: str) -> int | None:
@@ -674,7 +718,7 @@ def _decoded(store: LocalStore, attributes: Mapping[str, Any]) -> xr.Variable:
     codes, quanta, reference = (_blocks(array, attributes["committed"]) for array in arrays)
     # dask gives the argument the type of its default.
     reference = reference.rechunk((codes.chunks[0],))[:, None]  # pyright: ignore[reportArgumentType]
-    edges = np.cumsum([layer["size"] for layer in attributes["layers"]])
+    edges = np.cumsum([layer["size"] for layer in attributes.get("layers", [])])
 
     def decode(
         codes: np.ndarray, reference: np.ndarray, quanta: np.ndarray, block_info: dict[int, dict[str, Any]]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from thermodl.record.store import RunError, UserError
+from thermodl.record.store import ALL_GROUPS, RunError, UserError
 from thermodl.viewer import catalog, clocks
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.cli import LANG, ROOT
@@ -29,11 +29,17 @@ _SCALE_NAMES = {
     "y": Text("values logarithmic", "纵轴取对数"),
     "xy": Text("both logarithmic", "两轴均取对数"),
 }
+_WHERE_COMPARED = Text(
+    "The pages of analyses draw it over the chosen run, and the pages Runs and Compare set the two side by side; all "
+    "others are about the chosen run alone.",
+    "各分析页将它与当前实验叠加绘制，实验列表页和实验对比页将两者并列；其余页面只显示当前实验。",
+)
 _AXIS_LACKING = Text("Not on offer here:", "此处不可选：")
-_FIRST = Text("first step", "起始步")
-_LAST = Text("last step", "末步")
+_FIRST = Text("First step", "起始步")
+_LAST = Text("Last step", "末步")
 _ALL_STEPS = Text("Show all steps", "显示全部步")
 _NONE = Text("none", "无")
+_LOOK_AGAIN_SECONDS = 60
 _NO_FOLDER = Text("The folder of runs cannot be read:", "无法读取实验文件夹：")
 
 
@@ -91,25 +97,23 @@ def _sidebar(runs: dict[str, Run]) -> ViewState:
     lang = st.session_state["lang"]
     _select(Text("Run", "实验")(lang), "run", list(runs) or [""], lambda run: run)
     others = ["", *(run for run in runs if run != st.session_state["run"])]
-    _select(Text("Compare with", "对比实验")(lang), "other", others, lambda run: run or _NONE(lang))
+    beside = Text("Compare with", "对比实验")(lang)
+    _select(beside, "other", others, lambda run: run or _NONE(lang), _WHERE_COMPARED(lang))
     run = runs.get(st.session_state["run"])
     _axis(run, lang)
     scale = Text("Scales of charts over time", "时间曲线的坐标刻度")(lang)
     _select(scale, "scale", SCALES, lambda scale: _SCALE_NAMES[scale](lang))
     _interval(run, lang)
-    groups = ["all", *(str(group) for group in _groups(run))]
+    groups = [ALL_GROUPS, *(run.attributes.get("groups", []) if run else [])]
     if run and len(run.results_names) > 1:
         _select(Text("Results", "分析结果")(lang), "results", run.results_names, lambda name: name)
     else:
         st.session_state["results"] = ""
-    _select(Text("Group of layers", "层组")(lang), "group", groups, lambda name: ALL(lang) if name == "all" else name)
+    _select(
+        Text("Group of layers", "层组")(lang), "group", groups, lambda name: ALL(lang) if name == ALL_GROUPS else name
+    )
     st.session_state["drawn"] = _view()
     return st.session_state["drawn"]
-
-
-def _groups(run: Run | None) -> list[object]:
-    groups = run.attributes.get("groups") if run else None
-    return groups if isinstance(groups, list) else []
 
 
 def _select(
@@ -137,7 +141,8 @@ def _axis(run: Run | None, lang: str) -> None:
     )
 
 
-@st.cache_data(max_entries=200, show_spinner=False)
+# What could not be read at one look, such as a file that was being written, is looked at again.
+@st.cache_data(max_entries=200, ttl=_LOOK_AGAIN_SECONDS, show_spinner=False)
 def _axes(path: str, version: str) -> tuple[str, ...]:  # noqa: ARG001 - the cache key
     try:
         return clocks.on_offer(Path(path))

@@ -85,8 +85,9 @@ def curves(
     """
     # Buckets bring their own count of missing values.
     notes = [*notes, *_level_note(level, lang), *(_missing(frame, lang) if points else [])]
-    frame, more = _fit_axes(frame, lang, log_x, log_y, _OFF_LOG if points else _MEANS_OFF_LOG)
+    # Before a logarithmic axis drops whole series, or colours would go to others than theirs.
     order = list(order or dict.fromkeys(frame["series"]))
+    frame, more = _fit_axes(frame, lang, log_x, log_y, _OFF_LOG if points else _MEANS_OFF_LOG)
     x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=False), axis=_across(frame["x"].to_numpy(), log_x))
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
     colour = alt.Color(
@@ -223,8 +224,8 @@ def bars(
         choose: a click on a point chooses its category (selection `group`).
     """
     missing = _missing(frame, lang)
-    frame, notes = _fit_axes(frame, lang, False, log_y)
     order = list(order or dict.fromkeys(frame["series"]))
+    frame, notes = _fit_axes(frame, lang, False, log_y)
     categories = list(dict.fromkeys(frame["x"]))
     level_labels = sum(map(len, categories)) <= _LETTERS_ACROSS
     axis = alt.Axis(labelAngle=0) if level_labels else alt.Axis(labelAngle=-50, labelLimit=140)
@@ -256,7 +257,16 @@ def bars(
 
 
 def scatter(
-    frame: pd.DataFrame, *, lang: str, x_title: str, y_title: str, lines: Sequence[str] = (), notes: Sequence[str] = ()
+    frame: pd.DataFrame,
+    *,
+    lang: str,
+    x_title: str,
+    y_title: str,
+    lines: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    order: Sequence[str] | None = None,
+    places: Sequence[int] | None = None,
+    styles: Sequence[int] | None = None,
 ) -> alt.LayerChart:
     """Points with error bars in both coordinates on logarithmic axes, and lines through those of some series.
 
@@ -264,11 +274,12 @@ def scatter(
         frame: tidy frame with `left` and `right` besides, the ends of the bars of `x`.
         lines: series that are drawn as lines.
         notes: what a reader must know, shown above the chart.
+        order, places, styles: as for `curves`.
     """
+    order = list(order or dict.fromkeys(frame["series"]))
     frame, more = _fit_axes(frame, lang, True, True)
     x_values = frame["x"].to_numpy(float)
     frame = frame.assign(left=np.maximum(frame["left"].to_numpy(float), x_values.min(initial=np.inf) / 2))
-    order = list(dict.fromkeys(frame["series"]))
     through = pd.DataFrame(frame[frame["series"].isin(list(lines))].reset_index(drop=True))
     place = {"scale": _scale(True, nice=False, padding=12), "axis": _axis(x_values, True)}
     x, left = (alt.X(f"{field}:Q", title=x_title, **place) for field in ("x", "left"))
@@ -276,9 +287,9 @@ def scatter(
     legend = _legend(order)
     if legend:
         legend["symbolStrokeWidth"] = 0  # dashes of the lines around the points
-    colour = alt.Color("series:N", title=None, scale=_colours(order), legend=legend, sort=order)
-    shape = alt.Shape("series:N", title=None, scale=_shapes(order), legend=legend, sort=order)
-    dash = alt.StrokeDash("series:N", scale=_dashes(order, False), legend=None, sort=order)
+    colour = alt.Color("series:N", title=None, scale=_colours(order, places=places), legend=legend, sort=order)
+    shape = alt.Shape("series:N", title=None, scale=_shapes(order, styles or places), legend=legend, sort=order)
+    dash = alt.StrokeDash("series:N", scale=_dashes(order, False, styles or places), legend=None, sort=order)
     base = alt.Chart()
     layers: list[Any] = [alt.Chart(through).mark_line(strokeWidth=1.5).encode(x, y, color=colour, strokeDash=dash)]
     if _has_errors(frame):
@@ -464,13 +475,16 @@ def _across(values: np.ndarray, log: bool) -> alt.Axis:
 
 def _in_lines(title: str) -> str | list[str]:
     """A title along a chart's height, where a long one would be cut: in lines, with its unit in the last."""
-    # Chinese characters are twice as wide.
-    width = sum(1 + (letter > "\u2e80") for letter in title)
-    if width <= _TITLE_FITS:
+    if (width := _width(title)) <= _TITLE_FITS:
         return title
     name, bracket, units = title.rpartition(" (")
     lines = textwrap.wrap(name if bracket else title, _TITLE_FITS * len(title) // width)
     return [*lines, f"({units}"] if bracket else lines
+
+
+def _width(text: str) -> int:
+    """In Latin letters, of which a Chinese one takes the room of two."""
+    return sum(1 + (letter > "\u2e80") for letter in text)
 
 
 def _y(field: str, title: str, frame: pd.DataFrame, log: bool) -> alt.Y:
@@ -506,10 +520,11 @@ def _legend(order: list[str], symbol: str | None = None) -> alt.Legend | None:
     """None for one series: the axis title names it already."""
     if len(order) < 2:
         return None
-    longest = max(map(len, order))
+    longest = max(map(_width, order))
     columns = 1 if longest > 48 else 2 if longest > 24 else 3
     options = {"symbolType": symbol, "symbolSize": 500, "symbolStrokeWidth": 2} if symbol else {}
-    return alt.Legend(orient="top", columns=columns, labelLimit=420, symbolOpacity=1, **options)
+    limit = 640 if columns == 1 else 420
+    return alt.Legend(orient="top", columns=columns, labelLimit=limit, symbolOpacity=1, **options)
 
 
 def _tooltip(x_title: str, y_title: str) -> list[alt.Tooltip]:

@@ -97,7 +97,10 @@ def _noise_time(run: Path) -> Series | None:
         stored = read_result_attributes(run, name).get("ageing", {})
         if not stored or "other-recording" in find_changes(read_attributes(run), stored):
             continue
-        known, recorded = _open_noise_time(run, name, str(stored.get("digest"))), read_series(run, "step")
+        try:
+            known, recorded = _open_noise_time(run, name, str(stored.get("digest"))), read_series(run, "step")
+        except ResultsError:  # which the page on ageing says
+            continue
         if known is not None and recorded is not None:
             values = np.interp(recorded.values, known["clock_step"].values, known.values, left=np.nan, right=np.nan)
             return Series(values, known.attrs)
@@ -106,11 +109,12 @@ def _noise_time(run: Path) -> Series | None:
 
 @lru_cache(maxsize=64)
 def _open_noise_time(run: Path, name: str, digest: str) -> xr.DataArray | None:  # noqa: ARG001 - the cache key
-    """Opened once for all charts of a page: it takes ten times as long as an array of the recording."""
-    try:
-        return open_result(run, name, "ageing").get("noise_time")
-    except ResultsError:  # which the page on ageing says
-        return None
+    """Opened once for all charts of a page: it takes ten times as long as an array of the recording.
+
+    Raises:
+        ResultsError: which is not kept, for the next look may find what was being written at this one.
+    """
+    return open_result(run, name, "ageing").get("noise_time")
 
 
 def places(run: Path, axis: str, steps: np.ndarray) -> np.ndarray | None:

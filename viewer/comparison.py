@@ -14,7 +14,7 @@ import xarray as xr
 
 from . import charts, clocks, tables
 from .catalog import Run
-from .figures import Figure, Source
+from .figures import ANALYSES, DAMAGED, Figure, Source, nowhere
 from .series import band, read_series
 from .state import ViewState
 from .text import MISSING, Text, number, quantity_title, sentence_case, with_error
@@ -70,10 +70,14 @@ def numbers_on_offer(results: Results, lang: str) -> dict[str, str]:
 
 
 def _variables(results: Results, lang: str, dims: Sequence[set[str]]) -> dict[str, str]:
+    """In the order of the pages and of their tables: on disk they have none."""
     found = {}
-    for analyses in results.values():
-        for analysis, data in analyses.items():
-            for name, values in data.data_vars.items():
+    for analysis in ANALYSES:
+        rank = {name: place for place, name in enumerate(tables.NUMBERS[analysis])}
+        for data in (analyses[analysis] for analyses in results.values() if analysis in analyses):
+            names = sorted(map(str, data.data_vars))
+            for name in sorted(names, key=lambda name: rank.get(name.removesuffix("_over_time"), len(rank))):
+                values = data[name]
                 if set(values.dims) in dims and f"{name}_stderr" in data:
                     title = quantity_title({**values.attrs, "units": "1"}, lang)
                     found[f"{analysis}/{name}"] = f"{tables.analysis_name(analysis, lang)} · {title}"
@@ -98,7 +102,7 @@ def recorded_overlay(
     """
     buckets = max(150, charts.MAX_ROWS // (3 * len(runs)))
     log_x = "x" in state.scale
-    found, titles = [], ("", "")
+    found, titles, lost = [], ("", ""), 0
     for run in runs:
         series, clock = read_series(run.path, name), clocks.clock_of(run.path, name, state.axis)
         if series is None or clock is None or not len(series.values):
@@ -106,6 +110,7 @@ def recorded_overlay(
         n = min(len(clock.x), len(series.values))
         inside = clock.inside(state)[:n]
         found.append((run.id, clock.x[:n][inside], series.values[:n][inside]))
+        lost += max(series.unreadable, clock.unreadable)
         titles = quantity_title(clock.attributes, state.lang), quantity_title(series.attributes, state.lang)
     if not found:
         return None
@@ -116,7 +121,17 @@ def recorded_overlay(
     ]
     columns = ["x", "y", "low", "high", "series"]
     frame = pd.DataFrame(pd.concat(parts).rename(columns={"mean": "y"}), columns=columns)
-    notes = [_BAND(state.lang).format(buckets=buckets)] if banded else []
+    x = np.concatenate([places for _, places, _ in found])
+    notes = nowhere(x, state.lang)
+    if banded:
+        missing = sum(int(part["missing"].to_numpy().sum()) for part in parts)
+        notes = [
+            _BAND.fill(buckets=buckets, missing=missing)(state.lang),
+            *(charts.off_log_axis(x, state.lang) if log_x else []),
+            *notes,
+        ]
+    if lost:
+        notes.append(DAMAGED.fill(n=lost)(state.lang))
     chart = charts.curves(
         frame,
         lang=state.lang,
@@ -133,8 +148,9 @@ def recorded_overlay(
 
 
 _BAND = Text(
-    "line: mean, band: lowest to highest, of at most {buckets} buckets for each run",
-    "曲线：均值；阴影带：最小值至最大值；每个实验至多 {buckets} 个分箱",
+    "line: mean, band: lowest to highest, of at most {buckets} buckets for each run; values not finite or not "
+    "measured: {missing:,}",
+    "曲线：均值；阴影带：最小值至最大值；每个实验至多 {buckets} 个分箱；{missing:,} 个值不是有限数或未测量",
 )
 
 

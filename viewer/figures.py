@@ -401,8 +401,7 @@ def recorded_curve(
     notes = [note(state.lang)] if len(buckets) < len(y) or not np.isfinite(y).all() else []
     notes += [_GREY_LAYERS.fill(n=len(others))(state.lang)] if others else []
     notes += charts.off_log_axis(x, state.lang) if log_x else []
-    if nowhere := int((~np.isfinite(x)).sum()):
-        notes.append(_NOWHERE.fill(n=nowhere)(state.lang))
+    notes += nowhere(x, state.lang)
     if series.unreadable or clock.unreadable:
         notes.append(DAMAGED.fill(n=max(series.unreadable, clock.unreadable))(state.lang))
     chart = charts.curves(
@@ -417,6 +416,12 @@ def recorded_curve(
         others=pd.concat(others) if others else None,
     )
     return Figure(f"training-{name}", title, chart)
+
+
+def nowhere(x: np.ndarray, lang: str) -> list[str]:
+    """A word about values that the axis has no place for: noise time ends with the analysis that found it."""
+    lacking = int((~np.isfinite(x)).sum())
+    return [_NOWHERE.fill(n=lacking)(lang)] if lacking else []
 
 
 def _evaluations(run: Path, key: str, names: list[str], title: Text, y: Text, state: ViewState) -> Figure | None:
@@ -441,8 +446,7 @@ def _evaluations(run: Path, key: str, names: list[str], title: Text, y: Text, st
                 parts.append(_of_buckets(buckets, label))
     if not any(map(len, parts)):
         return None
-    nowhere = int((~np.isfinite(clock.x[shown])).sum())
-    notes = [_NOWHERE.fill(n=nowhere)(state.lang)] if nowhere else []
+    notes = nowhere(clock.x[shown], state.lang)
     if not few:
         counts = {"buckets": max(map(len, parts)), "count": int(shown.sum()), "missing": missing}
         notes += [
@@ -485,7 +489,7 @@ def overlay(
         lang=state.lang,
         x_title=_coordinate_title(sources[0].data, x, state.lang),
         y_title=quantity_title(sources[0].data[name].attrs, state.lang),
-        notes=charts.name_band(frame, state.lang),
+        notes=[*charts.name_band(frame, state.lang), *nowhere(frame["x"].to_numpy(float), state.lang)],
         order=labels,
         places=places,
         log_x=lagged or "x" in state.scale,
@@ -526,7 +530,8 @@ def by_run(
 
 
 def _long_name(attrs: Mapping[Any, Any]) -> Text:
-    return Text(*(quantity_title({**attrs, "units": "1"}, lang) for lang in ("en", "zh")))
+    en, zh = (quantity_title({**attrs, "units": "1"}, lang) for lang in ("en", "zh"))
+    return Text(sentence_case(en), zh)
 
 
 # ------------------------------------------------------------------------------------- datasets to tidy frames
@@ -555,7 +560,11 @@ def _over_time(
         lang=state.lang,
         x_title=_coordinate_title(found[0][0].data, x, state.lang),
         y_title=_y_title(found[0], y, state.lang),
-        notes=[*charts.name_band(frame, state.lang), _GREY(state.lang) if others is not None else ""],
+        notes=[
+            *charts.name_band(frame, state.lang),
+            *nowhere(frame["x"].to_numpy(float), state.lang),
+            _GREY(state.lang) if others is not None else "",
+        ],
         log_x="x" in state.scale,
         log_y="y" in state.scale,
         level=level,
@@ -683,16 +692,19 @@ def _parametric(
     parts = []
     for source, name in found:
         place = _curve(source, axis, "lag", state, False)["y"]
-        parts.append(_curve(source, name, "lag", state, len(sources) > 1).assign(x=place).dropna(subset=["x"]))
-    frame = pd.concat(parts)
+        parts.append(_curve(source, name, "lag", state, len(sources) > 1).assign(x=place))
+    order = list(dict.fromkeys(label for part in parts for label in part["series"]))
+    frame = pd.concat(parts).dropna(subset=["x"])
     chart = charts.curves(
         frame,
         lang=state.lang,
         x_title=quantity_title(found[0][0].data[axis].attrs, state.lang),
         y_title=_y_title(found[0], None, state.lang),
         notes=charts.name_band(frame, state.lang),
+        order=order,
         log_x=log,
         log_y=log,
+        **_looks(found, ["integrated_response", line]),
     )
     return Figure(figure_id, title, chart)
 
@@ -769,6 +781,7 @@ def _by_direction(
     if not any(bool(np.isfinite(source.data[y]).any()) for source in sources):
         return None
     parts, lines, lost = [], [], 0
+    looks: dict[str, tuple[int, int]] = {}
     for source in sources:
         data = of_group(source.data, state)
         place, spread = data[x].values, data[f"{x}_stderr"].values
@@ -783,7 +796,7 @@ def _by_direction(
                 for name in expected
                 if name in data
             ]
-        for name, chosen, label in shown:
+        for style, (name, chosen, label) in enumerate(shown):
             values, stderr = data[name].values, _stderr(data, name).values
             frame = _frame(place[chosen], values[chosen], stderr[chosen], label + several)
             ends = {"left": place[chosen], "right": place[chosen]}
@@ -791,7 +804,13 @@ def _by_direction(
                 ends = {"left": (place - spread)[chosen], "right": (place + spread)[chosen]}
             else:
                 lines.append(label + several)
-            parts.append(frame.assign(**ends).dropna(subset=["y"]))
+            frame = frame.assign(**ends).dropna(subset=["y"])
+            if len(frame):
+                parts.append(frame)
+                looks[label + several] = source.place, style
+    if not parts:
+        return None
+    places, styles = zip(*looks.values(), strict=True)
     chart = charts.scatter(
         pd.concat(parts),
         lang=state.lang,
@@ -799,6 +818,8 @@ def _by_direction(
         y_title=quantity_title(sources[0].data[y].attrs, state.lang),
         lines=lines,
         notes=[_NO_PLACE.fill(n=lost)(state.lang)] if lost else [],
+        order=list(looks),
+        **({"places": places, "styles": styles} if len(sources) > 1 else {}),
     )
     return Figure(figure_id, title, chart)
 

@@ -42,10 +42,7 @@ def recorded(run: Path) -> list[str]:
 
 def names_of(attributes: Mapping[str, Any]) -> list[str]:
     """The names of the layers; [] if the run does not tell them apart."""
-    layers = attributes.get("layers")
-    if not isinstance(layers, list) or not all(isinstance(layer, Mapping) for layer in layers):
-        return []
-    names = [str(layer.get("name", "")) for layer in layers]
+    names = [layer["name"] for layer in attributes.get("layers", [])]
     return names if len(set(names)) == len(names) else []
 
 

@@ -87,7 +87,7 @@ def find_figure(run: Run, name: str, results: Mapping[str, xr.Dataset], state: V
         if name in found:
             return found[name]
         offered += found
-    raise PictureError(f"{run.path} has no chart {name!r}; it has {', '.join(offered)}")
+    raise PictureError(f"{run.id} has no chart {name!r}; it has {', '.join(offered)}")
 
 
 def draw(make: Callable[[str], Figure], to: str, lang: str) -> tuple[bytes, str]:

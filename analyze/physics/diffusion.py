@@ -85,7 +85,7 @@ METHOD = (
     "origin, in squares with the sketch's error. D and the local exponent from the displacements without drift."
 )
 METHOD_ZH = (
-    "通过草图对所有起点取平均；误差由每个起点的集体平方位移用 Γ 方法得到，并与草图误差平方相加。"
+    "通过随机投影对所有起点取平均；误差由每个起点的集体平方位移用 Γ 方法得到，并与随机投影误差平方相加。"
     "D 与局部指数由扣除漂移后的位移得到。"
 )
 _COEFFICIENTS = (
@@ -135,7 +135,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         results |= _predictions(part, lags, sizes)
     results |= _two_time(run, settings.waiting_times, shared, lags, sizes, dimensions, relative)
     results["sketch_relative_error"] = relative.assign_attrs(
-        units="1", long_name="relative error of the sketch", long_name_zh="草图的相对误差"
+        units="1", long_name="relative error of the sketch", long_name_zh="随机投影的相对误差"
     )
     epoch = run.attrs.get("steps_per_epoch") if run.attrs.get("sampling") == "shuffle" else None
     results["steps_per_epoch"] = xr.DataArray(

@@ -101,8 +101,8 @@ METHOD = (
 )
 METHOD_ZH = (
     "区间平均，误差用 Γ 方法；比值为平均值之比，误差取自联合涨落；B_simple 的区间用 Fieller 方法。"
-    "d_eff 由成对的探针得到，扣除草图的偏差，误差包含探针与草图两部分。"
-    "颜色：g−g′ 与此前各步梯度的内积。尾部：逐个草图坐标、对探针统计，并列同方差的高斯对照。"
+    "d_eff 由成对的探针得到，扣除随机投影的偏差，误差包含探针与随机投影两部分。"
+    "颜色：g−g′ 与此前各步梯度的内积。尾部：逐个随机投影坐标、对探针统计，并列同方差的高斯对照。"
 )
 REFERENCE = (
     "McCandlish et al. 2018, arXiv 1812.06162; Fieller 1954, J. R. Stat. Soc. B 16, 175; "
@@ -511,7 +511,7 @@ def _dimension(results: xr.Dataset) -> list[dict[str, str]]:
                 "untrusted",
                 "no-sketch",
                 "Not measured: the run holds no sketches of gradient and probe.",
-                "未测量：该记录没有梯度与探针的草图。",
+                "未测量：该记录没有梯度与探针的随机投影。",
             )
         ]
     value, low, high = (results[f"effective_dimension{end}"] for end in ("", "_low", "_high"))
@@ -528,7 +528,7 @@ def _dimension(results: xr.Dataset) -> list[dict[str, str]]:
                 "untrusted",
                 "lower-bound",
                 f"Lower bound only in {', '.join(open_)}{bound}: probes and sketch tell the noise from no more.",
-                f"{'、'.join(open_)} 只有下限{bound_zh}：探针与草图无法分辨更多方向。",
+                f"{'、'.join(open_)} 只有下限{bound_zh}：探针与随机投影无法分辨更多方向。",
             )
         )
     return found
@@ -618,7 +618,7 @@ def _tail_verdict(part: xr.Dataset, results: xr.Dataset) -> list[dict[str, str]]
             f"Not told from normal noise: kurtosis {value:.2f} ± {error:.2f} beside {normal:.2f}; sketch coordinates "
             "are sums of parameters, and look more normal than these.",
             f"与高斯噪声无法区分：峰度 {value:.2f} ± {error:.2f}，高斯对照为 {normal:.2f}；"
-            "草图坐标是多个参数之和，比单个参数更接近高斯。",
+            "随机投影坐标是多个参数之和，比单个参数更接近高斯。",
         )
     return [verdict("tail_index", *found)]
 

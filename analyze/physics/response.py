@@ -105,7 +105,9 @@ METHOD = (
     "Averages over all probes of the segment as origins, through the sketch; errors by the Γ-method from the joint "
     "fluctuation of numerator and denominator, in squares with the sketch's error."
 )
-METHOD_ZH = "以区间内全部探针为时间起点，用草图作平均；误差取分子与分母的联合涨落（Γ 方法），并与草图误差平方相加。"
+METHOD_ZH = (
+    "以区间内全部探针为时间起点，用随机投影作平均；误差取分子与分母的联合涨落（Γ 方法），并与随机投影误差平方相加。"
+)
 REFERENCE = (
     "Novikov 1965, Sov. Phys. JETP 20, 1290; Cugliandolo, Kurchan & Parisi 1994, J. Phys. I 4, 1641; "
     "Warren & Allen 2012, Phys. Rev. Lett. 109, 250601; Szamel 2017, EPL 117, 50010; Wolff 2004, hep-lat/0306017."

@@ -79,7 +79,8 @@ def open_page(page: Page, address: str, charts: int = 0) -> None:
 
 
 def await_page(page: Page, charts: int = 0) -> None:
-    """Wait until the script has run and all charts are drawn, of which there are at least some.
+    """Wait until the script has run, no table or box is still to come, and all charts are drawn, of which there are at
+    least some.
 
     An app says that it is not running before it starts, too: a page that must have charts is waited for until it does.
     """
@@ -87,7 +88,8 @@ def await_page(page: Page, charts: int = 0) -> None:
     page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=30_000)
     page.wait_for_function(
         "least => { const charts = [...document.querySelectorAll('[data-testid=stVegaLiteChart]')];"
-        " return charts.length >= least && charts.every(chart => chart.querySelector('.marks, canvas')); }",
+        " return !document.querySelector('[data-testid=stSkeleton]') && charts.length >= least &&"
+        " charts.every(chart => chart.querySelector('.marks, canvas')); }",
         arg=charts,
         timeout=30_000,
     )

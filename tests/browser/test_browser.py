@@ -144,7 +144,7 @@ def test_a_button_downloads_a_file_and_writes_nothing(runs, address, browser, bu
 
 def _await_shown_steps(page, steps):
     """Wait for the sidebar's boxes to show these steps; they fill one after the other while a page is drawn."""
-    for label, step in zip(("first step", "last step"), steps, strict=True):
+    for label, step in zip(("First step", "Last step"), steps, strict=True):
         expect(page.get_by_label(label)).to_have_value(str(step), timeout=30_000)
 
 

@@ -351,3 +351,17 @@ def test_torch_and_compiled_sums_agree() -> None:
     for index, (start, size) in enumerate(zip(starts, sizes, strict=True)):
         left = previous[start : start + size] if index % 2 else tensors[index][0]
         assert torch.equal(results[0][2][start : start + size], left)
+
+
+def test_a_block_called_all_is_a_group_of_another_name(tmp_path: Path) -> None:
+    """Analyses call all layers together so."""
+    model = nn.Sequential()
+    model.add_module("all", nn.Linear(2, 2))
+    model.add_module("head", nn.Linear(2, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Recorder(model, optimizer, tmp_path / "run"):
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    run = open_run(tmp_path / "run")
+    assert run["group"].values.tolist() == ["model.all", "head"]
+    assert run["layer"].values.tolist()[0] == "all.weight"

@@ -110,13 +110,11 @@ def test_a_sudden_change_of_pace_keeps_the_tolerance(rng: np.random.Generator) -
 def writer(folder: Path, theta: np.ndarray, tolerance: float) -> RunWriter:
     """A run whose every step has a snapshot, and nothing else."""
     layers = [
-        {"name": str(i), "shape": [n], "size": n, "group": "all", "optimizer_group": 0} for i, n in enumerate(SIZES)
+        {"name": str(i), "shape": [n], "size": n, "group": "g", "optimizer_group": 0} for i, n in enumerate(SIZES)
     ]
     dtypes = dict.fromkeys(("parameters", "initial_parameters"), theta.dtype.str[1:])
     sizes = {"layer": 3, "parameter": LAYER.size}
-    run = RunWriter(
-        folder, sizes, ["step"], {"layers": layers, "groups": ["all"]}, dtypes, snapshot_tolerance=tolerance
-    )
+    run = RunWriter(folder, sizes, ["step"], {"layers": layers, "groups": ["g"]}, dtypes, snapshot_tolerance=tolerance)
     run.write_fixed("initial_parameters", theta[:, 0])
     run.append("step", {"step": np.arange(theta.shape[1])})
     return run
@@ -204,10 +202,10 @@ def test_gaussian_motion_takes_few_bits(
     size, count = 2**15, 64
     theta = 0.02 * rng.normal(size=(size, 1)) + np.cumsum(1e-3 * rng.normal(size=(size, count)), axis=1)
     theta = np.ascontiguousarray(theta.astype("f4"))
-    layers = [{"name": "all", "shape": [size], "size": size, "group": "all", "optimizer_group": 0}]
+    layers = [{"name": "all", "shape": [size], "size": size, "group": "g", "optimizer_group": 0}]
     sizes = {"layer": 1, "parameter": size}
     run = RunWriter(
-        tmp_path / "run", sizes, ["step"], {"layers": layers, "groups": ["all"]}, snapshot_tolerance=tolerance
+        tmp_path / "run", sizes, ["step"], {"layers": layers, "groups": ["g"]}, snapshot_tolerance=tolerance
     )
     run.write_fixed("initial_parameters", theta[:, 0])
     append(run, theta, 0, count)

@@ -191,3 +191,42 @@ def test_the_specification_lists_every_array() -> None:
     for array in store.ARRAYS:
         line = f"| `{array.name}` | {', '.join(array.dims)} | {array.dtype} | {array.units} |"
         assert line in text, f"docs/format.md lacks: {line}"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "words"),
+    [
+        ("layers", 7, "a list of tables with name, group, size and optimizer_group; it is '7'"),
+        ("layers", [1, 2], "a list of tables"),
+        ("layers", [{**DESCRIPTION["layers"][0], "size": "2"}], "a list of tables"),
+        ("layers", DESCRIPTION["layers"][:1], "do not fit each other"),
+        ("layers", [{**DESCRIPTION["layers"][0], "group": "b"}] * 2, "groups that cannot be told apart"),
+        ("groups", 3, "a list of names; it is '3'"),
+        ("groups", ["block", "block"], "groups that cannot be told apart"),
+        ("groups", ["block", "all"], "'all' is that of all layers together"),
+        ("groups", ["block", "other"], "do not fit each other"),
+        ("optimizer", "SGD", "a table; it is 'SGD'"),
+        ("recorder", [], "a table"),
+        ("not_recorded", 1, "a table"),
+    ],
+    ids=str,
+)
+def test_a_description_that_readers_cannot_rely_on_is_refused(
+    tmp_path: Path, attribute: str, value: object, words: str
+) -> None:
+    """Somebody else's program may have written it."""
+    write(tmp_path / "run")
+    metadata = tmp_path / "run" / "run.zarr" / "zarr.json"
+    content = json.loads(metadata.read_bytes())
+    content["attributes"][attribute] = value
+    metadata.write_text(json.dumps(content))
+    with pytest.raises(RunError) as refused:
+        open_run(tmp_path / "run")
+    assert words in str(refused.value)
+
+
+def test_a_run_that_describes_nothing_of_its_layers_is_refused_and_its_attributes_can_be_read(tmp_path: Path) -> None:
+    RunWriter(tmp_path / "run", SIZES, ARRAYS, {}).append("step", rows(0, 3))
+    assert "layers" not in read_attributes(tmp_path / "run")
+    with pytest.raises(RunError, match="do not fit each other"):
+        open_run(tmp_path / "run")

@@ -411,7 +411,7 @@ def _diffusion(rng, steps_per_epoch: float) -> xr.Dataset:
             ("group",), 1e-13 * ones, "parameter2 step-2", "squared drift velocity", "漂移速度平方"
         ),
         "sketch_relative_error": _variable(
-            ("group",), 0.06 * ones, "1", "relative error of the sketch", "草图的相对误差"
+            ("group",), 0.06 * ones, "1", "relative error of the sketch", "随机投影的相对误差"
         ),
         "steps_per_epoch": _variable((), steps_per_epoch, "step", "steps per epoch", "每轮步数"),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
-from viewer.synthetic import write_all_results, write_run
+from viewer.synthetic import GROUPS, write_all_results, write_run
 
 import thermodl.viewer
 from thermodl.viewer import app
@@ -260,13 +260,34 @@ def test_an_interval_of_a_longer_run_is_let_go(tmp_path, monkeypatch):
     assert "steps" not in at.query_params
 
 
-@pytest.mark.parametrize("attribute", [{"groups": 5}, {"started": "yesterday"}])
+@pytest.mark.parametrize("attribute", [{"started": "yesterday"}, {"settings": 3}, {"recorder_seconds": []}])
 def test_a_run_with_odd_attributes_breaks_no_page(tmp_path, monkeypatch, attribute):
-    folder = write_run(tmp_path / "odd")
-    write_run(tmp_path / "plain")
+    folder = write_run(tmp_path / "odd", steps=300)
+    write_run(tmp_path / "plain", steps=300)
     _edit_result(folder / "run.zarr", **attribute)
     for page in PAGES:
         assert not go_to(open_app(tmp_path, monkeypatch, run="odd"), page).exception, page
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [{"groups": 5}, {"layers": 7}, {"layers": [1, 2]}, {"layers": None}, {"optimizer": "SGD"},
+     {"groups": [*GROUPS, "all"]}],
+    ids=str,
+)  # fmt: skip
+def test_a_run_whose_attributes_nobody_can_rely_on_says_so_on_every_page(tmp_path, monkeypatch, attribute):
+    folder = write_all_results(write_run(tmp_path / "odd", steps=300))
+    write_run(tmp_path / "plain", steps=300)
+    _edit_result(folder / "run.zarr", **attribute)
+    at = open_app(tmp_path, monkeypatch, run="odd")
+    for page in PAGES:
+        go_to(at, page)
+        assert not at.exception, (page, at.exception[0].stack_trace)
+        if page != "new":  # it is about no run
+            shown = " ".join(words(at)).replace("\\", "")
+            assert "cannot be read" in shown, page
+            assert f"an attribute {next(iter(attribute))}" in shown or "groups that cannot be told apart" in shown
+            assert str(tmp_path) not in shown
 
 
 def test_a_formula_with_dollars_stays_text(tmp_path, monkeypatch):
@@ -276,3 +297,10 @@ def test_a_formula_with_dollars_stays_text(tmp_path, monkeypatch):
     at = go_to(open_app(tmp_path, monkeypatch, run="good"), "noise")
     assert formula in [code.value for code in at.code]
     assert not at.latex
+
+
+def test_the_parts_of_a_formula_are_drawn_one_by_one_and_so_fit_the_page(tmp_path, monkeypatch):
+    folder = write_all_results(write_run(tmp_path / "good", steps=300))
+    _edit_result(folder / "results.zarr" / "default" / "noise", formula=r"a=b\qquad c=d")
+    at = go_to(open_app(tmp_path, monkeypatch, run="good"), "noise")
+    assert [part.value.strip("$\n") for part in at.latex] == [r"\;a=b\;", r"\; c=d\;"]

@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import streamlit as st
+from streamlit.runtime.caching import cache_utils
 from viewer.synthetic import write_all_results, write_run
 from viewer.test_app import go_to, open_app
 
-from thermodl.analyze.results import open_results
+from thermodl.analyze.results import ResultsError, open_results
 from thermodl.record.store import open_run
-from thermodl.viewer import catalog, charts, clocks, figures
+from thermodl.viewer import app, catalog, charts, clocks, figures
 from thermodl.viewer.figures import Source
 from thermodl.viewer.pages import layout
 from thermodl.viewer.state import AXES, ViewState
@@ -98,6 +100,28 @@ def test_noise_time_is_that_of_this_recording_only(tmp_path):
     attributes["attributes"]["started"] += 1
     metadata.write_text(json.dumps(attributes))
     assert "noise_time" not in clocks.on_offer(folder)
+
+
+def test_noise_time_that_could_not_be_read_once_is_there_at_the_next_look(tmp_path, monkeypatch):
+    """Results may be read in the instant at which they are being written."""
+    folder = write_all_results(write_run(tmp_path / "run", steps=3000))
+
+    def busy(*_):
+        raise ResultsError("it is being written")
+
+    # A cache keeps the timer that it was made with.
+    st.cache_data.clear()
+    elapsed = [0.0]
+    monkeypatch.setattr(cache_utils, "TTLCACHE_TIMER", lambda: elapsed[0])
+    with monkeypatch.context() as once:
+        once.setattr(clocks, "open_result", busy)
+        at = open_app(tmp_path, monkeypatch, run="run")
+        assert "noise time" not in at.selectbox(key="axis").options
+    assert "noise_time" in clocks.on_offer(folder)
+    elapsed[0] = app._LOOK_AGAIN_SECONDS + 1
+    assert "noise time" in at.run().selectbox(key="axis").options
+    monkeypatch.undo()
+    st.cache_data.clear()
 
 
 def test_what_a_logarithmic_axis_drops_is_counted_before_it_is_put_into_buckets(world):

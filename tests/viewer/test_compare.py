@@ -12,7 +12,8 @@ from thermodl.analyze.results import open_results
 from thermodl.record.store import open_run
 from thermodl.viewer import charts, clocks, comparison, figures, tables
 from thermodl.viewer.catalog import Run, read_run
-from thermodl.viewer.series import Series
+from thermodl.viewer.figures import Source
+from thermodl.viewer.series import Series, read_series
 from thermodl.viewer.state import ViewState
 
 
@@ -120,6 +121,48 @@ def test_many_evaluations_of_several_runs_are_bands_that_lose_nothing(runs, monk
         own = [row for row in drawn if row["series"] == run.id]
         assert min(row["low"] for row in own) == rows[run.path].min()
         assert max(row["high"] for row in own) == rows[run.path].max()
+
+
+def test_values_without_a_place_on_the_axis_are_counted(tmp_path):
+    """Noise time ends with the analysis that found it: at step 2,999, as for the results of an earlier recording."""
+    runs = [read_run(write_all_results(write_run(tmp_path / name, steps=4000))) for name in ("one", "two")]
+    labels, state = {run.id: run.id for run in runs}, ViewState(axis="noise_time")
+    at = comparison.places(labels, runs)
+    found = {name: comparison.recorded_overlay(runs, name, labels, at, state) for name in ("loss", "test_loss")}
+    results = {run.id: open_results(run.path) for run in runs}
+    for analyses in results.values():
+        late = analyses["temperature"].assign_coords(window_step=analyses["temperature"]["window_step"] + 1000)
+        analyses["temperature"] = late
+    sources = comparison.sources_of(results, "temperature/temperature_noise_over_time", {run.id: run for run in runs})
+    found["estimate"] = figures.overlay(sources, "temperature_noise_over_time", ["one", "two"], [0, 1], state)
+    found["alone"] = figures.dissipation(
+        [Source("one", late.rename(temperature_noise_over_time="descent_power_over_time"), runs[0].path)], state
+    )[0]
+    titles = {name: str(figure.chart.to_dict()["title"]) for name, figure in found.items()}
+    for name, count in {"loss": "2,000", "test_loss": "10", "estimate": "20", "alone": "10"}.items():
+        assert f"values without a place on this axis: {count}" in titles[name], titles[name]
+
+
+def test_what_of_several_runs_cannot_be_drawn_is_counted(world):
+    """Losses that are not finite, steps that a logarithmic axis cannot show, and damaged pieces."""
+    runs = [read_run(world / name) for name in ("good", "truncated-chunk")]
+    labels = {run.id: run.id for run in runs}
+    figure = comparison.recorded_overlay(runs, "loss", labels, comparison.places(labels, runs), ViewState(scale="x"))
+    title = str(figure.chart.to_dict()["title"])
+    missing = sum(int((~np.isfinite(read_series(run.path, "loss").values[1:])).sum()) for run in runs)
+    assert f"not measured: {missing:,}" in title
+    assert "cannot show: 2" in title
+    assert f"{read_series(runs[1].path, 'loss').unreadable:,} values lie in damaged pieces" in title
+
+
+def test_what_is_offered_first_is_what_stands_for_a_run(world):
+    """In the order of the pages and their tables, whatever that on disk is."""
+    data = open_results(world / "good")
+    turned = {name: found[sorted(found.data_vars, reverse=True)] for name, found in sorted(data.items())}
+    offered = [list(comparison.numbers_on_offer({"good": results}, "en")) for results in (data, turned)]
+    assert offered[0] == offered[1]
+    assert offered[0][0] == "temperature/temperature_noise"
+    assert list(comparison.curves_on_offer({"good": turned}, "en"))[5] == "temperature/temperature_noise_over_time"
 
 
 @pytest.mark.parametrize(("lang", "name"), [("en", "setting"), ("zh", "设置项")])

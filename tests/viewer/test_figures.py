@@ -261,3 +261,37 @@ def test_flatness_of_another_version_draws_and_lists_what_it_has(world, lacking)
     assert drawn == {"flatness-variance", "flatness-noise", "flatness-exponents"} - gone
     table = tables.directions(figures.of_group(data, ViewState()), "en")
     assert len(table) == (0 if lacking == "mode_used" else data.sizes["mode"])
+
+
+def test_colours_of_two_runs_are_theirs_on_the_parametric_plots_too(world):
+    found = [open_results(world / run)["response"] for run in ("good", "other")]
+    sources = [Source(run, data, place=place) for run, data, place in zip("ab", found, (2, 4), strict=True)]
+    encoding = figures.response(sources, ViewState())[0].chart.to_dict()["layer"][1]["encoding"]
+    assert encoding["color"]["scale"]["range"] == [charts.PALETTE[2]] * 2 + [charts.PALETTE[4]] * 2
+    assert encoding["strokeDash"]["scale"]["range"] == [charts.DASHES[0], charts.DASHES[1]] * 2
+
+
+@pytest.mark.parametrize("draw", [charts.curves, charts.bars])
+def test_a_run_keeps_its_colour_where_a_logarithmic_axis_shows_nothing_of_another(draw):
+    rows = [{"x": x, "y": y, "low": y, "high": y, "series": run} for run, y in (("a", -1.0), ("b", 1.0)) for x in "12"]
+    frame = pd.DataFrame(rows).astype({"x": float if draw is charts.curves else str})
+    spec = draw(frame, lang="en", x_title="x", y_title="y", log_y=True, places=[3, 5]).to_dict()
+    scale = next(value["scale"] for key, value in _encodings(spec) if key == "color")
+    assert dict(zip(scale["domain"], scale["range"], strict=True))["b"] == charts.PALETTE[5]
+
+
+def test_points_of_directions_have_the_colour_of_their_run_and_the_shape_of_what_they_are(world):
+    found = [open_results(world / run)["flatness"] for run in ("good", "other")]
+    sources = [Source(run, data, place=place) for run, data, place in zip("ab", found, (2, 4), strict=True)]
+    spec = figures.flatness(sources, ViewState(group="fc1"))[0].chart.to_dict()
+    found = {key: value["scale"] for key, value in _encodings(spec) if key in ("color", "shape")}
+    colours, shapes = (dict(zip(found[key]["domain"], found[key]["range"], strict=True)) for key in ("color", "shape"))
+    assert {series: charts.PALETTE[2 if series.endswith("a") else 4] for series in colours} == colours
+    assert shapes["measured · a"] == shapes["measured · b"] == charts.SHAPES[0]
+
+
+@pytest.mark.parametrize("name", ["a" * 60, "\u566a" * 30])
+def test_a_long_name_in_a_legend_has_a_row_of_its_own_and_is_not_cut(name):
+    """Chinese letters are twice as wide."""
+    legend = charts._legend([name, "b"])
+    assert (legend["columns"], legend["labelLimit"]) == (1, 640)

@@ -152,7 +152,7 @@ def test_mistakes_are_named(good, tmp_path, monkeypatch, capsys, fonts):
         (["--to", "csv", "--chart", "x"], "--chart goes with --to png, svg, pdf, vega"),
         (
             ["--to", "svg", "--chart", "diffusion-msg"],
-            "has no chart 'diffusion-msg'; it has .*diffusion-msd.*noise-time",
+            "thermodl: good has no chart 'diffusion-msg'; it has .*diffusion-msd.*noise-time",
         ),
         (["--to", "svg", "--chart", "diffusion-msd", "--group", "fc9"], "has no group 'fc9'; it has all, conv1"),
         (["--to", "svg", "--chart", "diffusion-msd", "--name", "other"], "has no results of the name 'other'"),

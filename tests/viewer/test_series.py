@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from viewer.synthetic import STEPS
 
+from thermodl.record.store import RunWriter
 from thermodl.viewer.series import BUCKETS, band, edges, read_series, reduce
 
 values = arrays(
@@ -89,3 +90,22 @@ def test_what_a_run_does_not_record_is_none(world):
 
 def test_an_unfinished_run_is_clipped_at_its_commit(world):
     assert len(read_series(world / "running", "loss").values) == 1200
+
+
+def test_after_a_run_was_resumed_nothing_of_the_attempt_that_was_killed_is_shown(tmp_path):
+    """Neither what it wrote beyond its last commit, nor what it had committed after the checkpoint."""
+
+    def block(start, stop, value):
+        return {"step": np.arange(start, stop), "loss": np.full(stop - start, value)}
+
+    folder = tmp_path / "run"
+    first = RunWriter(folder, {}, ["step", "loss"], {})
+    first.append("step", block(0, 500, 1.0))
+    first._append_array("loss", 500, np.full(100, 13.0))  # killed before it could commit
+    assert read_series(folder, "loss").values.tolist() == [1.0] * 500
+    again = RunWriter(folder, {}, [], {}, committed={"step": 300})
+    assert read_series(folder, "loss").values.tolist() == [1.0] * 300
+    again.append("step", block(300, 500, 2.0))
+    assert read_series(folder, "loss").values.tolist() == [1.0] * 300 + [2.0] * 200
+    again.append("step", block(500, 700, 3.0))
+    assert 13.0 not in read_series(folder, "loss").values

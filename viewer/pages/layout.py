@@ -259,7 +259,18 @@ def _explain(data: xr.Dataset, run: Run, analysis: str, lang: str) -> None:
     if data.attrs.get("formula"):
         formula = str(data.attrs["formula"])
         # A dollar would end the formula, and what follows be taken for Markdown.
-        (st.code if "$" in formula else st.latex)(formula)
+        if "$" in formula:
+            st.code(formula)
+        else:
+            _formula(formula)
+
+
+def _formula(formula: str) -> None:
+    """A formula whose parts stand side by side as far as the page is wide, and below each other where it is not."""
+    with st.container(horizontal=True, horizontal_alignment="center", vertical_alignment="center", gap="large"):
+        for part in formula.split(r"\qquad"):
+            # Slanted letters reach beyond their box, which without room for them could be scrolled.
+            st.latex(rf"\;{part}\;", width="content")
 
 
 def draw_verdicts(data: xr.Dataset, lang: str, of: str | None = None) -> None:
