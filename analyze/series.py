@@ -89,12 +89,13 @@ def integrated_time(covariance: Floats, *, oscillating: bool = False, dimensions
 
     Where τ_int comes out low so does Wolff's error, as τ_int^{3/2}, so that it is widened as that of a square; and to
     second order the memory that the mean hides is not known. Where the correlation decays, value ± 1.96·error then
-    covers 92–98 % from N = 40 τ_int on, for a single series as for the sum of 64, and 83–95 % at ten. Where it swings it
-    covers 92–98 % of sums of sixteen, and nearly always of a single series, whose correlations are too noisy to tell.
+    covers 92–98 % from N = 40 τ_int on, for a single series as for the sum of 64, and 83–95 % at ten. Where it swings
+    it covers 91–98 % for sums of sixteen, and nearly always for a single series, whose correlations are too noisy to
+    tell.
     """
     n = covariance.shape[-1]
     tau, window = _cut_sum(covariance, n, oscillating, dimensions)
-    rows = zip(covariance.reshape(-1, n), tau.flat, window.flat, strict=True)
+    rows = zip(covariance.reshape(-1, n), tau.flat, window.ravel().tolist(), strict=True)
     swinging = np.array([_deviation_of_sum(*row) for row in rows]).reshape(tau.shape)
     decaying = tau * np.sqrt(np.maximum(4 * (window + 0.5 - tau), 0.0))
     error = np.fmax(swinging, decaying) / np.sqrt(n * dimensions)
@@ -105,8 +106,8 @@ def integrated_time(covariance: Floats, *, oscillating: bool = False, dimensions
 def _deviation_of_sum(covariance: Floats, tau: float, window: int) -> float:
     """√N times the standard deviation of τ_int cut at W, √(2 Σ_k c_k²), c_k = ½ Σ_{|t|≤W} ρ(k−t) − τρ(k).
 
-    This is Bartlett's covariance of the ρ(t) (1946), summed over both and with ρ up to W. Where ρ keeps its sign Wolff's
-    τ√(4(W + ½ − τ)) is close to it; where ρ sums to little because it swings, that is far too small.
+    This is Bartlett's covariance of the ρ(t) (1946), summed over both and with ρ up to W. Where ρ keeps its sign
+    Wolff's τ√(4(W + ½ − τ)) is close to it; where ρ sums to little because it swings, that is far too small.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         rho = covariance[: window + 1] / covariance[0]
@@ -119,7 +120,7 @@ def _deviation_of_sum(covariance: Floats, tau: float, window: int) -> float:
 def dimensions_of_squares(squares: Floats, most: int) -> float:
     """Of how many independent normal coordinates of equal size a sum of squares (N,) could be, 1 to `most`.
 
-    d = 2⟨S⟩²/Var S, as S/⟨S⟩ then is χ²/d: what coordinates share, and what one has more of than others, makes it less.
+    d = 2⟨S⟩²/Var S, as S/⟨S⟩ then is χ²/d: what coordinates share, or one has more of than others, makes it less.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         found = 2 * squares.mean() ** 2 / squares.var()

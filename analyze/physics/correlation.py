@@ -95,12 +95,12 @@ def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str
     """ρ at some lags and the integrated time, each with its error, of all groups and of each."""
     with_zero = np.concatenate([[0], lags])
 
-    def add(_: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    def add(_: int, x: np.ndarray) -> tuple[np.ndarray, ...]:
         centred = x - x.mean(-1, keepdims=True, dtype=float)
-        return series.lagged_products(centred, with_zero), series.autocovariance(centred, trace=True), len(x)
+        return series.lagged_products(centred, with_zero), series.autocovariance(centred, trace=True), np.array(len(x))
 
-    def finish(_: int, products: np.ndarray, covariance: np.ndarray, coordinates: int) -> dict[str, Any]:
-        dimensions = series.dimensions_of_squares(products[0], coordinates)
+    def finish(_: int, products: np.ndarray, covariance: np.ndarray, coordinates: np.ndarray) -> dict[str, Any]:
+        dimensions = series.dimensions_of_squares(products[0], int(coordinates))
         variance_of_mean = 2 * float(series.integrated_time(covariance)[0]) * covariance[0] / len(covariance)
         return {
             "autocorrelation": series.autocorrelation(products, lags, variance_of_mean, memory=memory),

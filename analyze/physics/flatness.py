@@ -630,7 +630,8 @@ def _sketch(part: xr.Dataset) -> list[dict[str, str]]:
             "sketch-directions",
             f"Sketch directions only: in {mixed} of {part.sizes['group']} groups a direction is a sum of parameters "
             f"through a sketch of {width} coordinates; what is flat in it is mixed with what is steep.",
-            f"仅为随机投影中的方向：{part.sizes['group']} 个层组中有 {mixed} 个的方向是参数经 {width} 个随机投影坐标的线性组合，"
+            f"仅为随机投影中的方向：{part.sizes['group']} 个层组中有 {mixed} 个的方向是参数经 {width} 个投影坐标的"
+            "线性组合，"
             "平坦与陡峭的成分混在一起。",
         )
     ]

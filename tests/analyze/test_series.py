@@ -127,7 +127,7 @@ def test_integrated_time_of_a_trace_covers(
 @pytest.mark.parametrize("coordinates", [1, 16])
 @pytest.mark.parametrize(("phi1", "phi2"), [(1.6, -0.8), (1.1, -0.9)])
 def test_integrated_time_of_what_swings_covers(phi1: float, phi2: float, coordinates: int) -> None:
-    """Where the correlations sum to a part of what they swing by; those of a single series are too noisy to be tight."""
+    """Where correlations sum to a part of what they swing by; those of a single series are too noisy to be tight."""
     exact, rng, found = truth.ar2_integrated_time(phi1, phi2), np.random.default_rng(5), []
     for _ in range(REPLICATES // 4):
         x = truth.ar2(rng, (coordinates, 1000), phi1, phi2)
