@@ -23,7 +23,8 @@ from scipy.fft import next_fast_len
 
 Floats = NDArray[np.float64]
 WINDOW = 1.5
-_NORMAL = 1.959963984540054
+NORMAL = 1.959963984540054
+"""standard errors in half a 95 % interval"""
 _SHORTEST = 0.02
 """least τ_int that is reported for anti-correlated series"""
 _BLOCKS = 8
@@ -205,7 +206,7 @@ def mean_and_error(series: Floats, *, memory: int = 0, echo: Floats | float = 0.
     # Where fluctuations cancel, their sum is all estimation error: never count more samples than there are.
     n_eff = n / (2 * np.maximum(tau, 0.5))
     variance = np.maximum(covariance[..., 0], 0.0) * (1 + 1 / n_eff)
-    student = stats.t.ppf(0.975, np.maximum(n / (2 * window + 1), 1.0)) / _NORMAL
+    student = stats.t.ppf(0.975, np.maximum(n / (2 * window + 1), 1.0)) / NORMAL
     return mean, np.sqrt(variance / n_eff) * student, n_eff
 
 
@@ -223,12 +224,17 @@ def cancelling_error(series: Floats, memory: int) -> tuple[float, float]:
     n = len(series)
     if n < 4:
         return np.nan, float(n)
-    covariance, _, window = _autocovariance_and_cut(series, memory := min(memory, n // 16))
+    memory = min(memory, n // 16)
+    covariance, _, window = _autocovariance_and_cut(series, memory)
     width = min(2 * max(int(window), memory) + 1, n)
+    if width > len(covariance):  # twice the window is farther than was worked out
+        covariance = autocovariance(series, width - 1)
     weights = 1 - np.arange(1, width) / width
     # The mean that was taken off hides as much as a sum over the width holds.
-    variance = max(covariance[0] + 2 * weights @ covariance[1:width], 0.0) * (1 + width / n)
-    student = stats.t.ppf(0.975, max(1.5 * n / width, 1.0)) / _NORMAL
+    variance = np.maximum(covariance[0] + 2 * weights @ covariance[1:width], 0.0) * (1 + width / n)
+    if not np.isfinite(variance):
+        return np.nan, np.nan
+    student = stats.t.ppf(0.975, max(1.5 * n / width, 1.0)) / NORMAL
     n_eff = min(n * covariance[0] / variance, n) if variance > 0 else n
     return float(np.sqrt(variance / n) * student), float(n_eff)
 
@@ -263,7 +269,7 @@ def single_square_error(freedom: Floats) -> Floats:
             above = stats.chi2.sf(np.where(middle < 1, freedom / np.maximum(1 - middle, 0.0), np.inf), freedom)
         missed = above + stats.chi2.cdf(freedom / (1 + middle), freedom)
         low, high = np.where(missed > 0.05, middle, low), np.where(missed > 0.05, high, middle)
-    return np.where(np.isnan(freedom), np.nan, np.sqrt(low * high) / _NORMAL)
+    return np.where(np.isnan(freedom), np.nan, np.sqrt(low * high) / NORMAL)
 
 
 def ratio_and_error(numerator: Floats, denominator: Floats, *, memory: int = 0) -> tuple[Floats, Floats, Floats]:
@@ -307,7 +313,7 @@ def telescoping_ratio_and_error(left: Floats, right: Floats) -> tuple[Floats, Fl
     kurtosis = np.maximum(np.nan_to_num(np.mean(walk**4, axis=-1) / variance**2, nan=3.0), 3.0)
     # A centred motion is farther from its mean at the ends than in the middle, in variance by 2/n_eff once more.
     deviation = np.sqrt(variance) * n_eff / free
-    student = stats.t.ppf(0.975, np.maximum(2 * free / (kurtosis - 1), 1.0)) / _NORMAL
+    student = stats.t.ppf(0.975, np.maximum(2 * free / (kurtosis - 1), 1.0)) / NORMAL
     ends = np.sqrt(2) * deviation * student / (n * np.abs(bottom))
     return ratio, np.hypot(ends, (ratio - 1) * bottom_error / bottom), n_eff
 

@@ -7,7 +7,7 @@ folder, is encrypted, or meets another entry's path; and if the entries are too 
 counted too, since the sizes in an archive can lie. Only wanted files are unpacked, always as new plain files, into a
 folder that appears when it is complete: data into one named by the archive's SHA-256, a run into one of its own name.
 A packed run has what reads again on any computer: recording, results and model, not the checkpoint to resume from. It
-may be of any size, as chunks hardly compress; what would be refused is not packed either.
+may be large, if the zip is hardly smaller, as chunks do not compress; what would be refused is not packed either.
 """
 
 import hashlib
@@ -78,12 +78,19 @@ def pack_run(run: Path, path: Path) -> None:
     """
     read_attributes(run)
     name = run.resolve().name
+    if not NAME.fullmatch(name):
+        raise RunError(
+            f"{run} is not packed: {name!r} is no name of a run (letters, digits, '.', '_', '-'); rename the folder"
+        )
+    record = run / "run.zarr" / "zarr.json"
+    promised = record.read_bytes()
     files = list(_run_files(run))
     try:
-        _check([zipfile.ZipInfo(f"{name}/{file.relative_to(run).as_posix()}") for file in files])
+        _check([zipfile.ZipInfo(f"{name}/{file.relative_to(run).as_posix()}") for file in (record, *files)])
     except _Refused as error:
         raise RunError(f"{run} is not packed: {error}") from None
     with zipfile.ZipFile(path, "w", strict_timestamps=False) as archive:
+        archive.writestr(f"{name}/{record.relative_to(run).as_posix()}", promised, zipfile.ZIP_DEFLATED)
         for file in files:
             # Chunks are compressed already.
             how = zipfile.ZIP_DEFLATED if file.suffix == ".json" else zipfile.ZIP_STORED
@@ -95,7 +102,7 @@ def pack_run(run: Path, path: Path) -> None:
 
 def count_bytes(run: Path) -> int:
     """How large the zip of a run will be, about."""
-    return sum(file.stat().st_size for file in _run_files(run))
+    return sum(file.stat().st_size for file in (run / "run.zarr" / "zarr.json", *_run_files(run)))
 
 
 def unpack_run(archive: Path, folder: Path) -> list[Path]:
@@ -116,7 +123,10 @@ def unpack_run(archive: Path, folder: Path) -> list[Path]:
                 bare = (content / "run.zarr").is_dir()
                 found = {archive.stem: content} if bare else {run.name: run for run in list_runs(content)}
                 if not found or not all(map(NAME.fullmatch, found)):
-                    raise RunError(f"{archive} holds no run: there is no folder with a run.zarr in it")
+                    raise RunError(
+                        f"{archive} holds no run: there is no folder with a run.zarr in it whose name is one of a run "
+                        "(letters, digits, '.', '_', '-')"
+                    )
                 for name in found:
                     if (folder / name).exists():
                         raise RunError(f"{folder / name} is there already, and was left alone; nothing was unpacked")
@@ -138,9 +148,8 @@ _UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError
 
 
 def _run_files(run: Path) -> Iterator[Path]:
-    """Files of a run that go into its zip, the commit record first."""
+    """Files of a run that go into its zip, without the commit record."""
     first = run / "run.zarr" / "zarr.json"
-    yield first
     files = (file for store in _STORES for file in sorted((run / store).rglob("*")))
     for file in (*files, run / _MODEL):
         # A link, of the file or of a folder above it, could bring along anything of this computer.
@@ -168,7 +177,7 @@ def _unpack(
     ratio: int,
     most: float = math.inf,
 ) -> None:
-    """Unpack wanted files into a new folder, if all there is takes at most so many times the archive, and `most`."""
+    """Unpack wanted files into a new folder, if its content is at most `ratio` times the archive, and `most` bytes."""
     size = archive.stat().st_size
     left = min(most, max(_SMALL, ratio * size))
     with zipfile.ZipFile(file) as opened:

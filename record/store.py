@@ -602,7 +602,10 @@ def _check_description(folder: Path, attributes: Mapping[str, Any]) -> None:
         "groups": isinstance(groups, list) and all(isinstance(group, str) for group in groups),
         "layers": isinstance(layers, list)
         and all(
-            isinstance(layer, dict) and all(isinstance(layer.get(key), kind) for key, kind in fields.items())
+            isinstance(layer, dict)
+            and all(isinstance(layer.get(key), kind) for key, kind in fields.items())
+            and layer["size"] > 0
+            and layer["optimizer_group"] >= 0
             for layer in layers
         ),
         **{name: isinstance(attributes.get(name, {}), dict) for name in ("optimizer", "recorder", "not_recorded")},

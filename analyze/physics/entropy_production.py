@@ -18,8 +18,8 @@ nats per step: the rate of the divergence between the path and the reversed one 
 tr[S⁻¹(Σ − A²Σ)] − d). p is the one whose predictions are best in the half of the segment it was not fitted to. σ is a
 lower bound for the whole: directions that are left out hide currents, and those of large σ may run in directions of
 small variance. In equilibrium Nσ̂/2 of order 1 is χ² with d(d−1)/2 degrees of freedom, so that σ̂ is b = d(d−1)/N too
-large; for higher orders bias and null are those of fits to N steps of the reversible process whose moments are those of
-the fit and of its reverse, in the mean. Directions are chosen by variance, which is even under reversal, and so do not
+large; for higher orders bias and null are those of fits to N steps of the reversible process whose moments are the mean
+of those of the fit and of its reverse. Directions are chosen by variance, which is even under reversal, and so do not
 favour a sense of turning.
 
 The variance of σ̂ is v₀ by chance, as 1/N², and a part gσ, g as 1/N, both from fits scattered as N steps let them
@@ -325,7 +325,8 @@ def turning(positions: Floats, rng: np.random.Generator) -> dict[str, Floats]:
         positions: (d, N).
 
     Returns:
-        Numbers, and `circulation` (d, d); all NaN for fewer than two coordinates or a fit that is not stationary.
+        Numbers, and `circulation` (d, d); NaN for fewer than two coordinates and for a fit that is not stationary, or
+        nearly not.
     """
     d, steps = positions.shape
     found = {name: np.array(np.nan) for name in _PER_GROUP} | {"circulation": np.full((d, d), np.nan)}
@@ -343,10 +344,11 @@ def turning(positions: Floats, rng: np.random.Generator) -> dict[str, Floats]:
         return found
     moments = stationary_moments(*fit)
     # As far as a short motion lets them scatter, some would be next to not stationary, with a σ out of all proportion.
-    sampled, null = (
-        irreversibility(*scattered(kind, d, _NEARER**2 * steps, rng))
-        for kind in (moments, (moments + _reversed(moments, d)) / 2)
-    )
+    near = _NEARER**2 * steps
+    sampled = irreversibility(*scattered(moments, d, near, rng, mirrored=True))
+    null = irreversibility(*scattered((moments + _reversed(moments, d)) / 2, d, near, rng))
+    if not (np.isfinite(sampled[0]).all() and np.isfinite(null[0]).all()):
+        return found
     by_chance = _NEARER**2 * null[0]
     if order == 1:
         bias, of_chance = d * (d - 1) / steps, 4 * d * (d - 1) / steps**2
@@ -354,11 +356,15 @@ def turning(positions: Floats, rng: np.random.Generator) -> dict[str, Floats]:
     else:
         bias, of_chance = np.mean(by_chance), np.var(by_chance)
         chance = (1 + np.sum(by_chance >= sigma)) / (1 + _DRAWS)
-    growth = _NEARER**2 * np.var(sampled[0]) / sigma
+    # What is even in the scatter is chance, and does not grow with σ.
+    odd = (sampled[0][: _DRAWS // 2] - sampled[0][_DRAWS // 2 :]) / 2
+    growth = _NEARER**2 * np.mean(odd**2) / sigma if sigma > 0 else 0.0
     frequency, turned = _fastest(rates, sampled[1])
     numbers = {
         "entropy_production": sigma - bias,
-        "entropy_production_stderr": np.sqrt(of_chance + growth * max(sigma - bias, 0.0) + (1.96 / 2 * growth) ** 2),
+        "entropy_production_stderr": np.sqrt(
+            of_chance + growth * max(sigma - bias, 0.0) + (series.NORMAL / 2 * growth) ** 2
+        ),
         "entropy_production_plugin": sigma,
         "entropy_production_bias": bias,
         "entropy_production_p": chance,
@@ -445,7 +451,9 @@ def irreversibility(coefficients: Floats, noise: Floats) -> tuple[Floats, Floats
     return sigma, rates, area / (deviation[..., :, None] * deviation[..., None, :])
 
 
-def scattered(moments: Floats, d: int, steps: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def scattered(
+    moments: Floats, d: int, steps: int, rng: np.random.Generator, *, mirrored: bool = False
+) -> tuple[Floats, Floats]:
     """Least squares fits to `steps` steps of a Gaussian autoregression, by their distribution for many steps.
 
     Coefficients are normal with covariance S ⊗ ⟨z zᵀ⟩⁻¹/N, z the values regressed on, and independent of S, whose
@@ -453,6 +461,7 @@ def scattered(moments: Floats, d: int, steps: int, rng: np.random.Generator) -> 
 
     Args:
         moments: (d(p+1), d(p+1)), from `stationary_moments`.
+        mirrored: let the second half of the fits be off by as much as the first, in the other sense.
 
     Returns:
         `_DRAWS` of A (…, d, dp) and of S (…, d, d).
@@ -462,7 +471,10 @@ def scattered(moments: Floats, d: int, steps: int, rng: np.random.Generator) -> 
     # Smooth motion hardly moves along some of them, which may come out as less than nothing.
     sizes, directions = np.linalg.eigh(moments[d:, d:])
     known = directions / np.sqrt(steps * np.maximum(sizes, 1e-15 * sizes[-1]))
-    normal, square = rng.standard_normal((_DRAWS, d, len(sizes))), rng.standard_normal((_DRAWS, d, d))
+    draws = _DRAWS // 2 if mirrored else _DRAWS
+    normal, square = (rng.standard_normal((draws, d, size)) for size in (len(sizes), d))
+    if mirrored:
+        normal, square = (np.concatenate([one, -one]) for one in (normal, square))
     spread = np.eye(d) + (square + _transposed(square)) / np.sqrt(2 * steps)
     return coefficients + kick @ normal @ known.T, kick @ spread @ kick.T
 
@@ -613,8 +625,8 @@ def _irreversibility_verdicts(results: xr.Dataset) -> list[dict[str, str]]:
                 name,
                 "untrusted",
                 "not-stationary",
-                "Not estimated: the autoregression that fits the motion has no stationary state.",
-                "未估计：与运动相符的自回归没有定态。",
+                "Not estimated: the autoregression that fits the motion has no stationary state, or hardly one.",
+                "未估计：与运动相符的自回归没有定态，或几乎没有定态。",
             )
         ]
     found = [

@@ -358,8 +358,8 @@ def _curvature(positions: Floats, gradients: Floats, variance: Measured | None) 
 def _noise(positions: Floats, differences: Floats) -> Measured:
     """C = ½⟨(g−g′)²⟩ at probes, less Σ_j ⟨θ_uθ_j⟩⟨ξ_uξ_j⟩/⟨θ_j²⟩, which the turn to j of larger variance adds.
 
-    Only the positions tell a turn, noise may be correlated in principal directions as well. Its influence is that of
-    all three means.
+    Only the positions tell a turn, noise may be correlated in principal directions as well; what that adds in
+    proportion to the turn stays, and is 0 in the mean. The influence is that of all three means.
     """
     centred = positions - positions.mean(-1, keepdims=True)
     turned, mixed = _shares(centred, centred), _shares(differences, centred, differences)
@@ -631,8 +631,7 @@ def _sketch(part: xr.Dataset) -> list[dict[str, str]]:
             f"Sketch directions only: in {mixed} of {part.sizes['group']} groups a direction is a sum of parameters "
             f"through a sketch of {width} coordinates; what is flat in it is mixed with what is steep.",
             f"仅为随机投影中的方向：{part.sizes['group']} 个层组中有 {mixed} 个的方向是参数经 {width} 个投影坐标的"
-            "线性组合，"
-            "平坦与陡峭的成分混在一起。",
+            "线性组合，平坦与陡峭的成分混在一起。",
         )
     ]
 
@@ -641,15 +640,12 @@ def _exponents(everything: xr.Dataset, used: int) -> list[dict[str, str]]:
     name = "flatness_exponent"
     value, error = float(everything[name]), float(everything[f"{name}_stderr"])
     if not np.isfinite(error):
-        return [
-            verdict(
-                name,
-                "untrusted",
-                "unresolved",
-                f"Unresolved: {used} directions have a resolved curvature, an exponent takes {FEWEST}.",
-                f"未分辨：只有 {used} 个方向的曲率已分辨，拟合指数至少需要 {FEWEST} 个。",
-            )
-        ]
+        why = f"{used} directions have a resolved curvature, an exponent takes {FEWEST}"
+        why_zh = f"只有 {used} 个方向的曲率已分辨，拟合指数至少需要 {FEWEST} 个"
+        if used >= FEWEST:
+            why = "the first half of the segment does not tell the errors of these directions"
+            why_zh = "区间前一半的数据不足以给出这些方向的误差"
+        return [verdict(name, "untrusted", "unresolved", f"Unresolved: {why}.", f"未分辨：{why_zh}。")]
     found = []
     scatter = float(everything["fit_scatter"])
     if scatter > 1 + 3 * np.sqrt(2 / (used - 2)):

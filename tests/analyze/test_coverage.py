@@ -238,6 +238,15 @@ def test_diffusion_coefficient_covers(coordinates: int, sources: int | None, lag
     assert 0.93 <= covered(results, "diffusion_coefficient", 0.5) <= 0.97
 
 
+def test_a_long_walk_has_all_its_estimates() -> None:
+    """20,000 steps, of which only the autocovariances that error bars need are worked out."""
+    positions = np.cumsum(np.random.default_rng(8).standard_normal((1, 4, 20_000)), axis=-1)
+    results = diffusion.estimate(moving_run(positions), AnalysisSettings(segment="0:20000")).sel(group="all")
+    inner = results.isel(lag=slice(1, -1))
+    assert np.all(np.abs(inner["local_exponent"] - 1) < 4.5 * inner["local_exponent_stderr"])
+    assert abs(results["diffusion_coefficient"] - 0.5) < 4 * results["diffusion_coefficient_stderr"]
+
+
 @pytest.mark.parametrize("hurst", [0.3, 0.5, 0.7])
 def test_16_local_exponent_of_fractional_brownian_motion(hurst: float) -> None:
     """α = 2H (physics.md, must-pass 16), within four of its own errors up to a tenth of the run."""

@@ -173,6 +173,30 @@ def test_what_is_packed_can_be_unpacked(mine: Path, monkeypatch: pytest.MonkeyPa
     assert not Path("twins.zip").exists()
 
 
+def test_a_run_that_grows_while_it_is_packed_is_whole(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its commit record promises is in the zip, and it was read before the files were listed."""
+    run, check = mine / "runs" / "mine", archive._check
+    record = run / "run.zarr" / "zarr.json"
+    before = record.read_bytes()
+
+    def grow(entries: list[zipfile.ZipInfo]) -> list[list[str]]:
+        record.write_bytes(before.replace(b'"state": "finished"', b'"state": "running"'))
+        return check(entries)
+
+    monkeypatch.setattr(archive, "_check", grow)
+    archive.pack_run(run, Path("grown.zip"))
+    monkeypatch.setattr(archive, "_check", check)
+    (back,) = unpack_run(Path("grown.zip"), Path("elsewhere"))
+    assert (back / "run.zarr" / "zarr.json").read_bytes() == before != record.read_bytes()
+
+
+def test_a_run_of_another_name_is_told_to_be_renamed(mine: Path) -> None:
+    """Before it is packed, as it could not be opened again."""
+    (mine / "runs" / "mine").rename(mine / "runs" / "my run")
+    with pytest.raises(RunError, match=r"is not packed: 'my run' is no name of a run .*; rename the folder"):
+        archive.pack_run(mine / "runs" / "my run", Path("x.zip"))
+
+
 def test_a_run_that_would_fill_the_disk_is_refused(tmp_path: Path) -> None:
     """Chunks are compressed: what becomes far larger is none."""
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as out:

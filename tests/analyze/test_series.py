@@ -232,7 +232,7 @@ def test_error_bars_are_those_of_the_whole_autocovariance(correlation_time: floa
 
 @pytest.mark.parametrize("memory", [30, 60])
 def test_error_of_a_mean_whose_fluctuations_cancel_covers(memory: int) -> None:
-    """White noise and three times the difference of another: only the first is left in the mean, a tenth of all."""
+    """White noise and three times the steps of another: only the first is left in the mean, a nineteenth of all."""
     rng = np.random.default_rng(14)
     drawn, swings = rng.standard_normal((2, 2000, 1001))
     x = drawn[:, 1:] + 3 * np.diff(swings)
@@ -245,11 +245,73 @@ def test_error_of_a_mean_whose_fluctuations_cancel_covers(memory: int) -> None:
     assert np.mean(np.abs(x.mean(-1)) <= 1.959964 * of_independent) > 0.999
 
 
+@pytest.mark.parametrize("memory", [0, 30, 300])
+@pytest.mark.parametrize("correlation_time", [2.0, 60.0, 400.0])
+def test_error_of_a_mean_whose_fluctuations_cancel_equals_the_definition(correlation_time: float, memory: int) -> None:
+    """In a long series, of which fewer lags are worked out than twice the window may be."""
+    x = truth.ornstein_uhlenbeck(np.random.default_rng(16), (20_000,), correlation_time)
+    covariance = series.autocovariance(x)
+    _, window = series._cut_sum(covariance, len(x))
+    width = 2 * max(int(window), memory) + 1
+    variance = covariance[0] + 2 * sum((1 - lag / width) * covariance[lag] for lag in range(1, width))
+    student = stats.t.ppf(0.975, 1.5 * len(x) / width) / series.NORMAL
+    error, n_eff = series.cancelling_error(x, memory)
+    assert error == pytest.approx(np.sqrt(variance * (1 + width / len(x)) / len(x)) * student, rel=1e-9)
+    assert n_eff == pytest.approx(len(x) * covariance[0] / (variance * (1 + width / len(x))), rel=1e-9)
+
+
 def test_error_of_a_mean_whose_fluctuations_cancel_of_degenerate_series() -> None:
     """Constant: 0. Fewer than four: none. One NaN: none."""
     assert series.cancelling_error(np.full(50, 3.0), 5) == (0.0, 50.0)
     assert np.isnan(series.cancelling_error(np.ones(3), 5)[0])
-    assert np.isnan(series.cancelling_error(np.append(np.arange(50.0), np.nan), 5)[0])
+    assert np.isnan(series.cancelling_error(np.append(np.arange(50.0), np.nan), 5)).all()
+
+
+def test_integrated_time_of_degenerate_series() -> None:
+    """Constant: ½. A NaN spoils its own row alone. Two values; any leading shape."""
+    rows = np.random.default_rng(17).standard_normal((2, 3, 400))
+    rows[0, 1], rows[1, 2, 5] = 3.0, np.nan
+    tau, error = series.integrated_time(series.autocovariance(rows), oscillating=True)
+    assert tau.shape == error.shape == (2, 3)
+    assert tau[0, 1] == 0.5
+    assert np.isnan(tau[1, 2])
+    assert np.isnan(error[1, 2])
+    others = np.delete(tau.ravel(), [1, 5]), np.delete(error.ravel(), [1, 5])
+    assert np.isfinite(others).all()
+    alone, of_alone = series.integrated_time(series.autocovariance(rows[0, 0]), oscillating=True)
+    assert (alone, of_alone) == pytest.approx((tau[0, 0], error[0, 0]), rel=1e-9)
+    assert np.shape(series.integrated_time(series.autocovariance(np.array([1.0, 2.0])))[0]) == ()
+
+
+def test_deviation_of_an_integrated_time_is_bartletts_double_sum() -> None:
+    """Σ_{s,t} cov(ρ(s), ρ(t)) with each term of Bartlett's formula written out, ρ of an AR(2) cut at W."""
+    window = 12
+    rho = series.autocovariance(truth.ar2(np.random.default_rng(18), (4000,), 1.1, -0.9))[: window + 1]
+    rho = rho / rho[0]
+    tau = 0.5 + rho[1:].sum()
+
+    def at(lag: int) -> float:
+        return rho[abs(lag)] if abs(lag) <= window else 0.0
+
+    total = 0.0
+    for s in range(1, window + 1):
+        for t in range(1, window + 1):
+            for u in range(-3 * window, 3 * window + 1):
+                total += at(u) * at(u + t - s) + at(u + t) * at(u - s) + 2 * at(s) * at(t) * at(u) ** 2
+                total -= 2 * at(t) * at(u) * at(u - s) + 2 * at(s) * at(u) * at(u - t)
+    found = series._deviation_of_sum(rho, tau, window)
+    assert found == pytest.approx(np.sqrt(total), rel=1e-9)
+
+
+def test_dimensions_of_squares() -> None:
+    """χ² of d; nothing that moves: 1; what never changes: as many as there may be."""
+    rng = np.random.default_rng(19)
+    for d in (1, 4, 50):
+        squares = np.sum(rng.standard_normal((d, 20_000)) ** 2, axis=0)
+        assert series.dimensions_of_squares(squares, 100) == pytest.approx(d, rel=0.1)
+    assert series.dimensions_of_squares(np.zeros(50), 16) == 1
+    assert series.dimensions_of_squares(np.full(50, 2.0), 16) == 16
+    assert series.dimensions_of_squares(rng.standard_cauchy(500) ** 2, 16) == 1
 
 
 @pytest.mark.parametrize("steps", [2, 9000])

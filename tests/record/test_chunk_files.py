@@ -130,6 +130,20 @@ def test_a_chunk_that_is_not_there_is_missing_values(tmp_path: Path) -> None:
     values, lost = read_entries(array, run / "step", STEPS)
     np.testing.assert_array_equal(values, np.asarray(array[...], float))
     assert (lost, values[4096]) == (0, -1)
+    np.testing.assert_array_equal(read_block(array, run / "step", [(4000, 9000)]), array[4000:9000])
+    (run / "gradient_sketch" / "c" / "1" / "0" / "2").unlink()
+    sketch = opened(run, "gradient_sketch")
+    block = read_block(sketch, run / "gradient_sketch", [(0, 2), (1, 3), (900, 3500)])
+    np.testing.assert_array_equal(block, sketch[:, 1:3, 900:3500])
+    assert np.isnan(block).any()
+
+
+def test_shards_are_read_as_zarr_reads_them(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((3, 1000))
+    array = zarr.create_array(tmp_path, name="x", shape=values.shape, shards=(2, 256), chunks=(2, 64), dtype="f8")
+    array[...] = values
+    np.testing.assert_array_equal(read_block(array, tmp_path / "x", [(1, 3), (60, 700)]), values[1:, 60:700])
+    np.testing.assert_array_equal(read_entries(array, tmp_path / "x", 900)[0], values[:, :900])
 
 
 def test_a_long_series_lies_in_few_files(tmp_path: Path) -> None:
