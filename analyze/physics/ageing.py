@@ -31,7 +31,7 @@ temperature, which no clock takes off.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -141,7 +141,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     equal = {name: [_equal_lags(motion, row, waiting) for row in clock] for name, (clock, _) in clocks.items()}
     ages, doubled = _ages(motion)
     shared = (grid[1:], doubled)
-    motion.read([[*shared, *(rows[row][1:3] for rows in equal.values())] for row in range(len(motion.names))])
+    on_clocks = zip(*equal.values(), strict=True)
+    motion.read([[*shared, *((one.begin, one.end) for one in of_group)] for of_group in on_clocks])
     results = _map(motion, grid, len(waiting), lags)
     for name, (_, scatter) in clocks.items():
         results |= _collapse(motion, name, equal[name], scatter, waiting)
@@ -188,7 +189,7 @@ class _Motion:
         self.steps = [np.union1d(steps[0], own) for own in steps[1:]]
         read = [self.positions.isel(group=group, step=own).transpose("step", "sketch").data
                 for group, own in enumerate(self.steps)]  # fmt: skip
-        self.at_steps: Sequence[np.ndarray] = compute(*read)
+        self.at_steps = [values.astype(float, copy=False) for values in compute(*read)]
 
     def vectors(self, group: int, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Displacements of one group, or with 0 of all, per root of a parameter: (cell, coordinate).
@@ -200,7 +201,7 @@ class _Motion:
         share = np.where(late > early, np.clip((end - early) / np.maximum(late - early, 1), 0, 1), 1.0)[:, None]
         moved = []
         for member in range(len(self.steps)) if group == 0 else (group - 1,):
-            x, places = self.at_steps[member].astype(float), np.searchsorted(self.steps[member], [start, early, late])
+            x, places = self.at_steps[member], np.searchsorted(self.steps[member], [start, early, late])
             low, high = x[places[1]], x[places[2]]
             moved.append(low + share * (high - low) - x[places[0]])
         return np.concatenate(moved, axis=1) / np.sqrt(self.sizes[group])
@@ -243,20 +244,26 @@ def _map(
     )
 
 
-def _equal_lags(
-    motion: _Motion, clock: np.ndarray, waiting: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Intervals of equal lags on a clock (step,), which does not fall.
+class _EqualLags(NamedTuple):
+    """Intervals of equal lags on a clock, as far as they fit into the run."""
 
-    Returns:
-        The lags (octave,), NaN if the clock stands still; begin and end of the intervals that fit into the run, and
-        which waiting time and lag they are of, (cell,).
-    """
+    lags: np.ndarray
+    """(octave,), NaN if the clock stands still"""
+    begin: np.ndarray
+    """(cell,), in steps"""
+    end: np.ndarray
+    waiting_time: np.ndarray
+    """which of them each is of, (cell,)"""
+    octave: np.ndarray
+
+
+def _equal_lags(motion: _Motion, clock: np.ndarray, waiting: np.ndarray) -> _EqualLags:
+    """Intervals of equal lags on a clock (step,), which does not fall."""
     steps, lapse = len(clock), clock[-1]
     octaves = int(np.clip(np.log2(max(2.0, steps / motion.shortest)) - 1, 1, _OCTAVES))
     if not lapse > 0:
         none = np.empty(0, int)
-        return np.full(octaves, np.nan), none, none, none, none
+        return _EqualLags(np.full(octaves, np.nan), none, none, none, none)
     lags = lapse / 2.0 ** np.arange(octaves, 0, -1)
     target = clock[waiting][:, None] + lags
     end = np.interp(target, clock, np.arange(steps))
@@ -264,13 +271,13 @@ def _equal_lags(
     index = np.clip(np.searchsorted(motion.known, end), 1, len(motion.known) - 1)
     gap = motion.known[index] - motion.known[index - 1]
     i, j = np.nonzero((target <= lapse) & (taken >= motion.shortest) & (end <= motion.known[-1]) & (gap <= taken / 4))
-    return lags, waiting[i], end[i, j], i, j
+    return _EqualLags(lags, waiting[i], end[i, j], i, j)
 
 
 def _collapse(
     motion: _Motion,
     name: str,
-    equal: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    equal: Sequence[_EqualLags],
     scatter: np.ndarray,
     waiting: np.ndarray,
 ) -> dict[str, xr.DataArray]:
@@ -280,27 +287,27 @@ def _collapse(
         equal: from `_equal_lags`, of all groups together and of each. scatter: (group, 2), relative variance of one
             sample of the clock's rate, and samples in a step; zeros where it is exact.
     """
-    lag_on = np.stack([lags for lags, *_ in equal])
+    lag_on = np.stack([intervals.lags for intervals in equal])
     groups, octaves = lag_on.shape
     value, error = np.full((2, groups, len(waiting), octaves), np.nan)
     score, score_error, significance, slope, slope_error = np.full((5, groups), np.nan)
     of_lag, of_lag_error = np.full((2, groups, octaves), np.nan)
-    for group, (_, begin, stop, i, j) in enumerate(equal):
+    for group, (_, begin, end, i, j) in enumerate(equal):
         if not len(begin):
             continue
-        moved = motion.vectors(group, begin, stop)
+        moved = motion.vectors(group, begin, end)
         squares = np.sum(moved**2, axis=1)
-        freedom = motion.dimensions(group, stop - begin)
+        freedom = motion.dimensions(group, end - begin)
         value[group, i, j] = squares
         error[group, i, j] = squares * series.single_square_error(freedom)
-        chosen = _without_overlap(begin, stop, j) & (squares > 0)
-        cells = _Cells(moved[chosen], begin[chosen], stop[chosen], freedom[chosen], scatter[group])
+        chosen = _without_overlap(begin, end, j) & (squares > 0)
+        cells = _Cells(moved[chosen], begin[chosen], end[chosen], freedom[chosen], scatter[group])
         score[group], score_error[group], significance[group] = cells.spread(j[chosen])
         slope[group], slope_error[group] = cells.slope(j[chosen])
         for octave in range(octaves):
             here = chosen & (j == octave)
             if here.sum() > 1:
-                cells = _Cells(moved[here], begin[here], stop[here], freedom[here], scatter[group])
+                cells = _Cells(moved[here], begin[here], end[here], freedom[here], scatter[group])
                 of_lag[group, octave], of_lag_error[group, octave] = cells.slope(j[here])
     en, zh, unit = CLOCKS[name]
     curves = ("group", "octave")

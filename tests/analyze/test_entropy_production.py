@@ -162,8 +162,9 @@ def test_13_chance_is_as_stated_in_equilibrium(momentum: float) -> None:
     process = truth.LinearDescent(0.1, momentum, np.diag([1.0, 0.6, 0.3]), np.diag([1.0, 4.0, 1.0]))
     found = turned(process, STEPS, 2)
     assert covered(found, "entropy_production", 0.0, bias=0.1) >= 0.95
+    # Of chance alone it is √(v₀ + (zg/2)²), and twice that for the largest σ̂.
     error = found["entropy_production_stderr"]
-    assert np.max(error) <= 4 * np.median(error)
+    assert np.max(error) <= 3 * np.median(error)
     # Three spreads of a fraction of 1,000.
     assert 0.03 <= np.mean(found["entropy_production_p"] < 0.05) <= 0.07
     assert np.mean(found["cycling_frequency"] > found["cycling_frequency_null"]) == pytest.approx(0.05, abs=0.025)
@@ -222,7 +223,8 @@ def test_an_error_does_not_grow_where_the_estimate_vanishes() -> None:
     found = [entropy_production.turning(one, np.random.default_rng(9)) for one in theta]
     plugin, error = (np.array([one[f"entropy_production{name}"] for one in found]) for name in ("_plugin", "_stderr"))
     assert np.min(plugin) < 1e-3 * np.median(plugin)
-    assert np.max(error) <= 4 * np.median(error)
+    # √(v₀ + (zg/2)²) = 8/N, and 13/N for the largest of 200.
+    assert np.max(error) <= 3 * np.median(error)
 
 
 def test_scattered_fits_are_those_of_motions() -> None:

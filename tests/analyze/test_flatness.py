@@ -264,7 +264,8 @@ def test_error_bars_cover() -> None:
         ):
             value, error = (np.array([one[f"{name}{end}"] for one in found]) for end in ("", "_stderr"))
             covered = np.mean(np.abs(value - exact) <= 1.96 * error, axis=0)
-            assert np.mean(covered) >= least, (power, name)
+            # Of twelve directions with noise of their own: 0.93 less three spreads of a fraction of 1,200.
+            assert np.mean(covered) >= (least if name.endswith("exponent") else 0.91), (power, name, np.mean(covered))
             bias = np.abs(value.mean(0) - exact)
             assert np.all(bias < (0.5 if name.endswith("exponent") else 0.75) * error.mean(0)), (power, name)
 
