@@ -62,7 +62,7 @@ def _run(verb: str, *arguments: str) -> None:
             _interrupted(verb)
         raise
     except Exception as error:
-        from thermodl.record.store import UserError
+        from thermodl.record.errors import UserError
 
         if not isinstance(error, UserError):
             raise

@@ -22,8 +22,8 @@ def demo(
     from thermodl.analyze.cli import analyze
     from thermodl.data import DEMO
     from thermodl.record.cli import record_run
+    from thermodl.record.format import CHECKPOINT
     from thermodl.record.settings import make_settings, read_toml
-    from thermodl.record.store import CHECKPOINT
     from thermodl.viewer.cli import report
 
     print("1/3 recording two trainings", flush=True)
@@ -53,7 +53,8 @@ def is_left_over(folder: Path, run_id: str) -> bool:
     Raises:
         RunError: if it is being recorded, or cannot be read.
     """
-    from thermodl.record.store import SILENT_AFTER_SECONDS, RunError, read_attributes, run_state
+    from thermodl.record.errors import RunError
+    from thermodl.record.store import SILENT_AFTER_SECONDS, read_attributes, run_state
 
     recording = folder / "run.zarr"
     if not (recording / "zarr.json").exists():

@@ -9,7 +9,9 @@ import numpy as np
 import typer
 
 from thermodl.record.check import Check, check_recording
-from thermodl.record.store import UserError, measured_stretches, open_run
+from thermodl.record.errors import UserError
+from thermodl.record.format import measured_stretches
+from thermodl.record.store import open_run
 
 from .cli import describe_failure
 from .physics.stationarity import identity

@@ -15,7 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from thermodl.record.archive import unpack_run
-from thermodl.record.store import NAME, RunError, UserError, list_runs, read_attributes, run_folder, run_state
+from thermodl.record.errors import RunError, UserError
+from thermodl.record.format import NAME
+from thermodl.record.store import list_runs, read_attributes, run_folder, run_state
 
 from . import physics
 from .execution import ClusterError, on_cluster

@@ -26,7 +26,8 @@ import dask.config
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes, parse_bytes
 
-from thermodl.record.store import BLOCK_BYTES, first_line
+from thermodl.record.errors import first_line
+from thermodl.record.store import BLOCK_BYTES
 
 from .series import log_lags
 from .settings import AnalysisError

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from thermodl.record.store import ALL_GROUPS, measured_stretches
+from thermodl.record.format import ALL_GROUPS, measured_stretches
 
 from . import series
 from .settings import AnalysisError

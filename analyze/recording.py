@@ -10,7 +10,8 @@ import xarray as xr
 import zarr
 from zarr.storage import LocalStore
 
-from thermodl.record.store import RunError, open_run, run_folder
+from thermodl.record.errors import RunError
+from thermodl.record.store import open_run, run_folder
 
 _SMALL = 2**20
 """bytes up to which an array is read at once: several analyses need it, and handing out a task takes longer"""

@@ -23,7 +23,9 @@ import xarray as xr
 import zarr
 from zarr.storage import LocalStore
 
-from thermodl.record.store import NAME, UserError, run_folder
+from thermodl.record.errors import UserError
+from thermodl.record.format import NAME
+from thermodl.record.store import run_folder
 
 FORMAT_VERSION = 1
 STATUSES = ("ok", "caution", "untrusted")

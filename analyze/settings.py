@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from thermodl.record.store import UserError
+from thermodl.record.errors import UserError
 
 KERNELS_VERSION = 5
 """raised when the numbers of `series`, `quantities` or `errorbar`, which all analyses share, change"""

@@ -22,8 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from .errors import RunError
+from .format import NAME
 from .settings import SettingsError
-from .store import NAME, RunError, list_runs, read_attributes
+from .store import list_runs, read_attributes
 
 MAX_FILES = 500_000
 MAX_BYTES = 8 * 10**9

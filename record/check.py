@@ -35,9 +35,10 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
+from .format import ARRAYS, GROWING, measured_stretches
 from .signs import draw_signs
 from .snapshots import PERIOD
-from .store import ARRAYS, GROWING, measured_stretches, read_attributes, run_folder
+from .store import read_attributes, run_folder
 
 Floats = NDArray[np.float64]
 # What a training may have, or not, and that may appear late.

@@ -16,8 +16,10 @@ from typing import Any, Protocol
 
 import torch
 
+from .errors import RunError, first_line
+from .format import CHECKPOINT
 from .settings import RunSettings
-from .store import CHECKPOINT, SILENT_AFTER_SECONDS, RunError, first_line, read_attributes, run_state
+from .store import SILENT_AFTER_SECONDS, read_attributes, run_state
 
 
 class Stateful(Protocol):

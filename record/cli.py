@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .budget import PLURALS
+from .errors import LostError, RunError, UserError
 from .settings import RunSettings, SettingsError, assign, check_name, make_settings, read_toml
-from .store import LostError, RunError, UserError, read_attributes, run_state
+from .store import read_attributes, run_state
 
 _FLAGS = ("model", "data", "data_root", "image_size", "augmentation", "steps", "batch_size", "sampling", "optimizer",
           "learning_rate", "momentum", "weight_decay", "seed", "device")  # fmt: skip

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from thermodl.data import FASHION_MNIST_TRAIN, fashion_mnist_10k
 
 from .archive import unpack
+from .errors import first_line
 from .folders import ENDINGS, inner_folder, load_folder
 from .settings import SettingsError
-from .store import first_line
 
 TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 NAMES = ("fashion-mnist-10k", *TORCHVISION)

@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .store import GROWING, RunError
+from .errors import RunError
+from .format import GROWING
 
 _Result = TypeVar("_Result")
 

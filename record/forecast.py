@@ -7,9 +7,9 @@ the arrays of the run format before compression, for the layers, groups and para
 from math import prod
 from typing import NamedTuple
 
+from .format import ARRAYS
 from .schedule import compile_schedule, count_due
 from .settings import RunSettings
-from .store import ARRAYS
 
 CHANNELS: tuple[str, ...] = ("step", "products", "probe", "curvature", "per_sample", "window", "snapshot", "evaluation")
 _BYTES = {"f8": 8, "i8": 8, "f4": 4, "u4": 4}

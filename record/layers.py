@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .store import ALL_GROUPS, RunError
+from .errors import RunError
+from .format import ALL_GROUPS
 
 MAX_GROUPS = 16
 # Classes of torch.optim that add weight_decay·θ to the gradient, unless their group says `decoupled_weight_decay`.

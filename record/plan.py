@@ -8,10 +8,11 @@ import numpy as np
 
 from .budget import PLURALS, Budget, foretell
 from .forecast import planned_entries
+from .format import GROWING, growing_dimension
 from .observables import PRODUCTS, SKETCHES
 from .schedule import compile_schedule, count_due
 from .settings import RunSettings
-from .store import GROWING, growing_dimension, open_run
+from .store import open_run
 from .train import train
 
 _TRIED_STEPS = 40

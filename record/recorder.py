@@ -43,6 +43,8 @@ from .distributed import (
     mean_gradients,
     mean_over_ranks,
 )
+from .errors import RunError, first_line
+from .format import GROWING, NAME, RESERVED, growing_dimension
 from .hooks import StepHooks, has_overflow, loss_scale
 from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, unwrap_optimizer
 from .moments import MomentWindow
@@ -51,7 +53,7 @@ from .probe import probe_gradient
 from .schedule import compile_schedule
 from .settings import RecorderSettings
 from .signs import draw_signs
-from .store import GROWING, NAME, RESERVED, RunError, RunWriter, first_line, growing_dimension, remove_recording
+from .writer import RunWriter, remove_recording
 
 _MEASURED = {"skipped", *CHUNKS, *CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
 _PROBE_STREAM = 2**32

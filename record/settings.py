@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from .errors import UserError
+from .format import NAME
 from .schedule import Schedule, compile_schedule
-from .store import NAME, UserError
 
 
 class SettingsError(UserError):

@@ -16,12 +16,13 @@ from torch.utils.checkpoint import checkpoint
 from .augment import augment
 from .checkpoint import Stateful, Streams, interruptible, write_checkpoint
 from .datasets import Batches, Dataset, load_dataset
+from .errors import LostError, RunError, first_line
+from .format import CHECKPOINT
 from .models import advice, make_model
 from .probe import probe_gradient
 from .recorder import Recorder
 from .schedule import compile_schedule
 from .settings import RunSettings, SettingsError
-from .store import CHECKPOINT, LostError, RunError, first_line
 
 _EVALUATION_EXAMPLES = 2000
 _EVALUATION_BATCH = 500

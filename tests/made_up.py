@@ -7,7 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from thermodl.record.store import RunWriter
+from thermodl.record.writer import RunWriter
 
 Floats = NDArray[np.float64]
 _RATE, _RELAXATION = 0.01, 0.02

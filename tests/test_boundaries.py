@@ -21,6 +21,7 @@ def loaded_after(statement: str) -> set[str]:
     [
         "thermodl.record",
         "thermodl.record.store",
+        "thermodl.record.writer",
         "thermodl.record.archive",
         "thermodl.record.check",
         "thermodl.record.forecast",

@@ -9,8 +9,11 @@ import pytest
 
 from thermodl import cli
 from thermodl.analyze.results import open_results
+from thermodl.record.errors import UserError
+from thermodl.record.format import GROWING
 from thermodl.record.settings import RecorderSettings, RunSettings
-from thermodl.record.store import GROWING, RunWriter, UserError, open_run
+from thermodl.record.store import open_run
+from thermodl.record.writer import RunWriter
 
 SMALL = ("--steps", "80", "--batch-size", "32", "--set", "recorder.probe_every=4", "--set", "recorder.sketch_size=8")
 

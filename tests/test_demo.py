@@ -9,7 +9,8 @@ from viewer.synthetic import write_all_results, write_run
 
 from thermodl import cli
 from thermodl.demo import compare_sampling, findings, is_left_over
-from thermodl.record.store import RunError, open_run
+from thermodl.record.errors import RunError
+from thermodl.record.store import open_run
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from thermodl.record.store import ALL_GROUPS, RunError, UserError
+from thermodl.record.errors import RunError, UserError
+from thermodl.record.format import ALL_GROUPS
 from thermodl.viewer import catalog, clocks
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.cli import LANG, ROOT

@@ -8,7 +8,8 @@ from typing import Any
 import xarray as xr
 
 from thermodl.analyze.results import list_settings_names, open_results, read_result_attributes
-from thermodl.record.store import UserError, list_runs, read_attributes, run_state
+from thermodl.record.errors import UserError
+from thermodl.record.store import list_runs, read_attributes, run_state
 
 # What the format itself keeps in the attributes of a run, and what has its own place on a page.
 _NOT_SETTINGS = {"format", "format_version", "run_id", "state", "started", "last_commit", "committed", "layers",

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
-from thermodl.record.store import UserError, list_runs, run_folder
+from thermodl.record.errors import UserError
+from thermodl.record.store import list_runs, run_folder
 
 if TYPE_CHECKING:
     from thermodl.analyze.export import Format

@@ -16,7 +16,8 @@ import xarray as xr
 
 from thermodl.analyze.pipeline import find_changes
 from thermodl.analyze.results import ResultsError, list_settings_names, open_result, read_result_attributes
-from thermodl.record.store import growing_dimension, read_attributes
+from thermodl.record.format import growing_dimension
+from thermodl.record.store import read_attributes
 
 from .series import Series, read_series
 from .state import AXES, ViewState

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from thermodl.record.errors import RunError
 from thermodl.record.forecast import Size, entry_bytes, model_size, planned_entries
 from thermodl.record.settings import RunSettings, SettingsError, make_settings
-from thermodl.record.store import RunError
 
 from .catalog import Run
 from .series import read_series

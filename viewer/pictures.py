@@ -19,7 +19,8 @@ import vl_convert
 import xarray as xr
 
 from thermodl.analyze.export import check_place, write_file
-from thermodl.record.store import UserError, read_attributes
+from thermodl.record.errors import UserError
+from thermodl.record.store import read_attributes
 
 from . import catalog, charts, clocks, figures
 from .catalog import Run, read_run

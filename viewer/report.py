@@ -19,7 +19,8 @@ import xarray as xr
 from markupsafe import Markup
 
 from thermodl.analyze.export import write_file
-from thermodl.record.store import UserError, read_attributes
+from thermodl.record.errors import UserError
+from thermodl.record.store import read_attributes
 
 from . import charts, figures, tables
 from .catalog import Run, provenance_of, read_results, read_run, settings_of

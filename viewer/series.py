@@ -18,7 +18,9 @@ import zarr
 import zarr.storage
 
 from thermodl.record.chunk_files import UNREADABLE, read_entries
-from thermodl.record.store import ARRAYS, RunError, read_attributes, run_folder
+from thermodl.record.errors import RunError
+from thermodl.record.format import ARRAYS
+from thermodl.record.store import read_attributes, run_folder
 
 BUCKETS = 1000
 _MANY_ROWS = {array.name for array in ARRAYS if len(array.dims) > 1}

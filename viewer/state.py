@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from thermodl.record.store import NAME
+from thermodl.record.format import NAME
 
 VERSION = "1"
 AXES = ("step", "sgd_time", "epoch", "wall_time", "noise_time")

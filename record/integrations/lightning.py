@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..distributed import mean_over_ranks
+from ..errors import RunError
 from ..per_sample import Samples
 from ..recorder import Recorder
 from ..settings import RecorderSettings
-from ..store import RunError
 
 try:
     from lightning.pytorch import LightningModule, Trainer

@@ -20,7 +20,7 @@ from thermodl.analyze.export import ExportError, recorded_series
 from thermodl.analyze.settings import AnalysisError
 from thermodl.record import archive
 from thermodl.record.archive import unpack_run
-from thermodl.record.store import RunError
+from thermodl.record.errors import RunError
 
 from .test_pipeline import STEPS, write_walk
 

@@ -12,7 +12,8 @@ from thermodl import cli
 from thermodl.analyze import AnalysisSettings, analyze, open_results, open_run, physics
 from thermodl.analyze.results import ResultsError, read_verdicts, write_results
 from thermodl.analyze.settings import KERNELS_VERSION, AnalysisError, NotDefinedError, make_settings
-from thermodl.record.store import RunError, RunWriter
+from thermodl.record.errors import RunError
+from thermodl.record.writer import RunWriter
 
 import truth
 

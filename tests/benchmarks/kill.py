@@ -28,7 +28,7 @@ from torch import nn
 from thermodl.analyze.check import check_run
 from thermodl.record import Recorder, RecorderSettings, open_run
 from thermodl.record.buffer import StepBuffer
-from thermodl.record.store import RunError
+from thermodl.record.errors import RunError
 
 SETTINGS = RecorderSettings(sketch_size=16, probe_every=50, snapshot_every=10, snapshot_tolerance=0.1)
 

@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from thermodl.analyze.check import check_run  # noqa: E402
 from thermodl.record import Recorder, RecorderSettings, observables, open_run  # noqa: E402
+from thermodl.record.errors import RunError  # noqa: E402
 from thermodl.record.signs import draw_signs  # noqa: E402
-from thermodl.record.store import RunError, read_attributes  # noqa: E402
+from thermodl.record.store import read_attributes  # noqa: E402
 
 SETTINGS = RecorderSettings(probe_every=0, snapshot_every=1, sketch_size=8)
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,10 @@ import pytest
 import zarr
 from numcodecs import Blosc
 
-from thermodl.record import store
+from thermodl.record import writer
 from thermodl.record.chunk_files import UNREADABLE, read_block, read_entries
-from thermodl.record.store import RunWriter, open_run
+from thermodl.record.store import open_run
+from thermodl.record.writer import RunWriter
 
 STEPS = 20_000
 SIZES = {"layer": 3, "group": 2, "optimizer_group": 2, "sketch": 4, "parameter": 5}
@@ -48,7 +49,7 @@ def run(request, tmp_path_factory) -> Path:
     """A recording of now, and one of before the chunks of single numbers were long."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "short chunks":
-            patch.setattr(store, "_ROW_BYTES", 0)
+            patch.setattr(writer, "_ROW_BYTES", 0)
         return write(tmp_path_factory.mktemp("run") / "run", (64, 64, 7000, 1, STEPS - 7129))
 
 
@@ -161,7 +162,7 @@ def test_a_long_series_lies_in_few_files(tmp_path: Path) -> None:
 
 def test_short_and_long_chunks_hold_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "now", (700,) * 30)
-    monkeypatch.setattr(store, "_ROW_BYTES", 0)
+    monkeypatch.setattr(writer, "_ROW_BYTES", 0)
     write(tmp_path / "before", (700,) * 30)
     now, before = (open_run(tmp_path / name).load() for name in ("now", "before"))
     for name in SHAPES:

@@ -46,7 +46,8 @@ def test_other_models_and_data_have_no_known_size() -> None:
 def test_entries_and_bytes_are_those_of_a_recording(table: dict, tmp_path) -> None:
     """For every channel of a run that is recorded."""
     pytest.importorskip("torch")
-    from thermodl.record.store import GROWING, growing_dimension, open_run
+    from thermodl.record.format import GROWING, growing_dimension
+    from thermodl.record.store import open_run
     from thermodl.record.train import train
 
     table = {"steps": 5, "batch_size": 4, "device": "cpu", "checkpoint_every": 0, "evaluate_every": 0} | table

@@ -22,11 +22,11 @@ from thermodl.analyze.quantities import matching_windows, split_windows, stretch
 from thermodl.analyze.settings import AnalysisError  # noqa: E402
 from thermodl.record import Recorder, RecorderSettings, open_run  # noqa: E402
 from thermodl.record.budget import Budget  # noqa: E402
+from thermodl.record.errors import RunError  # noqa: E402
 from thermodl.record.observables import PRODUCTS, SKETCHES  # noqa: E402
 from thermodl.record.plan import make_plan  # noqa: E402
 from thermodl.record.schedule import Schedule, compile_schedule  # noqa: E402
 from thermodl.record.settings import make_settings  # noqa: E402
-from thermodl.record.store import RunError  # noqa: E402
 
 STEPS = 60
 OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {

@@ -12,9 +12,10 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from thermodl.record import Recorder, RecorderSettings, open_run  # noqa: E402
+from thermodl.record.errors import RunError  # noqa: E402
 from thermodl.record.models import cnn  # noqa: E402
 from thermodl.record.signs import draw_signs  # noqa: E402
-from thermodl.record.store import RunError, read_attributes  # noqa: E402
+from thermodl.record.store import read_attributes  # noqa: E402
 
 STEPS = 200
 

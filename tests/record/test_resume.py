@@ -15,8 +15,10 @@ torch = pytest.importorskip("torch")
 from thermodl import cli  # noqa: E402
 from thermodl.record import store  # noqa: E402
 from thermodl.record.checkpoint import read_checkpoint  # noqa: E402
+from thermodl.record.errors import RunError  # noqa: E402
+from thermodl.record.format import CHECKPOINT  # noqa: E402
 from thermodl.record.settings import RunSettings, make_settings  # noqa: E402
-from thermodl.record.store import CHECKPOINT, RunError, open_run, read_attributes  # noqa: E402
+from thermodl.record.store import open_run, read_attributes  # noqa: E402
 from thermodl.record.train import train  # noqa: E402
 
 MODEL = """

@@ -18,7 +18,9 @@ from torch import nn  # noqa: E402
 
 from thermodl.analyze.check import check_run  # noqa: E402
 from thermodl.record import Recorder, RecorderSettings, open_run  # noqa: E402
-from thermodl.record.store import RunError, RunWriter, list_runs, read_attributes  # noqa: E402
+from thermodl.record.errors import RunError  # noqa: E402
+from thermodl.record.store import list_runs, read_attributes  # noqa: E402
+from thermodl.record.writer import RunWriter  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 posix = pytest.mark.skipif(os.name != "posix", reason="limits, user ids and fork are of POSIX")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from thermodl.record.snapshots import SnapshotEncoder, decode
-from thermodl.record.store import RunWriter, open_run
+from thermodl.record.store import open_run
+from thermodl.record.writer import RunWriter
 
 SIZES = [400, 30, 1]
 LAYER = np.repeat(np.arange(3), SIZES)

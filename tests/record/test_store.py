@@ -14,7 +14,10 @@ import pytest
 import xarray as xr
 
 from thermodl.record import store
-from thermodl.record.store import RunError, RunWriter, list_runs, open_run, read_attributes, run_state
+from thermodl.record.errors import RunError
+from thermodl.record.format import ARRAYS as FORMAT_ARRAYS
+from thermodl.record.store import list_runs, open_run, read_attributes, run_state
+from thermodl.record.writer import RunWriter
 
 SIZES = {"layer": 2, "group": 1, "sketch": 3, "parameter": 4, "optimizer_group": 1}
 ARRAYS = ["step", "loss", "gradient_squared", "parameter_sketch"]
@@ -82,7 +85,7 @@ def test_plain_xarray_reads_it(tmp_path: Path) -> None:
 WRITER = """
 import sys; sys.path.insert(0, sys.argv[2])
 from test_store_rows import rows, SIZES, ARRAYS, DESCRIPTION
-from thermodl.record.store import RunWriter
+from thermodl.record.writer import RunWriter
 writer = RunWriter(sys.argv[1], SIZES, ARRAYS, DESCRIPTION)
 start = 0
 while True:
@@ -188,7 +191,7 @@ def test_list_runs_takes_only_runs(tmp_path: Path) -> None:
 def test_the_specification_lists_every_array() -> None:
     """docs/format.md holds the table of the format: every name, its dimensions and its unit."""
     text = (Path(__file__).parents[2] / "docs" / "format.md").read_text("utf-8")
-    for array in store.ARRAYS:
+    for array in FORMAT_ARRAYS:
         line = f"| `{array.name}` | {', '.join(array.dims)} | {array.dtype} | {array.units} |"
         assert line in text, f"docs/format.md lacks: {line}"
 

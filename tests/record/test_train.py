@@ -13,9 +13,11 @@ from torch.nn import functional as F  # noqa: E402
 from thermodl import cli  # noqa: E402
 from thermodl.record import Recorder, open_run  # noqa: E402
 from thermodl.record.datasets import load_dataset  # noqa: E402
+from thermodl.record.errors import RunError  # noqa: E402
 from thermodl.record.settings import make_settings  # noqa: E402
-from thermodl.record.store import RunError, RunWriter, read_attributes  # noqa: E402
+from thermodl.record.store import read_attributes  # noqa: E402
 from thermodl.record.train import save_model, train  # noqa: E402
+from thermodl.record.writer import RunWriter  # noqa: E402
 
 
 def write_images(path: Path, size: int = 4) -> str:

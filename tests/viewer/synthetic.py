@@ -10,7 +10,8 @@ import xarray as xr
 from thermodl.analyze import physics
 from thermodl.analyze.results import write_results
 from thermodl.analyze.settings import KERNELS_VERSION
-from thermodl.record.store import RunWriter, read_attributes
+from thermodl.record.store import read_attributes
+from thermodl.record.writer import RunWriter
 
 GROUPS = ["conv1", "conv2", "fc1", "fc2"]
 ALL_GROUPS = ["all", *GROUPS]

@@ -7,7 +7,7 @@ from viewer.synthetic import write_all_results, write_run
 
 from thermodl.analyze.pipeline import find_changes
 from thermodl.data import unpack_sample
-from thermodl.record.store import RunError
+from thermodl.record.errors import RunError
 from thermodl.viewer import catalog, figures
 
 

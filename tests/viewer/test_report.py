@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 from viewer.synthetic import write_all_results, write_run
 
-from thermodl.record.store import UserError
+from thermodl.record.errors import UserError
 from thermodl.viewer.report import _script_json, build_report, write_report
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from viewer.synthetic import STEPS
 
-from thermodl.record.store import RunWriter
+from thermodl.record.writer import RunWriter
 from thermodl.viewer.series import BUCKETS, band, edges, read_series, reduce
 
 values = arrays(

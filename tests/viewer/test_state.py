@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thermodl.record.store import NAME
+from thermodl.record.format import NAME
 from thermodl.viewer.state import AXES, LANGUAGES, ViewState
 
 names = st.from_regex(NAME, fullmatch=True)

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from thermodl.record.store import RunError
+from thermodl.record.errors import RunError
 from thermodl.viewer import catalog, comparison, figures, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.comparison import MOST, Results

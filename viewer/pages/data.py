@@ -27,7 +27,7 @@ from thermodl.analyze.export import (
     write_rows,
 )
 from thermodl.record.archive import count_bytes
-from thermodl.record.store import UserError
+from thermodl.record.errors import UserError
 from thermodl.viewer import pictures, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.figures import Figure

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from thermodl.record.store import RunError
+from thermodl.record.errors import RunError
 from thermodl.viewer import layers
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.figures import Figure

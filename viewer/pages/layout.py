@@ -12,7 +12,7 @@ import streamlit as st
 import xarray as xr
 
 from thermodl.analyze.results import STATUSES
-from thermodl.record.store import RunError, UserError
+from thermodl.record.errors import RunError, UserError
 from thermodl.viewer import catalog, clocks, comparison, figures, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.charts import PALETTE
