@@ -88,10 +88,10 @@ def make_model_and_data(case: Case) -> tuple[nn.Module, torch.optim.Optimizer, t
 def recorded(case: Case, settings: RecorderSettings | None, folder: Path, accumulate: int = 1) -> Loop:
     """A training loop; recorded if there are settings. The noise of accumulated micro-batches is recorded as well."""
     model, optimizer, x, y = make_model_and_data(case)
-    others = itertools.cycle((x.flip(0), x.flip(-1)))
+    flips = itertools.cycle((0, -1))
 
     def probe() -> torch.Tensor:
-        return F.cross_entropy(model(next(others)), y)
+        return F.cross_entropy(model(x.flip(next(flips))), y)
 
     recorder = Recorder(model, optimizer, folder, probe=probe, settings=settings) if settings else None
 
