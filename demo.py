@@ -1,6 +1,7 @@
 """`thermodl demo`: record two runs, analyze them, write a report, say what came out; all on embedded data."""
 
 import math
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ def demo(
     \b
     thermodl demo
     """
-    from thermodl.analyze.cli import analyze
+    from thermodl.analyze.cli import analyze_runs
     from thermodl.data import DEMO
     from thermodl.record.cli import record_run
     from thermodl.record.format import CHECKPOINT
@@ -37,14 +38,13 @@ def demo(
         resumable = left_over and (folder / CHECKPOINT).is_file()
         record_run(settings, folder, resume=resumable, overwrite=left_over and not resumable)
     print("2/3 analyzing both", flush=True)
-    analyze(runs=folders)
+    analyze_runs(folders)
     print("3/3 writing the report", flush=True)
     report(run=folders[0])
     print("\nWhat was found (✓ ok, ⚠ caution, ✗ untrusted: the verdicts, explained in the report):")
     for line in findings(*folders):
         print(f"  {line}")
-    where = "" if runs_dir == Path("runs") else f" {runs_dir}"
-    print(f"\nLook at it: thermodl view{where}")
+    print(f"\nnext: thermodl view {shlex.quote(str(runs_dir))}")
 
 
 def is_left_over(folder: Path, run_id: str) -> bool:

@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shlex
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +25,7 @@ from . import physics
 from .execution import ClusterError, on_cluster
 from .pipeline import analyze as analyze_run
 from .results import list_settings_names, read_result_attributes
-from .settings import AnalysisError, NotDefinedError, make_settings
+from .settings import AnalysisError, AnalysisSettings, NotDefinedError, make_settings
 
 
 def analyze(
@@ -74,6 +76,26 @@ def analyze(
         waiting_times=waiting_times,
     )
     wanted = [part.strip() for part in only.split(",")] if only else None
+    analyze_runs(runs, wanted, settings, name=name, force=force, scheduler=scheduler, memory=memory)
+    for folder in dict.fromkeys(map(_folder_of_runs, runs)):
+        print(f"next: thermodl view {shlex.quote(str(folder))}")
+
+
+def analyze_runs(
+    runs: Sequence[Path],
+    wanted: Sequence[str] | None = None,
+    settings: AnalysisSettings | None = None,
+    *,
+    name: str = "default",
+    force: bool = False,
+    scheduler: str | None = None,
+    memory: str | None = None,
+) -> None:
+    """Analyze runs one after the other with progress on the terminal, and name what failed at the end.
+
+    Raises:
+        typer.Exit: if something failed.
+    """
     failures: list[Exception] = []
     named: list[str] = []
     with on_cluster(scheduler):
@@ -100,6 +122,12 @@ def analyze(
         print(f"thermodl: {line}", file=sys.stderr)
     if failures:
         raise typer.Exit(2 if all(isinstance(error, UserError) for error in failures) else 1)
+
+
+def _folder_of_runs(run: Path) -> Path:
+    """The folder that holds a run, which may be given as `.` or `..`."""
+    folder = run_folder(run)
+    return (folder if folder.name not in ("", "..") else folder.resolve()).parent
 
 
 def describe_failure(run: Path, analysis: str, message: str) -> str:
@@ -150,7 +178,7 @@ def ls(
     columns = ("name", "state", "steps", "model", "data", "sampling", "recorded")
     table = Table(*columns, "analyzed")
     for row in rows:
-        table.add_row(*(escape(str(row[column])) for column in columns), ", ".join(row["analyzed"]) or "—")
+        table.add_row(*(escape(str(row[column])) for column in columns), escape(", ".join(row["analyzed"])) or "—")
     # Without a terminal the width is unknown, and a narrow guess would cut names; COLUMNS decides.
     unknown = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     console = Console(width=160 if unknown else None)
@@ -185,23 +213,39 @@ class _Lines:
 
 
 def _describe(folder: Path) -> dict[str, Any]:
-    names = list_settings_names(folder)
-    analyzed = {analysis for name in names for analysis in read_result_attributes(folder, name)}
-    row: dict[str, Any] = {"name": folder.resolve().name, "analyzed": sorted(analyzed), "reason": ""}
-    nothing = dict.fromkeys(("steps", "model", "data", "sampling", "recorded"), "")
-    if not (folder / "run.zarr").exists():
-        return row | nothing | {"state": "empty"}
+    row: dict[str, Any] = {"name": folder.resolve().name, "analyzed": [], "reason": ""}
+    row |= dict.fromkeys(("steps", "model", "data", "sampling", "recorded"), "")
     try:
+        found = {analysis for name in list_settings_names(folder) for analysis in read_result_attributes(folder, name)}
+        row["analyzed"] = sorted(map(_printable, found))
+        if not (folder / "run.zarr").exists():
+            return row | {"state": "empty"}
         attributes = read_attributes(folder)
+        state = run_state(attributes)
     except RunError as error:
-        return row | nothing | {"state": "broken", "reason": str(error)}
-    settings = attributes.get("settings") or {}
-    started = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(attributes.get("started", 0))))
+        return row | {"state": "broken", "reason": _printable(error)}
+    except Exception as error:  # whatever is wrong with one run, the others are listed
+        return row | {"state": "broken", "reason": _printable(f"{folder}: {type(error).__name__}: {error}")}
+    settings = attributes.get("settings")
+    if not isinstance(settings, dict):
+        settings = {}
     return row | {
-        "state": run_state(attributes),
+        "state": _printable(state),
         "steps": attributes["committed"]["step"],
-        "model": settings.get("model", ""),
-        "data": settings.get("data", ""),
-        "sampling": attributes.get("sampling", "unknown"),
-        "recorded": started,
+        "model": _printable(settings.get("model", "")),
+        "data": _printable(settings.get("data", "")),
+        "sampling": _printable(attributes.get("sampling", "unknown")),
+        "recorded": _moment(attributes.get("started")),
     }
+
+
+def _moment(started: Any) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(float(started)))
+    except (TypeError, ValueError, OverflowError, OSError):
+        return ""
+
+
+def _printable(value: object) -> str:
+    """Text of a file that may be anybody's, without what steers a terminal or no terminal can show."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(value))

@@ -1,6 +1,7 @@
 """`thermodl record`: train and record one run, or many from settings files."""
 
 import contextlib
+import shlex
 import sys
 import time
 import traceback
@@ -96,6 +97,7 @@ def record(
             f"--resume goes on with a recording; it does not go with {'--overwrite' if overwrite else '--dry-run'}"
         )
     failures: dict[str, int] = {}
+    recorded: list[Path] = []
     for file in files or [None]:
         label = str(file or name or "run")
         try:
@@ -104,8 +106,8 @@ def record(
                 from .plan import describe_plan, make_plan
 
                 print(describe_plan(settings, folder, make_plan(settings)), flush=True)
-            else:
-                record_run(settings, folder, overwrite=overwrite, resume=resume)
+            elif record_run(settings, folder, overwrite=overwrite, resume=resume):
+                recorded.append(folder)
         except LostError as error:
             print(f"thermodl: {label}: {error}", file=sys.stderr)
             failures[label] = 1
@@ -117,6 +119,8 @@ def record(
         except Exception:
             traceback.print_exc()
             failures[label] = 1
+    if recorded:
+        print(f"next: thermodl analyze {shlex.join(map(str, recorded))}")
     if failures:
         print(f"thermodl: failed: {', '.join(failures)}", file=sys.stderr)
         raise typer.Exit(min(failures.values()))
@@ -163,7 +167,7 @@ def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False, 
             for entry in thinned
         ]
         print(f"{folder}: left out were {', '.join(parts)}")
-    print(f"{folder}: recorded {settings.steps} steps; next: thermodl analyze {folder}")
+    print(f"{folder}: recorded {settings.steps} {'step' if settings.steps == 1 else 'steps'}")
     return True
 
 

@@ -86,6 +86,7 @@ def test_from_training_to_results(tmp_path: Path, capsys: pytest.CaptureFixture[
     pytest.importorskip("torch")
     runs = str(tmp_path / "runs")
     succeeds("record", "--runs-dir", runs, "--name", "one", *SMALL)
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: thermodl analyze {runs}/one"
     assert open_run(tmp_path / "runs" / "one").sizes["step"] == 80
     assert (tmp_path / "runs" / "one" / "model.safetensors").stat().st_size > 400_000
     before = {path: path.read_bytes() for path in Path(runs).rglob("*") if path.is_file()}
@@ -224,6 +225,96 @@ def test_ls_says_what_is_broken_and_what_is_empty(
     monkeypatch.chdir(tmp_path / "good")
     succeeds("ls", ".", "--json")
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["good"]
+
+
+HOSTILE = (
+    None,
+    True,
+    -1,
+    3,
+    10**400,
+    float("nan"),
+    float("inf"),
+    "x",
+    "\ud800",
+    "\x1b[2J",
+    "[/red]",
+    [],
+    ["x"],
+    {},
+    {"x": [1]},
+)
+
+
+def test_ls_lists_runs_whatever_their_attributes_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line for each run; what is no text of a terminal reaches none."""
+    RunWriter(tmp_path / "good", {"layer": 1}, ["step"], {"layers": [], "groups": []}).close("finished")
+    metadata = json.loads((tmp_path / "good" / "run.zarr" / "zarr.json").read_bytes())
+    names = ["good"]
+    fields = (
+        "settings",
+        "started",
+        "last_commit",
+        "state",
+        "sampling",
+        "committed",
+        "layers",
+        "groups",
+        "model",
+        "data",
+    )
+    for field in fields:
+        for value in HOSTILE:
+            names.append(f"{field}-{len(names)}")
+            changed = {"settings": {field: value}} if field in ("model", "data") else {field: value}
+            if field == "last_commit":
+                changed["state"] = "running"
+            changed = metadata | {"attributes": metadata["attributes"] | changed}
+            (tmp_path / names[-1] / "run.zarr").mkdir(parents=True)
+            (tmp_path / names[-1] / "run.zarr" / "zarr.json").write_text(json.dumps(changed))
+    (tmp_path / "good" / "results.zarr" / "default" / "[/x]\x1b").mkdir(parents=True)
+    (tmp_path / "good" / "results.zarr" / "default" / "[/x]\x1b" / "zarr.json").write_text('{"attributes": {}}')
+    succeeds("ls", str(tmp_path), "--json")
+    out = capsys.readouterr().out
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert sorted(rows) == sorted(names)
+    assert rows["good"]["state"] == "finished"
+    assert {row["state"] for name, row in rows.items() if name.startswith(("settings", "started"))} == {"finished"}
+    assert all(row["reason"] for row in rows.values() if row["state"] == "broken")
+    succeeds("ls", str(tmp_path))
+    table = capsys.readouterr().out
+    assert all(name in table for name in names)
+    for text in (out, table):
+        assert text.encode()
+        assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("runs", "lines"),
+    [
+        (["runs/x", "runs/y/run.zarr"], ["next: thermodl view runs"]),
+        (["x"], ["next: thermodl view ."]),
+        (["my runs/x", "other/y"], ["next: thermodl view 'my runs'", "next: thermodl view other"]),
+    ],
+)
+def test_analyze_ends_with_the_next_step(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runs: list[str], lines: list[str]
+) -> None:
+    """To look at the folder of the runs, in words that a shell takes."""
+    monkeypatch.setattr("thermodl.analyze.cli.analyze_run", lambda *_, **__: {})
+    succeeds("analyze", *runs)
+    assert capsys.readouterr().out.splitlines() == [*runs, *lines]
+
+
+def test_analyze_in_the_run_itself_names_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is `.` there, which has no folder by name."""
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path / "x")
+    monkeypatch.setattr("thermodl.analyze.cli.analyze_run", lambda *_, **__: {})
+    succeeds("analyze", ".")
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: thermodl view {tmp_path}"
 
 
 def test_a_reason_that_several_analyses_share_is_said_once(

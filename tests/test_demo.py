@@ -77,6 +77,8 @@ def test_an_interrupted_demo_can_be_begun_anew(tmp_path, monkeypatch, capsys):
             cli.main(["demo", "--runs-dir", str(runs)])
         assert stopped.value.code == 0
     printed = capsys.readouterr().out
+    assert printed.count("next: ") == 2  # one for each demo, at its end
+    assert printed.endswith(f"next: thermodl view {runs}\n")
     assert printed.count("already recorded with these settings, skipped") == 2
     assert open_run(runs / "demo-shuffle").sizes["step"] == 400
     assert json.loads((runs / "demo-shuffle" / "results.zarr" / "zarr.json").read_bytes())

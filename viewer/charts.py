@@ -182,15 +182,22 @@ def points(
     order: Sequence[str],
     within: np.ndarray,
     log_x: bool = False,
+    places: Sequence[int] | None = None,
+    styles: Sequence[int] | None = None,
 ) -> alt.LayerChart:
-    """Points with error bars at their places on a continuous axis, which covers other places `within` it as well."""
+    """Points with error bars at their places on a continuous axis, which covers other places `within` it as well.
+
+    Args:
+        order, places, styles: as for `curves`.
+    """
     frame, notes = _fit_axes(frame, lang, log_x, False)
-    places = np.concatenate([within, frame["x"].to_numpy(float)])
-    scale = _scale(log_x, nice=False, domain=list(_range(places[places > 0] if log_x else places)))
-    x = alt.X("x:Q", title=x_title, scale=scale, axis=_across(places, log_x))
+    across = np.concatenate([within, frame["x"].to_numpy(float)])
+    scale = _scale(log_x, nice=False, domain=list(_range(across[across > 0] if log_x else across)))
+    x = alt.X("x:Q", title=x_title, scale=scale, axis=_across(across, log_x))
     y, low = (_y(f"{field}:Q", y_title, frame, False) for field in ("y", "low"))
-    colour = alt.Color("series:N", title=None, scale=_colours(list(order)), legend=_legend(list(order)))
-    shape = alt.Shape("series:N", title=None, scale=_shapes(list(order)), legend=_legend(list(order)))
+    order = list(order)
+    colour = alt.Color("series:N", title=None, scale=_colours(order, places=places), legend=_legend(order), sort=order)
+    shape = alt.Shape("series:N", title=None, scale=_shapes(order, styles or places), legend=_legend(order), sort=order)
     base = alt.Chart()
     layers = [
         base.mark_rule(strokeWidth=2).encode(x, y=low, y2=alt.Y2("high:Q"), color=colour),
@@ -230,7 +237,9 @@ def bars(
     level_labels = sum(map(len, categories)) <= _LETTERS_ACROSS
     axis = alt.Axis(labelAngle=0) if level_labels else alt.Axis(labelAngle=-50, labelLimit=140)
     x = alt.X("x:N", title=x_title, sort=categories, axis=axis)
-    offset = alt.XOffset("series:N", sort=order)
+    # A series that is alone in its category stands in its middle.
+    pairs = set(zip(frame["x"], frame["series"], strict=True))
+    aside: dict[str, Any] = {"xOffset": alt.XOffset("series:N", sort=order)} if len(pairs) > len(categories) else {}
     y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
     colour = alt.Color("series:N", title=None, scale=_colours(order, places=places), legend=_legend(order), sort=order)
     shape = alt.Shape("series:N", title=None, scale=_shapes(order, styles or places), legend=_legend(order), sort=order)
@@ -243,13 +252,11 @@ def bars(
     if _has_errors(frame):
         notes.insert(0, STANDARD_ERROR_BARS(lang))
         layers.append(
-            base.mark_rule(strokeWidth=2).encode(
-                x, y=low, y2=alt.Y2("high:Q"), color=colour, xOffset=offset, opacity=strength
-            )
+            base.mark_rule(strokeWidth=2).encode(x, y=low, y2=alt.Y2("high:Q"), color=colour, opacity=strength, **aside)
         )
     marks = base.mark_point(filled=True)
     tooltip = [alt.Tooltip("x:N", title=x_title), *_tooltip("", y_title)[1:]]
-    points = marks.encode(x, y, color=colour, shape=shape, xOffset=offset, tooltip=tooltip, opacity=strength, size=size)
+    points = marks.encode(x, y, color=colour, shape=shape, tooltip=tooltip, opacity=strength, size=size, **aside)
     layers.append(points.add_params(alt.selection_point(name="group", fields=["x"], on="click")) if choose else points)
     layers += _references(level, None)
     shown = [*notes, *_level_note(level, lang), *missing]

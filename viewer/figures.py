@@ -46,14 +46,14 @@ _POWER = Text("power", "功率")
 _SQUARED_GRADIENT = Text("squared gradient", "梯度平方")
 _SPREAD = Text("spread over the expected", "离散程度与预期值之比")
 _AGEING_EXPONENT = Text("ageing exponent", "老化指数")
-_WAITED = Text("waited {n} steps", "等待 {n} 步")
+_WAITED = Text("steps waited: {n}", "等待 {n} 步")
 _HEAT = Text("heat", "热量")
-_GREY_LAYERS = Text("grey: means of {n} other layers", "灰色：其他 {n} 层的均值")
+_GREY_LAYERS = Text("grey: means of the other layers ({n})", "灰色：其他 {n} 层的均值")
 _NOWHERE = Text("values without a place on this axis: {n:,}", "{n:,} 个值在此坐标轴上没有位置")
 _GREY = Text("grey: the other groups", "灰色：其他层组")
 _MEASURED, _MARKED = Text("measured", "实测"), Text("measured, marked: not in the fit", "实测，仅标记：不参与拟合")
 _NO_PLACE = Text(
-    "{n} directions whose curvature is not positive or not known stand in the table only",
+    "directions whose curvature is not positive or not known, in the table only: {n}",
     "{n} 个方向的曲率不为正或未知，仅列于表中",
 )
 _ONE_EPOCH = Text("one epoch", "一轮")
@@ -61,7 +61,7 @@ _AGREE = Text("the two agree: 1", "二者一致：1")
 _WHITE = Text("white noise: 1", "白噪声：1")
 _LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
 DAMAGED = Text(
-    "{n:,} values lie in damaged pieces of the file and cannot be read", "{n:,} 个值位于损坏的数据块中，无法读取"
+    "values in damaged pieces of the file, which cannot be read: {n:,}", "{n:,} 个值位于损坏的数据块中，无法读取"
 )
 
 
@@ -588,8 +588,12 @@ def _event_places(source: Source, step: np.ndarray, x: str) -> np.ndarray:
 
 
 def _events(sources: Sequence[Source], state: ViewState) -> pd.DataFrame:
-    """One row per event of the interval on display: its kind, its place on the axis, and its jump with error."""
+    """One row per event of the interval on display: its place on the axis, its jump with error, its run and kind.
+
+    Its looks are those of `_looks`: of several runs the colour is that of the run, and the kind has its shape.
+    """
     sources = _with_events(sources)
+    several = len(sources) > 1
     rows, x = [], _time_axis(sources, state)
     for source in sources:
         data = source.data
@@ -604,9 +608,10 @@ def _events(sources: Sequence[Source], state: ViewState) -> pd.DataFrame:
             strict=True,
         ):
             name = EVENT_KINDS[int(kind)](state.lang) if int(kind) in range(len(EVENT_KINDS)) else str(kind)
-            series = f"{source.run} · {name}" if len(sources) > 1 else name
-            rows.append((float(at), float(jump), float(jump - error), float(jump + error), series))
-    return pd.DataFrame(rows, columns=["x", "y", "low", "high", "series"])
+            series = f"{source.run} · {name}" if several else name
+            looks = (source.place if several else int(kind), int(kind))
+            rows.append((float(at), float(jump), float(jump - error), float(jump + error), series, *looks))
+    return pd.DataFrame(rows, columns=["x", "y", "low", "high", "series", "place", "style"])
 
 
 def _with_events(sources: Sequence[Source]) -> list[Source]:
@@ -630,12 +635,15 @@ def _jumps(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     first, x = sources[0], _time_axis(sources, state)
     # The ends of the chart above.
     shown = [_curve(source, "loss_over_time", x, state, False)["x"].to_numpy(float) for source in sources]
+    kinds = frame.drop_duplicates("series").sort_values(["place", "style"])
     chart = charts.points(
-        frame,
+        frame.drop(columns=["place", "style"]),
         lang=state.lang,
         x_title=_coordinate_title(first.data, x, state.lang),
         y_title=quantity_title(first.data["jump"].attrs, state.lang),
-        order=sorted(set(frame["series"])),
+        order=kinds["series"].tolist(),
+        places=kinds["place"].tolist(),
+        styles=kinds["style"].tolist(),
         within=np.concatenate(shown),
         log_x="x" in state.scale,
     )

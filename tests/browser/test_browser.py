@@ -234,7 +234,7 @@ def test_a_running_run_grows_before_the_eye_and_keeps_brush_and_scroll(tmp_path,
     with served(tmp_path) as address:
         page = browser.new_page()
         open_page(page, f"{address}/overview?run=now&steps=100-400", charts=3)
-        page.get_by_text("1,000 steps are safe").wait_for()
+        page.get_by_text("safe on disk: 1,000").wait_for()
         page.get_by_text("Charts over time show steps 100 to 400").scroll_into_view_if_needed()
         scrolled = "document.querySelector('[data-testid=stMain]').scrollTop"
         before = page.evaluate(scrolled)
@@ -243,12 +243,12 @@ def test_a_running_run_grows_before_the_eye_and_keeps_brush_and_scroll(tmp_path,
         content["attributes"]["committed"]["step"] = 900
         content["attributes"]["last_commit"] += 1
         metadata.write_text(json.dumps(content))
-        page.get_by_text("900 steps are safe").wait_for(timeout=20_000)
+        page.get_by_text("safe on disk: 900").wait_for(timeout=20_000)
         assert page.evaluate(scrolled) == before
         assert "steps=100-400" in page.url
         content["attributes"]["state"] = "finished"
         metadata.write_text(json.dumps(content))
-        page.get_by_text("steps are safe").wait_for(state="detached", timeout=20_000)
+        page.get_by_text("safe on disk").wait_for(state="detached", timeout=20_000)
         page.close()
 
 

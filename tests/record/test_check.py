@@ -280,6 +280,12 @@ def test_values_that_are_not_finite(run: Path) -> None:
     assert "gradient_squared: 1 values of chunk c/0/0 are not finite, from step 20" in defects(run)["finite"][0]
 
 
+def test_one_window_is_no_plural(tmp_path: Path) -> None:
+    """Two steps have one window between them."""
+    record(tmp_path / "run", lambda model: SGD(model.parameters(), lr=0.1), steps=2)
+    assert found(tmp_path / "run")["identity"].found.startswith("closes in 1 window; ")
+
+
 def test_the_schema(run: Path) -> None:
     """A missing array, a wrong unit, wrong dimensions, metadata that cannot be read."""
     shutil.rmtree(run / "run.zarr" / "wall_time")

@@ -235,7 +235,7 @@ def test_the_same_verdict_on_several_quantities_is_one_line_and_more_than_a_few_
     at = go_to(open_app(tmp_path, monkeypatch, run="good"), "diffusion")
     assert [box.value.count("Too short") for box in at.error] == [1, 0]
     assert [box.value.count("Reason") for box in at.error] == [2, 2]
-    assert "2 more verdicts" in [expander.label for expander in at.expander]
+    assert "more verdicts: 2" in [expander.label for expander in at.expander]
 
 
 def test_an_overlaid_run_says_its_worst_verdict_and_lends_its_fdt_temperature(tmp_path, monkeypatch):

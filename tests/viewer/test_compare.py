@@ -93,6 +93,13 @@ def test_the_page_compares_what_the_address_names(world, monkeypatch):
     assert not go_to(open_app(world, monkeypatch, **query), "compare").exception
 
 
+def test_without_a_setting_each_number_stands_above_its_run(world, monkeypatch):
+    at = go_to(open_app(world, monkeypatch, run="good", runs="other"), "compare")
+    chart = at.get("vega_lite_chart")[-1].proto
+    x = json.loads(chart.spec)["layer"][-1]["encoding"]["x"]
+    assert (x["title"], x["sort"]) == ("run", ["good", "other"])
+
+
 def test_results_of_another_name_are_not_drawn_beside_those_of_this_one(tmp_path, monkeypatch):
     write_all_results(write_run(tmp_path / "one"))
     write_all_results(write_run(tmp_path / "two"), name="middle")
@@ -152,7 +159,7 @@ def test_what_of_several_runs_cannot_be_drawn_is_counted(world):
     missing = sum(int((~np.isfinite(read_series(run.path, "loss").values[1:])).sum()) for run in runs)
     assert f"not measured: {missing:,}" in title
     assert "cannot show: 2" in title
-    assert f"{read_series(runs[1].path, 'loss').unreadable:,} values lie in damaged pieces" in title
+    assert f"cannot be read: {read_series(runs[1].path, 'loss').unreadable:,}" in title
 
 
 def test_what_is_offered_first_is_what_stands_for_a_run(world):

@@ -112,6 +112,19 @@ def test_jumps_stand_under_their_places_in_the_loss_on_every_axis_and_in_the_int
     assert [figure.id for figure in figures.events(sources, ViewState(steps="1-500"))] == ["events-loss"]
 
 
+def test_jumps_of_two_runs_have_the_colour_of_their_run_and_the_shape_of_their_kind(world):
+    data = open_results(world / "good")["events"]
+    sources = [Source(run, data, world / "good", place) for run, place in (("one", 3), ("two", 1))]
+    jumps = figures.events(sources, ViewState())[1].chart.to_dict()
+    scales = {key: part["scale"] for key, part in _encodings(jumps) if key in ("color", "shape")}
+    kinds = [figures.EVENT_KINDS[kind].en for kind in sorted(set(data["event_kind"].values))]
+    assert len(kinds) > 1
+    assert scales["color"]["domain"] == [f"{run} · {kind}" for run in ("two", "one") for kind in kinds]
+    assert scales["color"]["range"] == [charts.PALETTE[place] for place in (1, 3) for _ in kinds]
+    assert scales["shape"]["range"][: len(kinds)] == scales["shape"]["range"][len(kinds) :]
+    assert len(set(scales["shape"]["range"])) == len(kinds)
+
+
 def test_a_value_between_unknown_ones_is_a_point():
     """A line needs two ends: of an array that is measured at every tenth step nothing would be seen."""
     x = np.arange(100.0)

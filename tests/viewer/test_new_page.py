@@ -62,13 +62,13 @@ def test_a_recorded_run_is_a_start_and_an_unknown_model_is_asked_for(tmp_path, m
     at.selectbox(key="new-base").set_value("old")
     at = go_to(at, "new")
     assert "--learning-rate 0.02" in at.code[-2].value
-    assert "105,866 parameters" in " ".join(words(at))
+    assert "parameters\\: 105,866" in " ".join(words(at))
     at.selectbox(key="new-model").set_value("resnet18")
     at = go_to(at, "new")
     assert not at.exception
     at.number_input(key="new-size_parameters").set_value(1000)
     at = go_to(at, "new")
-    assert "1,000 parameters in 60 layers, 10 groups \\(as given above\\)" in " ".join(words(at))
+    assert "parameters\\: 1,000, layers\\: 60, groups\\: 10 \\(as given above\\)" in " ".join(words(at))
 
 
 def test_a_link_to_a_composed_recording_shows_it_in_either_language(tmp_path, monkeypatch):

@@ -28,7 +28,6 @@ _CURVE = Text("Curve", "曲线")
 _NUMBER = Text("Estimate", "估计值")
 _BY = Text("Sort and label runs by", "实验排序与标注依据")
 _NO_SETTING = Text("no setting", "不按设置")
-_ALL_RUNS = Text("all runs", "全部实验")
 _EVALUATIONS = Text("Losses and accuracies, and their difference from the baseline", "损失、准确率及其与基准的差值")
 _ESTIMATES = Text("Estimates for all layers together", "全部层合计的估计值")
 _SIGNS = Text(
@@ -141,7 +140,7 @@ def _number(context: Context, results: Results, labels: dict[str, str], values: 
         sources,
         chosen.partition("/")[2],
         [labels[name] for name in names],
-        [values.get(name, _ALL_RUNS(lang)) for name in names],
+        [values.get(name, name) for name in names],
         by or tables.RUN(lang),
         [at[name] for name in names],
         context.state,

@@ -20,15 +20,15 @@ from thermodl.viewer.figures import ANALYSES, Figure, Source
 from thermodl.viewer.state import ViewState
 from thermodl.viewer.text import COLON, Text, attribute, escape_markdown
 
-_RUNNING = Text("This run is still being recorded: {steps:,} steps are safe on disk, last commit {when}. "
+_RUNNING = Text("This run is still being recorded; steps safe on disk: {steps:,}, last commit {when}. "
                 "What is shown covers those.",
                 "实验仍在记录中：已写入磁盘 {steps:,} 步，最近一次写入于 {when}。"
                 "以下内容仅涵盖这些步。")  # fmt: skip
-_SILENT = Text("This run has been silent since {when}: it never said it ended, and {steps:,} steps are safe on disk. "
+_SILENT = Text("This run has been silent since {when}: it never said it ended; steps safe on disk: {steps:,}. "
                "It may have been killed, or a step takes very long.",
                "自 {when} 起没有新的记录，也没有正常结束的标记；已写入磁盘 {steps:,} 步。"
                "训练可能已被终止，也可能只是某一步耗时很长。")  # fmt: skip
-_FAILED = Text("This run ended with an error after {steps:,} steps ({when}).",
+_FAILED = Text("This run ended with an error ({when}); steps safe on disk: {steps:,}.",
                "实验在 {steps:,} 步后因错误结束（{when}）。")  # fmt: skip
 _BROKEN = Text("This run cannot be read:", "无法读取这个实验：")
 _NO_RUNS = Text("There are no runs in this folder yet. Record one:", "这个文件夹里还没有实验。先记录一个：")
@@ -54,7 +54,7 @@ _SHOWN = Text(
     "drag again for others.",
     "时间曲线只显示第 {first:,} 至 {last:,} 步（阴影部分），该范围内没有数据的图不显示；再次拖动可重新选择。",
 )
-_MORE_VERDICTS = Text("{n} more verdicts", "另有 {n} 条判定")
+_MORE_VERDICTS = Text("more verdicts: {n}", "另有 {n} 条判定")
 _FEW_VERDICTS, _FEW_COLUMNS = 3, 4
 REFRESH_SECONDS = 5
 _BOXES = {"ok": st.success, "caution": st.warning, "untrusted": st.error}
@@ -267,10 +267,11 @@ def _explain(data: xr.Dataset, run: Run, analysis: str, lang: str) -> None:
 
 def _formula(formula: str) -> None:
     """A formula whose parts stand side by side as far as the page is wide, and below each other where it is not."""
-    with st.container(horizontal=True, horizontal_alignment="center", vertical_alignment="center", gap="large"):
+    with st.container(horizontal=True, horizontal_alignment="center", vertical_alignment="center", gap="small"):
         for part in formula.split(r"\qquad"):
-            # Slanted letters reach beyond their box, which without room for them could be scrolled.
-            st.latex(rf"\;{part}\;", width="content")
+            # Slanted letters reach beyond their box, which without room for them could be scrolled. More room lets the
+            # gap be small, which is that between rows too.
+            st.latex(rf"\;\;{part}\;\;", width="content")
 
 
 def draw_verdicts(data: xr.Dataset, lang: str, of: str | None = None) -> None:

@@ -103,7 +103,7 @@ _CHANNELS = {
     "evaluation": Text("evaluation", "评估"),
 }
 _TOTAL = Text(
-    "{bytes} before compression; {parameters:,} parameters in {layers} layers, {groups} groups ({source}).",
+    "{bytes} before compression; parameters: {parameters:,}, layers: {layers}, groups: {groups} ({source}).",
     "压缩前共 {bytes}；{parameters:,} 个参数，{layers} 层，{groups} 个层组（{source}）。",
 )
 _SOURCES = {
