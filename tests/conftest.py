@@ -2,6 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast a machine makes examples says nothing about the code.
+settings.register_profile("any machine", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture

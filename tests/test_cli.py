@@ -246,8 +246,12 @@ HOSTILE = (
 )
 
 
-def test_ls_lists_runs_whatever_their_attributes_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ls_lists_runs_whatever_their_attributes_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One line for each run; what is no text of a terminal reaches none."""
+    # The workers of the tests have one, of whatever terminal they were started from.
+    monkeypatch.delenv("COLUMNS", raising=False)
     RunWriter(tmp_path / "good", {"layer": 1}, ["step"], {"layers": [], "groups": []}).close("finished")
     metadata = json.loads((tmp_path / "good" / "run.zarr" / "zarr.json").read_bytes())
     names = ["good"]

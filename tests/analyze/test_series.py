@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -139,7 +139,6 @@ def test_integrated_time_of_what_swings_covers(phi1: float, phi2: float, coordin
     assert abs(tau.mean() - exact) < 0.4 * tau.std()
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.integers(1, 3), st.integers(8, 60), st.integers(0, 2**31))
 def test_displacements_equal_the_definition(coordinates: int, steps: int, seed: int) -> None:
     """FFT and compiled kernel against the double loop, also for offset 100 and steps of 1e-4."""

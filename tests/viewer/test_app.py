@@ -303,4 +303,4 @@ def test_the_parts_of_a_formula_are_drawn_one_by_one_and_so_fit_the_page(tmp_pat
     folder = write_all_results(write_run(tmp_path / "good", steps=300))
     _edit_result(folder / "results.zarr" / "default" / "noise", formula=r"a=b\qquad c=d")
     at = go_to(open_app(tmp_path, monkeypatch, run="good"), "noise")
-    assert [part.value.strip("$\n") for part in at.latex] == [r"\;a=b\;", r"\; c=d\;"]
+    assert [part.value.strip("$\n") for part in at.latex] == [r"\;\;a=b\;\;", r"\;\; c=d\;\;"]
