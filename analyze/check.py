@@ -12,6 +12,7 @@ from thermodl.record.check import Check, check_recording
 from thermodl.record.errors import UserError
 from thermodl.record.format import measured_stretches
 from thermodl.record.store import open_run
+from thermodl.record.words import counted
 
 from .cli import describe_failure
 from .physics.stationarity import identity
@@ -117,7 +118,7 @@ def _check_identity(path: str | Path) -> Check:
     if defined.any():
         at = np.nanargmax(np.where(defined, residual, np.nan))
         one.precision = float(residual.flat[at])
-        where = _counted(int(defined.any(0).sum()), "window")
+        where = counted(int(defined.any(0).sum()), "window")
         one.found = (
             f"closes in {where}; the largest residual is {one.precision:.1e} of "
             f"η(1+μ)/(2(1−ν))⟨‖v‖²⟩, where rounding allows {float(floor.flat[at]):.1e}"
@@ -138,7 +139,7 @@ def _certificate(attributes: dict[str, Any], checks: list[Check]) -> str:
     """One sentence: what holds, and to what precision."""
     count, steps = sum(len(one.defects) for one in checks), attributes["committed"]["step"]
     if count:
-        return f"no certificate: {_counted(count, 'defect')} in {_counted(steps, 'step')}"
+        return f"no certificate: {counted(count, 'defect')} in {counted(steps, 'step')}"
     if not steps:
         return "no certificate: no step was recorded"
     by_name = {one.name: one for one in checks}
@@ -146,18 +147,14 @@ def _certificate(attributes: dict[str, Any], checks: list[Check]) -> str:
     if replay.done and replay.precision is not None:
         parts = measured_stretches(attributes, steps)
         measured = sum(stop - start for start, stop in parts)
-        which = _counted(steps, "step")
+        which = counted(steps, "step")
         if measured != steps:
-            which = f"{measured} of {which}, in {_counted(len(parts), 'stretch', 'stretches')},"
+            which = f"{measured} of {which}, in {counted(len(parts), 'stretch', 'stretches')},"
         which += " is" if measured == 1 else " are"
         also = f", its identity to {identities.precision:.1e}" if identities.precision is not None else ""
         return (
             f"certificate: {which} the optimizer's trajectory, its updates to {replay.precision:.1e}"
             f"{also}, all within rounding"
         )
-    whole = f"{_counted(steps, 'step')} {'is' if steps == 1 else 'are'} whole"
+    whole = f"{counted(steps, 'step')} {'is' if steps == 1 else 'are'} whole"
     return f"certificate: {whole}; the optimizer's recursion was not replayed"
-
-
-def _counted(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or f'{one}s'}"

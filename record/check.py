@@ -39,6 +39,7 @@ from .format import ARRAYS, GROWING, measured_stretches
 from .signs import draw_signs
 from .snapshots import PERIOD
 from .store import read_attributes, run_folder
+from .words import counted
 
 Floats = NDArray[np.float64]
 # What a training may have, or not, and that may appear late.
@@ -270,7 +271,7 @@ def _check_schema(path: Path, attributes: dict[str, Any]) -> tuple[Check, dict[s
         if wrong:
             check.defects.append(f"{spec.name} has the wrong length: {'; '.join(wrong)}")
             del arrays[spec.name]
-    check.found = f"{len(arrays)} arrays, {committed['step']} steps"
+    check.found = f"{counted(len(arrays), 'array')}, {counted(committed['step'], 'step')}"
     return check, arrays
 
 
@@ -314,17 +315,16 @@ def _check_chunks(
             if bad.any():
                 first = part[-1].start + int(np.flatnonzero(bad.reshape(-1, bad.shape[-1]).any(0))[0])
                 dim = _growing(array) or "parameter"
-                finite.defects.append(
-                    f"{name}: {int(bad.sum())} values of chunk {key} are not finite, from {dim} {first}"
-                )
-    chunks.found = f"{count} chunks present" + (", every checksum agrees" if not unsigned else " and decoded")
+                some = counted(int(bad.sum()), f"value of chunk {key} is", f"values of chunk {key} are")
+                finite.defects.append(f"{name}: {some} not finite, from {dim} {first}")
+    chunks.found = f"{counted(count, 'chunk')} present{' and decoded' if unsigned else ', every checksum agrees'}"
     if unsigned:
-        chunks.found += f"; no checksums in {len(unsigned)} arrays, recorded by an older version"
+        chunks.found += f"; no checksums in {counted(len(unsigned), 'array')}, recorded by an older version"
     finite.found = "all measured values"
     if not measured.all():
-        finite.found += f"; inner products were due at {measured.sum()} of {measured.size} steps"
+        finite.found += f"; inner products were due at {measured.sum()} of {counted(measured.size, 'step')}"
     if missing_loss:
-        finite.found += f"; {missing_loss} steps have no loss"
+        finite.found += f"; {counted(missing_loss, 'step has', 'steps have')} no loss"
     return chunks, finite, broken
 
 
@@ -378,7 +378,7 @@ def _check_clocks(run: _Run) -> Check:
             f"dampening give {expected[t]:.6g}"
         ),
     )
-    check.found = f"{step.size} steps one by one; SGD time is the sum of the logged η(1−ν)/(1−μ)"
+    check.found = f"{counted(step.size, 'step')} one by one; SGD time is the sum of the logged η(1−ν)/(1−μ)"
     return check
 
 
@@ -438,7 +438,7 @@ def _check_snapshots(run: _Run) -> Check:
             elif step < steps:
                 compare(f"snapshot {n}", int(step), now, lacking[:, n])
             before = now
-    check.found = f"{count} states agree with the rows of their steps"
+    check.found = counted(count, "state agrees with the row of its step", "states agree with the rows of their steps")
     if run.tolerance:
         check.found += f", snapshots to {run.tolerance:g} of the motion between them"
     check.done = count > 0
@@ -527,14 +527,15 @@ def _check_replay(run: _Run) -> Check:
     check.done = checked > 0
     check.precision = worst
     check.found = (
-        f"{checked} updates of groups obey the recursion; the largest residual is {worst:.1e} of the update, where "
-        f"rounding allows {worst_floor:.1e}"
+        f"{counted(checked, 'update of a group obeys', 'updates of groups obey')} the recursion; "
+        f"the largest residual is {worst:.1e} of the update, where rounding allows {worst_floor:.1e}"
         if checked
         else "not done: no step has what the recursion needs"
     )
+    stretches = measured_stretches(run.attributes, run.steps)
     if checked and not whole.all():
         check.found += (
-            f"; within {len(measured_stretches(run.attributes, run.steps))} stretches of consecutive steps, "
+            f"; within {counted(len(stretches), 'stretch', 'stretches')} of consecutive steps, "
             "P(θ−θ_ref) at the start of each taken as given"
         )
     if mixed:

@@ -17,6 +17,7 @@ from .budget import PLURALS
 from .errors import LostError, RunError, UserError
 from .settings import RunSettings, SettingsError, assign, check_name, make_settings, read_toml
 from .store import read_attributes, run_state
+from .words import counted
 
 _FLAGS = ("model", "data", "data_root", "image_size", "augmentation", "steps", "batch_size", "sampling", "optimizer",
           "learning_rate", "momentum", "weight_decay", "seed", "device")  # fmt: skip
@@ -162,13 +163,15 @@ def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False, 
     with _progress(folder.name, settings.steps) as advance:
         train(settings, folder, overwrite=overwrite, resume=checkpoint, progress=advance)
     if thinned := read_attributes(folder).get("thinned"):
-        parts = [
-            f"{entry['skipped']:,} {PLURALS[entry['channel']]} from step {entry['from_step']:,} on ({entry['reason']})"
-            for entry in thinned
-        ]
+        parts = [f"{_count(entry)} from step {entry['from_step']:,} on ({entry['reason']})" for entry in thinned]
         print(f"{folder}: left out were {', '.join(parts)}")
-    print(f"{folder}: recorded {settings.steps} {'step' if settings.steps == 1 else 'steps'}")
+    print(f"{folder}: recorded {counted(settings.steps, 'step')}")
     return True
+
+
+def _count(entry: dict[str, Any]) -> str:
+    channel = entry["channel"]
+    return counted(entry["skipped"], "set of single samples" if channel == "per_sample" else channel, PLURALS[channel])
 
 
 def _plan(

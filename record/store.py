@@ -30,11 +30,14 @@ BLOCK_BYTES = 2**26
 _FORMS = {
     "layers": "a list of tables with name, group, size and optimizer_group",
     "groups": "a list of names",
+    "last_commit": "seconds since 1970",
     "optimizer": "a table",
     "recorder": "a table",
     "not_recorded": "a table",
 }
 """of attributes that readers rely on"""
+_LATEST = 2.0**40
+"""seconds; far in the future, and near enough for clocks and calendars"""
 
 
 def run_folder(path: str | Path) -> Path:
@@ -89,6 +92,7 @@ def _check_description(folder: Path, attributes: Mapping[str, Any]) -> None:
         RunError: naming the attribute.
     """
     layers, groups = attributes.get("layers", []), attributes.get("groups", [])
+    last_commit = attributes.get("last_commit", 0.0)
     fields = {"name": str, "group": str, "size": int, "optimizer_group": int}
     valid = {
         "groups": isinstance(groups, list) and all(isinstance(group, str) for group in groups),
@@ -100,6 +104,8 @@ def _check_description(folder: Path, attributes: Mapping[str, Any]) -> None:
             and layer["optimizer_group"] >= 0
             for layer in layers
         ),
+        # Whether a run is silent follows from it. Infinity, NaN and whole numbers beyond any float are no times.
+        "last_commit": type(last_commit) in (int, float) and abs(last_commit) <= _LATEST,
         **{name: isinstance(attributes.get(name, {}), dict) for name in ("optimizer", "recorder", "not_recorded")},
     }
     for name, well in valid.items():

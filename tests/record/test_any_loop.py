@@ -389,7 +389,7 @@ def test_groups_scheduler_clipping_accumulation(tmp_path: Path) -> None:
     np.testing.assert_allclose(run["clip_factor"].values, factors)
     assert np.flatnonzero(np.isnan(run["loss"].values)).tolist() == [2]
     assert not defects(tmp_path / "run")
-    assert "1 steps have no loss" in str([check.found for check in check_run(tmp_path / "run")[1]])
+    assert "1 step has no loss" in str([check.found for check in check_run(tmp_path / "run")[1]])
 
 
 def test_gradients_that_are_not_there(tmp_path: Path) -> None:

@@ -277,13 +277,16 @@ def test_values_that_are_not_finite(run: Path) -> None:
     assert not defects(run)
     assert "2 steps have no loss" in found(run)["finite"].found
     change(run, "gradient_squared", lambda values: np.copyto(values[1, 20:21], np.nan))
-    assert "gradient_squared: 1 values of chunk c/0/0 are not finite, from step 20" in defects(run)["finite"][0]
+    assert "gradient_squared: 1 value of chunk c/0/0 is not finite, from step 20" in defects(run)["finite"][0]
 
 
-def test_one_window_is_no_plural(tmp_path: Path) -> None:
-    """Two steps have one window between them."""
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    """Of a recording of two steps there are one window and one snapshot."""
     record(tmp_path / "run", lambda model: SGD(model.parameters(), lr=0.1), steps=2)
-    assert found(tmp_path / "run")["identity"].found.startswith("closes in 1 window; ")
+    checks = found(tmp_path / "run")
+    assert checks["identity"].found.startswith("closes in 1 window;")
+    record(tmp_path / "single", lambda model: SGD(model.parameters(), lr=0.1), steps=1)
+    assert found(tmp_path / "single")["clocks"].found.startswith("1 step one by one")
 
 
 def test_the_schema(run: Path) -> None:

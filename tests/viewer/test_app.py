@@ -271,8 +271,8 @@ def test_a_run_with_odd_attributes_breaks_no_page(tmp_path, monkeypatch, attribu
 
 @pytest.mark.parametrize(
     "attribute",
-    [{"groups": 5}, {"layers": 7}, {"layers": [1, 2]}, {"layers": None}, {"optimizer": "SGD"},
-     {"groups": [*GROUPS, "all"]}],
+    [{"last_commit": float("nan")}, {"groups": 5}, {"layers": 7}, {"layers": [1, 2]}, {"layers": None},
+     {"optimizer": "SGD"}, {"groups": [*GROUPS, "all"]}],
     ids=str,
 )  # fmt: skip
 def test_a_run_whose_attributes_nobody_can_rely_on_says_so_on_every_page(tmp_path, monkeypatch, attribute):

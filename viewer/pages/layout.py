@@ -29,7 +29,7 @@ _SILENT = Text("This run has been silent since {when}: it never said it ended; s
                "自 {when} 起没有新的记录，也没有正常结束的标记；已写入磁盘 {steps:,} 步。"
                "训练可能已被终止，也可能只是某一步耗时很长。")  # fmt: skip
 _FAILED = Text("This run ended with an error ({when}); steps safe on disk: {steps:,}.",
-               "实验在 {steps:,} 步后因错误结束（{when}）。")  # fmt: skip
+               "实验因错误结束（{when}）；已写入磁盘 {steps:,} 步。")  # fmt: skip
 _BROKEN = Text("This run cannot be read:", "无法读取这个实验：")
 _NO_RUNS = Text("There are no runs in this folder yet. Record one:", "这个文件夹里还没有实验。先记录一个：")
 _NOT_ANALYZED = Text("This run has no results for this page yet. This command makes them:",
