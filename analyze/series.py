@@ -239,6 +239,44 @@ def cancelling_error(series: Floats, memory: int) -> tuple[float, float]:
     return float(np.sqrt(variance / n) * student), float(n_eff)
 
 
+def returning_error(series: Floats, lag: int, memory: int) -> tuple[float, float]:
+    """Standard error of the mean of a series (N,) that is correlated at first, and again around `lag` and twice that.
+
+    Γ is summed within the window of 0, ℓ and 2ℓ, and to 2ℓ where these meet. What lies between is not, since where it
+    is nothing but noise it would leave a short series few degrees of freedom.
+
+    Args:
+        memory: as in `mean_and_error`.
+
+    Returns:
+        The error, Student-widened, and effective samples.
+    """
+    n = len(series)
+    if n < 4:
+        return np.nan, float(n)
+    memory = min(memory, n // 16)
+    covariance, _, cut = _autocovariance_and_cut(series, memory)
+    window = max(int(cut), memory)
+    last = min(max(window, 2 * lag), n - 1)
+    if last >= len(covariance):
+        covariance = autocovariance(series, last)
+    distances = np.abs(np.arange(last + 1) - lag * np.arange(3)[:, None])
+    near = np.min(distances, axis=0) <= window
+    summed = 2 * int(near.sum()) - 1
+
+    def total(part: Floats) -> float:
+        return float((2 * np.sum(part) - covariance[0]) * (1 + (2 * len(part) - 1) / n))
+
+    # What returns adds to the sum: less than without it is noise.
+    found = max(total(covariance[: last + 1][near]), total(covariance[: window + 1]), float(covariance[0]))
+    if not np.isfinite(found):
+        return np.nan, np.nan
+    n_eff = n * covariance[0] / found if found > 0 else n
+    variance = max(covariance[0], 0.0) * (1 + 1 / n_eff) / n_eff
+    student = stats.t.ppf(0.975, max(n / summed, 1.0)) / NORMAL
+    return float(np.sqrt(variance) * student), float(n_eff)
+
+
 def widen_for_skewness(mean: Floats, error: Floats) -> Floats:
     """The error of a mean of squares, or of differences of such, from that of a normal one.
 
@@ -372,6 +410,31 @@ def squared_displacements(positions, lags):
             for t in range(n - lag):
                 step = np.float64(late[t]) - np.float64(early[t])
                 row[t] += step * step
+    return out
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def slope_products(positions, lag):
+    """u·w of every origin, summed over coordinates, with u = x(t+ℓ) − x(t) and w = x(t+2ℓ) − x(t−ℓ) around it.
+
+    Their mean is MSD(2ℓ) − MSD(ℓ), as w is u with its neighbours on both sides. In the difference of two squares the
+    squares of positions cancel only later in time; here there are none. In free motion products are correlated up to
+    2ℓ, and in confined motion, each a sum of x(t)·x(t′), once more where the same pair comes back: ℓ and 2ℓ later.
+
+    Args:
+        positions: (coordinate, N).
+
+    Returns:
+        (N − 3ℓ,) float64.
+    """
+    count, n = positions.shape
+    size = max(n - 3 * lag, 0)
+    out = np.zeros(size)
+    for c in range(count):
+        x = positions[c]
+        before, early, late, after = x[:size], x[lag : lag + size], x[2 * lag : 2 * lag + size], x[3 * lag :]
+        for t in range(size):
+            out[t] += (np.float64(late[t]) - np.float64(early[t])) * (np.float64(after[t]) - np.float64(before[t]))
     return out
 
 

@@ -266,6 +266,54 @@ def test_error_of_a_mean_whose_fluctuations_cancel_of_degenerate_series() -> Non
     assert np.isnan(series.cancelling_error(np.append(np.arange(50.0), np.nan), 5)).all()
 
 
+def test_slope_products_have_the_mean_of_a_difference_of_displacements() -> None:
+    """Of a closed motion, over whose every origin they are taken: MSD(2ℓ) − MSD(ℓ) to rounding."""
+    period, lag = 50, 7
+    x = np.random.default_rng(18).standard_normal((3, period))
+    # Copies at its ends make of N − 3ℓ origins the whole period.
+    products = series.slope_products(np.concatenate([x, x[:, : 3 * lag]], axis=1), lag)
+    once, twice = (np.sum((np.roll(x, -by, axis=1) - x) ** 2) / period for by in (lag, 2 * lag))
+    assert products.shape == (period,)
+    assert products.mean() == pytest.approx(twice - once, rel=1e-12)
+
+
+def test_error_of_a_mean_whose_correlations_return_covers() -> None:
+    """What is white and comes back twice, 20 and 40 steps later, is three times as noisy as it looks at first."""
+    noise = np.random.default_rng(19).standard_normal((2000, 1040))
+    x = noise[:, 40:] + noise[:, 20:-20] + noise[:, :-40]
+    error, n_eff = np.array([series.returning_error(row, 20, 0) for row in x]).T
+    assert 0.93 <= np.mean(np.abs(x.mean(-1)) <= 1.959964 * error) <= 0.97
+    assert np.mean(n_eff) == pytest.approx(1000 / 3, rel=0.1)
+    assert np.mean(np.abs(x.mean(-1)) <= 1.959964 * series.mean_and_error(x)[1]) < 0.8
+
+
+@pytest.mark.parametrize("lag", [5, 300, 15_000])
+@pytest.mark.parametrize("correlation_time", [2.0, 60.0])
+def test_error_of_a_mean_whose_correlations_return_equals_the_definition(correlation_time: float, lag: int) -> None:
+    """In a long series, of which fewer lags are worked out than twice ℓ may be."""
+    x = truth.ornstein_uhlenbeck(np.random.default_rng(16), (20_000,), correlation_time)
+    covariance = series.autocovariance(x)
+    window = int(series._cut_sum(covariance, len(x))[1])
+    last = min(max(window, 2 * lag), len(x) - 1)
+    near = [k for k in range(last + 1) if min(k, abs(k - lag), abs(k - 2 * lag)) <= window]
+    sums = [
+        (2 * sum(covariance[k] for k in kept) - covariance[0]) * (1 + (2 * len(kept) - 1) / len(x))
+        for kept in (near, range(window + 1))
+    ]
+    n_eff = len(x) * covariance[0] / max(*sums, covariance[0])
+    student = stats.t.ppf(0.975, len(x) / (2 * len(near) - 1)) / series.NORMAL
+    found, samples = series.returning_error(x, lag, 0)
+    assert samples == pytest.approx(n_eff, rel=1e-9)
+    assert found == pytest.approx(np.sqrt(covariance[0] * (1 + 1 / n_eff) / n_eff) * student, rel=1e-9)
+
+
+def test_error_of_a_mean_whose_correlations_return_of_degenerate_series() -> None:
+    """Constant: 0. Fewer than four: none. One NaN: none."""
+    assert series.returning_error(np.full(50, 3.0), 5, 5) == (0.0, 50.0)
+    assert np.isnan(series.returning_error(np.ones(3), 5, 5)[0])
+    assert np.isnan(series.returning_error(np.append(np.arange(50.0), np.nan), 5, 5)).all()
+
+
 def test_integrated_time_of_degenerate_series() -> None:
     """Constant: ½. A NaN spoils its own row alone. Two values; any leading shape."""
     rows = np.random.default_rng(17).standard_normal((2, 3, 400))
