@@ -12,12 +12,12 @@ import xarray as xr
 
 from thermodl.record.store import read_attributes, run_folder
 
-from . import physics
+from . import physics, versions
 from .execution import ClusterError, as_seen_by_workers, naming_losses, on_cluster, within_memory
 from .quantities import MIN_STEPS
 from .recording import open_whole_run
 from .results import FORMAT_VERSION, ResultsError, forget_results, open_result, read_result_attributes, write_results
-from .settings import KERNELS_VERSION, AnalysisError, AnalysisSettings, NotDefinedError, make_settings
+from .settings import AnalysisError, AnalysisSettings, NotDefinedError, make_settings
 
 _COORDINATES = {
     "lag": ("step", "lag", "时间差"),
@@ -29,7 +29,7 @@ _COORDINATES = {
     "segment_stop": ("step", "end step", "结束步"),
 }
 
-__all__ = ["AnalysisSettings", "analyze", "cache_key", "estimate", "find_changes", "make_settings"]
+__all__ = ["AnalysisSettings", "analyze", "cache_key", "estimate", "make_settings"]
 
 
 def analyze(
@@ -95,7 +95,7 @@ def _analyze(
     errors: dict[str, Exception] = {}
     for analysis in wanted:
         module = physics.load(analysis)
-        key = cache_key(attributes, files, analysis, module.VERSION, _used(settings, module.USES))
+        key = cache_key(attributes, files, analysis, _used(settings, module.USES))
         if not force and _holds(path, name, analysis, key):
             report(analysis, "cached")
             continue
@@ -148,9 +148,7 @@ def estimate(run: xr.Dataset, analysis: str, **settings: Any) -> xr.Dataset:
     return _label(results, module, analysis, run.attrs, made_with)
 
 
-def cache_key(
-    attributes: dict[str, Any], files: dict[str, int], analysis: str, analysis_version: int, used: dict[str, Any]
-) -> str:
+def cache_key(attributes: dict[str, Any], files: dict[str, int], analysis: str, used: dict[str, Any]) -> str:
     """Hash of everything that a result depends on: the recording and how much of it, the method, and its settings.
 
     `files` are the bytes of each array, so that a recording which lost some since is read, and refused, again.
@@ -158,35 +156,10 @@ def cache_key(
     parts = {
         "run": [attributes.get("run_id"), attributes.get("started"), files],
         "committed": attributes["committed"],
-        "analysis": [analysis, analysis_version, KERNELS_VERSION],
+        "analysis": [analysis, versions.ANALYSES[analysis], versions.KERNELS],
         "settings": used,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def find_changes(attributes: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
-    """What has changed since results were made; [] if they are up to date.
-
-    Args:
-        attributes: of the run, as `read_attributes`.
-        stored: attributes of one stored analysis.
-
-    Returns:
-        `other-recording` if they are of another one, `more-steps` if it has grown, `analysis` if its code is newer.
-    """
-    steps, covered = attributes["committed"]["step"], stored.get("committed_steps")
-    same = all(stored.get(key, attributes.get(key, "")) == attributes.get(key, "") for key in ("run_id", "started"))
-    changes = []
-    if not same or (isinstance(covered, int) and covered > steps):
-        changes.append("other-recording")
-    elif isinstance(covered, int) and covered < steps:
-        changes.append("more-steps")
-    analysis = stored.get("analysis")
-    if analysis in physics.names():
-        made_by = (stored.get("analysis_version"), stored.get("kernels_version", 1))
-        if made_by != (physics.load(str(analysis)).VERSION, KERNELS_VERSION):
-            changes.append("analysis")
-    return changes
 
 
 def _count_bytes(path: str | Path) -> dict[str, int]:
@@ -240,8 +213,8 @@ def _label(
     return results.assign_attrs(
         format_version=FORMAT_VERSION,
         analysis=analysis,
-        analysis_version=module.VERSION,
-        kernels_version=KERNELS_VERSION,
+        analysis_version=versions.ANALYSES[analysis],
+        kernels_version=versions.KERNELS,
         run_id=attributes.get("run_id", ""),
         started=attributes.get("started"),
         committed_steps=attributes["committed"]["step"],

@@ -6,9 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thermodl.record.errors import UserError
 
-KERNELS_VERSION = 5
-"""raised when the numbers of `series`, `quantities` or `errorbar`, which all analyses share, change"""
-
 
 class AnalysisError(UserError):
     """An analysis that cannot be made of this run, with the reason."""

@@ -16,7 +16,6 @@ import zarr
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
-from . import snapshots
 from .chunk_files import UNREADABLE, read_block
 from .errors import RunError
 from .format import ALL_GROUPS, BY_NAME, FORMAT, FORMAT_VERSION, GROWING, NAME, growing_dimension_of
@@ -226,6 +225,9 @@ def _decoded(store: LocalStore, attributes: Mapping[str, Any]) -> xr.Variable:
     ) -> np.ndarray:
         start, stop = block_info[0]["array-location"][0]
         layer = np.searchsorted(edges, np.arange(start, stop), side="right")
+        # Compiled, which who does not read snapshots need not wait for.
+        from . import snapshots
+
         return snapshots.decode(codes, quanta, layer, reference[:, 0], snapshots.PERIOD)
 
     data = dask.array.map_blocks(

@@ -45,6 +45,17 @@ def test_charts_need_neither_torch_nor_streamlit() -> None:
     assert not loaded & {"torch", "streamlit"}
 
 
+def test_looking_needs_nothing_that_computes() -> None:
+    """Compiled kernels and scipy.stats would be most of what the viewer takes to be there."""
+    pytest.importorskip("streamlit")
+    assert not loaded_after("import thermodl.viewer.app") & {
+        "scipy.stats",
+        "thermodl.analyze.pipeline",
+        "thermodl.analyze.series",
+        "numba",
+    }
+
+
 def test_the_test_would_notice() -> None:
     """The check itself: a module that does import torch is seen."""
     pytest.importorskip("torch")
@@ -71,22 +82,10 @@ def test_public_names_exist() -> None:
 
 def test_every_analysis_keeps_its_contract() -> None:
     """Each module of analyze/physics says of itself what the pipeline and the viewer need, in both languages."""
-    from thermodl.analyze import physics
+    from thermodl.analyze import physics, versions
     from thermodl.analyze.settings import AnalysisSettings
 
-    assert physics.names() == [
-        "ageing",
-        "correlation",
-        "diffusion",
-        "dissipation",
-        "entropy_production",
-        "events",
-        "flatness",
-        "noise",
-        "response",
-        "stationarity",
-        "temperature",
-    ]
+    assert physics.names() == sorted(versions.ANALYSES)
     for name in physics.names():
         module = physics.load(name)
         assert set(module.USES) <= set(AnalysisSettings.model_fields)

@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-from thermodl.analyze.results import list_settings_names, open_results, read_result_attributes
+from thermodl.analyze.results import list_settings_names, open_result, read_result_attributes
 from thermodl.record.errors import UserError
 from thermodl.record.store import list_runs, read_attributes, run_state
 
@@ -94,7 +94,16 @@ def read_results(run: Run) -> dict[str, xr.Dataset]:
     Raises:
         ResultsError: if they cannot be read.
     """
-    return open_results(run.path, run.results_name) if run.analyzed else {}
+    return {analysis: read_result(run, analysis) for analysis in run.analyzed}
+
+
+def read_result(run: Run, analysis: str) -> xr.Dataset:
+    """One of the results of a run, in memory.
+
+    Raises:
+        ResultsError: if it cannot be read.
+    """
+    return open_result(run.path, run.results_name, analysis)
 
 
 def plain_reason(error: Exception, path: Path) -> str:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from thermodl.analyze.pipeline import find_changes
 from thermodl.analyze.results import ResultsError, list_settings_names, open_result, read_result_attributes
+from thermodl.analyze.versions import find_changes
 from thermodl.record.format import growing_dimension
 from thermodl.record.store import read_attributes
 

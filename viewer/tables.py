@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thermodl.analyze.pipeline import find_changes
 from thermodl.analyze.results import STATUSES, read_verdicts
+from thermodl.analyze.versions import find_changes
 
 from .catalog import Run, settings_of
 from .figures import ALL, EVENT_KINDS, group_names

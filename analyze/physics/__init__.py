@@ -1,8 +1,8 @@
 """One module per analysis; its file name is the command's argument and the name of the result group.
 
-Each module has `estimate(run, settings)`, and says of itself: `VERSION` (raised when its numbers change), `USES` (the
-settings it depends on), `TITLE`, `TITLE_ZH`, `FORMULA` (LaTeX), `EXPLANATION`, `EXPLANATION_ZH` (what is shown and how
-it is estimated; when not to trust it), `METHOD`, `METHOD_ZH` and `REFERENCE`.
+Each module has `estimate(run, settings)`, and says of itself: `USES` (the settings it depends on), `TITLE`,
+`TITLE_ZH`, `FORMULA` (LaTeX), `EXPLANATION`, `EXPLANATION_ZH` (what is shown and how it is estimated; when not to trust
+it), `METHOD`, `METHOD_ZH` and `REFERENCE`. Its version stands in `versions.ANALYSES`.
 """
 
 from importlib import import_module

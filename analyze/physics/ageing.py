@@ -56,7 +56,6 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings
 
-VERSION = 2
 USES = ("segment", "lags_per_decade", "waiting_times")
 TITLE = "Ageing"
 TITLE_ZH = "老化"

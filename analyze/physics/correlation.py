@@ -27,7 +27,6 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings
 
-VERSION = 4
 USES = ("segment", "lags_per_decade")
 TITLE = "Correlation"
 TITLE_ZH = "相关"

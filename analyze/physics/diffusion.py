@@ -66,7 +66,6 @@ from ..quantities import (
 )
 from ..settings import AnalysisError, AnalysisSettings
 
-VERSION = 6
 USES = ("segment", "lags_per_decade", "diffusion_lag", "waiting_times")
 TITLE = "Diffusion"
 TITLE_ZH = "扩散"

@@ -30,7 +30,6 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings, NotDefinedError
 
-VERSION = 3
 USES = ("segment", "windows")
 TITLE = "Dissipation"
 TITLE_ZH = "耗散"

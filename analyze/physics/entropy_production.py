@@ -70,7 +70,6 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings, NotDefinedError
 
-VERSION = 2
 USES = ("segment", "windows", "modes")
 TITLE = "Entropy production"
 TITLE_ZH = "熵产生"

@@ -46,7 +46,6 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings, NotDefinedError
 
-VERSION = 1
 USES = ("windows",)
 TITLE = "Events"
 TITLE_ZH = "突变事件"

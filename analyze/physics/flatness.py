@@ -71,7 +71,6 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings
 
-VERSION = 2
 USES = ("segment", "flatness_modes")
 TITLE = "Variance and flatness"
 TITLE_ZH = "方差与平坦度"

@@ -74,7 +74,6 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings
 
-VERSION = 1
 USES = ("segment", "windows")
 TITLE = "Gradient noise"
 TITLE_ZH = "梯度噪声"

@@ -78,7 +78,6 @@ from ..quantities import (
 )
 from ..settings import AnalysisError, AnalysisSettings, NotDefinedError
 
-VERSION = 1
 USES = ("segment", "lags_per_decade")
 TITLE = "FDT"
 TITLE_ZH = "涨落耗散定理"

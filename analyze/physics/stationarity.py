@@ -62,7 +62,6 @@ from ..quantities import (
 )
 from ..settings import AnalysisSettings, NotDefinedError
 
-VERSION = 3
 USES = ("segment", "windows")
 TITLE = "Stationarity"
 TITLE_ZH = "平稳性"

@@ -71,7 +71,6 @@ from ..quantities import (
 from ..settings import AnalysisSettings
 from .stationarity import centred_sides
 
-VERSION = 5
 USES = ("segment", "windows")
 TITLE = "Effective temperature"
 TITLE_ZH = "有效温度"

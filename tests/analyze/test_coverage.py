@@ -254,7 +254,7 @@ def excess_error(results: xr.Dataset) -> float:
 
 @pytest.mark.parametrize("coordinates", [1, 4])
 def test_error_of_confined_diffusion_coefficient_is_tight(coordinates: int) -> None:
-    """One lag is ten relaxation times: the squares of whose means D is a difference would make it 1.5 times too large."""
+    """A lag is ten relaxation times: squares, of which D is a difference, would make its error 1.5 times too large."""
     results, _ = confined_slopes(coordinates, 2.5, 25, 150)
     assert 0.85 <= excess_error(results) <= 1.25
 

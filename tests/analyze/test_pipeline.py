@@ -9,9 +9,9 @@ import pytest
 import xarray as xr
 
 from thermodl import cli
-from thermodl.analyze import AnalysisSettings, analyze, open_results, open_run, physics
+from thermodl.analyze import AnalysisSettings, analyze, open_results, open_run, physics, versions
 from thermodl.analyze.results import ResultsError, read_verdicts, write_results
-from thermodl.analyze.settings import KERNELS_VERSION, AnalysisError, NotDefinedError, make_settings
+from thermodl.analyze.settings import AnalysisError, NotDefinedError, make_settings
 from thermodl.record.errors import RunError
 from thermodl.record.writer import RunWriter
 
@@ -134,7 +134,7 @@ def test_what_no_longer_holds_is_not_called_cached(
         shutil.rmtree(tmp_path / "run" / "run.zarr")
         write_walk(tmp_path / "run", learning_rate=0.02)
     else:
-        monkeypatch.setattr("thermodl.analyze.pipeline.KERNELS_VERSION", KERNELS_VERSION + 1)
+        monkeypatch.setattr("thermodl.analyze.versions.KERNELS", versions.KERNELS + 1)
     said: list[str] = []
     analyze(tmp_path / "run", ["dissipation"], progress=lambda _, state: said.append(state))
     assert said == ["start", "computed"]

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from thermodl.analyze import physics
+from thermodl.analyze import versions
 from thermodl.analyze.results import write_results
-from thermodl.analyze.settings import KERNELS_VERSION
 from thermodl.record.store import read_attributes
 from thermodl.record.writer import RunWriter
 
@@ -149,8 +148,8 @@ def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, na
     for analysis, make in makers.items():
         data = make(rng, 156.0 if sampling == "shuffle" else np.nan) if analysis == "diffusion" else make(rng)
         data.attrs = _dataset_attributes(analysis) | {
-            "analysis_version": physics.load(analysis).VERSION,
-            "kernels_version": KERNELS_VERSION,
+            "analysis_version": versions.ANALYSES[analysis],
+            "kernels_version": versions.KERNELS,
             "run_id": recorded["run_id"],
             "started": recorded["started"],
             "committed_steps": recorded["committed"]["step"],

@@ -5,7 +5,7 @@ import json
 import pytest
 from viewer.synthetic import write_all_results, write_run
 
-from thermodl.analyze.pipeline import find_changes
+from thermodl.analyze.versions import find_changes
 from thermodl.data import unpack_sample
 from thermodl.record.errors import RunError
 from thermodl.viewer import catalog, figures

@@ -1,7 +1,7 @@
 """What all pages share: the context they draw from, verdicts, figures, tables and the words for what is missing."""
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -154,16 +154,20 @@ def say_unreadable(error: Exception, path: Path, lang: str) -> None:
     say(st.error, _UNREADABLE(lang), catalog.plain_reason(error, path))
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _read_results(path: str, version: str, _run: Run) -> dict[str, xr.Dataset]:  # noqa: ARG001 - the cache key
-    """Results as long as `version` stays; nobody changes the datasets, so one copy serves all sessions."""
-    return catalog.read_results(_run)
+@st.cache_resource(max_entries=32 * len(ANALYSES), show_spinner=False)
+def _read_result(path: str, version: str, analysis: str, _run: Run) -> xr.Dataset:  # noqa: ARG001 - the cache key
+    """A result as long as `version` stays; nobody changes the dataset, so one copy serves all sessions."""
+    return catalog.read_result(_run, analysis)
 
 
-def results_of(run: Run, lang: str) -> dict[str, xr.Dataset]:
-    """The results of a run; {} (and a sentence, if they are damaged) when there are none."""
+def results_of(run: Run, lang: str, only: Collection[str] | None = None) -> dict[str, xr.Dataset]:
+    """The results of a run; {} (and a sentence, if they are damaged) when there are none.
+
+    With `only` those of these analyses: to open one takes longer than to draw it.
+    """
+    wanted = [analysis for analysis in run.analyzed if only is None or analysis in only]
     try:
-        return _read_results(str(run.path), run.version, run)
+        return {analysis: _read_result(str(run.path), run.version, analysis, run) for analysis in wanted}
     except UserError as error:
         say(st.error, _BAD_RESULTS(lang), catalog.plain_reason(error, run.path))
         return {}
@@ -175,7 +179,7 @@ def analysis_page(context: Context, analysis: str, title: Text, question: Text) 
     run = readable_run(context)
     if run is None:
         return None
-    data = results_of(run, context.lang).get(analysis)
+    data = results_of(run, context.lang, [analysis]).get(analysis)
     if data is None:
         missing_results(context, run)
         return None
@@ -227,7 +231,7 @@ def _other_source(context: Context, analysis: str) -> list[Source]:
         return []
     # Results of other settings, however named, are no comparison.
     same = context.run is not None and other.results_name == context.run.results_name
-    data = None if other.broken or not same else results_of(other, lang).get(analysis)
+    data = None if other.broken or not same else results_of(other, lang, [analysis]).get(analysis)
     if data is None:
         name = tables.analysis_name(analysis, lang)
         st.info(_OTHER_LACKS(lang).format(run=escape_markdown(other.id), analysis=name))

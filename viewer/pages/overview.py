@@ -36,7 +36,7 @@ def _page(context: Context) -> None:
 
 
 def _headlines(context: Context, run: Run) -> None:
-    results = layout.results_of(run, context.lang)
+    results = layout.results_of(run, context.lang, [analysis for analysis, _ in tables.HEADLINES])
     headlines = tables.headlines(run, results, context.lang)
     if len(headlines):
         st.subheader(tables.FOR_ALL_LAYERS(context.lang), anchor=False)

@@ -23,7 +23,7 @@ def page(context: Context) -> None:
     """Draw the page, with the thermometer of the analysis `response` where there is one."""
     if analysis_page(context, "temperature", TITLE, QUESTION) is None or context.run is None:
         return
-    response = results_of(context.run, context.lang).get("response")
+    response = results_of(context.run, context.lang, ["response"]).get("response")
     if response is not None and "fdt_temperature" in response:
         draw_verdicts(response, context.lang, of="fdt_temperature")
         say_stale(context.run, "response", context.lang)
