@@ -24,8 +24,9 @@ Errors come from time, so that parameters which share noise do not make them too
 contributes, by the Γ-method over at least the memory of the velocity, 3/(1−μ), and with the echo of confined motion,
 where origins a lag apart share an end point. That of D is of the products u·w of which M(2ℓ) − M(ℓ) is the mean, u the
 displacement over ℓ and w that over the 3ℓ around it, which do not hold the large squares that cancel in the difference
-(`series.slope_products`); it is 0.9 to 1.4 times the true one and covers 93–97 % of free and of confined motion that
-relaxes forty times or more in the segment, 99 % where ℓ is a twentieth of it and as long as two relaxation times.
+(`series.slope_products`); it is 0.9 to 1.4 times the true one and covers 92–98 % of free and of confined motion that
+relaxes forty times or more in the segment. Of few coordinates it is wider where ℓ is a twentieth of the segment and
+confined motion is slow, up to 2.2 times too wide for one, which covers 99 %.
 All hold the sketch's own relative error √(2/(k d_eff)), with d_eff = (tr C)²/tr C² of the displacements; it is 0 where
 a group has no more than k parameters. Two-time errors are those of one Gaussian displacement with as many degrees of
 freedom as its sketch has dimensions, times the independent ones that the average over its few origins holds. All have
