@@ -1,8 +1,10 @@
 """The runs below one folder: the only place where an id from outside becomes a path."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import xarray as xr
@@ -14,6 +16,8 @@ from thermodl.record.store import list_runs, read_attributes, run_state
 # What the format itself keeps in the attributes of a run, and what has its own place on a page.
 _NOT_SETTINGS = {"format", "format_version", "run_id", "state", "started", "last_commit", "committed", "layers",
                  "groups", "settings", "provenance", "recorder_seconds"}  # fmt: skip
+_MOST_KEPT = 2048
+"""runs whose metadata stay in memory"""
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,50 @@ def read_run(path: Path, results_name: str = "") -> Run:
     A run that cannot be read says why.
     """
     try:
-        attributes = read_attributes(path)
+        attributes = _attributes(path, (*_stamps(path / "run.zarr"),))
         state = run_state(attributes)
     except (UserError, TypeError, ValueError) as error:
         return Run(path.name, path, problem=plain_reason(error, path))
     try:
-        names = (*list_settings_names(path),)
-        name = results_name if results_name in names else next(iter(names), "default")
-        return Run(path.name, path, attributes, state, "", name, names, read_result_attributes(path, name))
+        return Run(path.name, path, attributes, state, "", *_results(path, results_name))
     except (OSError, TypeError) as error:
         return Run(path.name, path, attributes, state, plain_reason(error, path))
+
+
+# A thousand runs have twelve thousand files of metadata, too many to read at every click.
+@lru_cache(_MOST_KEPT)
+def _attributes(path: Path, stamps: tuple[Any, ...]) -> dict[str, Any]:  # noqa: ARG001 - the cache key
+    return read_attributes(path)
+
+
+def _results(path: Path, wanted: str) -> tuple[str, tuple[str, ...], dict[str, dict[str, Any]]]:
+    """The settings name whose results are shown, all names that there are, and the attributes of each analysis."""
+    names = (*list_settings_names(path),)
+    name = wanted if wanted in names else next(iter(names), "default")
+    return name, names, _result_attributes(path, name, (*_stamps(path / "results.zarr" / name, inside=True),))
+
+
+@lru_cache(_MOST_KEPT)
+def _result_attributes(path: Path, name: str, stamps: tuple[Any, ...]) -> dict[str, dict[str, Any]]:  # noqa: ARG001
+    # Most of it is text that is the same in all runs.
+    return {
+        analysis: {key: intern(value) if isinstance(value, str) else value for key, value in attributes.items()}
+        for analysis, attributes in read_result_attributes(path, name).items()
+    }
+
+
+def _stamps(folder: Path, inside: bool = False) -> Iterator[tuple[str, int, int, int]]:
+    """What changes with the metadata of a folder, or else with that of the folders inside."""
+    try:
+        places = [*folder.iterdir()] if inside else [folder]
+    except OSError:
+        return
+    for place in places:
+        try:
+            file = (place / "zarr.json").stat()
+        except OSError:
+            continue
+        yield place.name, file.st_mtime_ns, file.st_size, file.st_ino
 
 
 def with_results(run: Run | None, name: str) -> Run | None:

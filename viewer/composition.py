@@ -160,11 +160,13 @@ def _recorded_size(run: Run) -> Size:
 def _times(run: Run, settings: RunSettings) -> tuple[float, dict[str, float]] | None:
     """Seconds of a plain step, evaluations included, and of an entry of each channel; None if the run does not tell."""
     spent = run.attributes.get("recorder_seconds")
+    if not isinstance(spent, Mapping):
+        return None
     try:
         clock = read_series(run.path, "wall_time")
     except RunError:
         return None
-    if not isinstance(spent, Mapping) or clock is None or len(clock.values) < _FEWEST_STEPS:
+    if clock is None or len(clock.values) < _FEWEST_STEPS:
         return None
     steps = len(clock.values)
     done = settings.model_copy(update={"steps": steps})

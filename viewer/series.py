@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import zarr
-import zarr.storage
 
-from thermodl.record.chunk_files import UNREADABLE, read_entries
+from thermodl.record.chunk_files import UNREADABLE, open_stored, read_entries
 from thermodl.record.errors import RunError
 from thermodl.record.format import ARRAYS
 from thermodl.record.store import read_attributes, run_folder
@@ -71,7 +69,7 @@ def _read(
 ) -> Series:
     committed: Mapping[Any, int] = dict(entries)
     try:
-        array = zarr.open_array(zarr.storage.LocalStore(path, read_only=True), path=name, mode="r")
+        array = open_stored(path, name)
         attributes = dict(array.attrs)
         dims = array.metadata.dimension_names or (None,)  # pyright: ignore[reportAttributeAccessIssue]
     except (*UNREADABLE, KeyError, TypeError) as error:

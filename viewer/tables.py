@@ -4,6 +4,8 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import xarray as xr
 
 from thermodl.analyze.results import STATUSES, read_verdicts
 from thermodl.analyze.versions import find_changes
+from thermodl.record.errors import RunError
 
 from .catalog import Run, settings_of
 from .figures import ALL, EVENT_KINDS, group_names
@@ -384,13 +387,14 @@ def comparison(runs: Sequence[Run], lang: str, only_differences: bool = True) ->
     return pd.DataFrame(rows, columns=_columns(SETTING(lang), [run.id for run in runs]))
 
 
-def runs(catalog: Iterable[Run], accuracies: Mapping[str, float], lang: str) -> pd.DataFrame:
+def runs(catalog: Iterable[Run], lang: str) -> pd.DataFrame:
     """One row per run, broken ones included."""
-    return pd.DataFrame([_run_row(run, accuracies.get(run.id, float("nan")), lang) for run in catalog])
+    return pd.DataFrame([_run_row(run, lang) for run in catalog])
 
 
-def _run_row(run: Run, accuracy: float, lang: str) -> dict[str, Any]:
+def _run_row(run: Run, lang: str) -> dict[str, Any]:
     own = settings_of(run.attributes)
+    accuracy = float("nan") if run.broken else _final_accuracy(run.path, run.version)
     facts = {"state": STATES.get(run.state, Text(run.state, run.state))(lang), "steps": run.steps}
     cells = {
         title(lang): facts.get(key, _plain(own.get(key, run.attributes.get(key)))) for key, title in _COLUMNS.items()
@@ -405,9 +409,14 @@ def _run_row(run: Run, accuracy: float, lang: str) -> dict[str, Any]:
     }
 
 
-def final_accuracy(run: Run) -> float:
-    """Test accuracy of the last evaluation, or NaN."""
-    series = None if run.broken else read_series(run.path, "test_accuracy")
+# Streamlit's own cache takes half a second to look a thousand of them up.
+@lru_cache(maxsize=4096)
+def _final_accuracy(run: Path, version: str) -> float:  # noqa: ARG001 - the cache key
+    """Test accuracy of the last evaluation; NaN if there is none that can be read."""
+    try:
+        series = read_series(run, "test_accuracy")
+    except RunError:
+        return float("nan")
     finite = series.values[np.isfinite(series.values)] if series is not None else np.empty(0)
     return float(finite[-1]) if len(finite) else float("nan")
 

@@ -96,6 +96,11 @@ def change_page(page: Page, name: str, title: str) -> None:
     settle(page)
 
 
+def change_pages(page: Page, pages: list[tuple[str, str]], repeats: int) -> list[float]:
+    """Seconds of each change, going round the pages."""
+    return [waited(lambda p=p: change_page(page, *p)) for _ in range(repeats) for p in pages]
+
+
 def first_chart(browser: Browser, address: str, warm: bool = False) -> float:
     """From the address to the painted chart, with an empty cache or one that has seen the app before."""
     context = browser.new_context()
@@ -149,13 +154,17 @@ def measure_viewer(browser: Browser, long: Path, many: Path, repeats: int) -> No
             "another time axis, two long runs", [waited(lambda: change_axis(page)) for _ in range(2 * repeats)], "≤ 0.4"
         )
         pages = [("Temperature", "Temperature"), ("Overview", "Overview")]
-        switches = [waited(lambda p=p: change_page(page, *p)) for _ in range(repeats) for p in pages]
-        report("another page", switches, "≤ 0.3")
+        report("another page", change_pages(page, pages, repeats), "≤ 0.3")
+        without = [("New recording", "New recording"), ("Overview", "Overview")]
+        report("a page without charts, what Streamlit takes by itself", change_pages(page, without, repeats)[::2], "")
         page.close()
         report("run list, ten long runs", [waited(lambda: visit(browser, address)) for _ in range(repeats)], "")
     with served(many) as address:
         times = [waited(lambda: visit(browser, address)) for _ in range(repeats)]
         report(f"run list, {len(list(many.iterdir()))} runs, empty cache", times, "≤ 3")
+        page = browser.new_page(viewport={"width": 1280, "height": 1600})
+        open_page(page, f"{address}/temperature", charts=1)
+        report("another page among them", change_pages(page, pages, repeats), "")
 
 
 def visit(browser: Browser, address: str) -> None:

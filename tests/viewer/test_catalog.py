@@ -1,13 +1,17 @@
 """Ids are the only way to a run, and a broken run gives its reason."""
 
 import json
+import time
+from pathlib import Path
 
 import pytest
 from viewer.synthetic import write_all_results, write_run
 
+from thermodl.analyze.results import forget_results
 from thermodl.analyze.versions import find_changes
 from thermodl.data import unpack_sample
 from thermodl.record.errors import RunError
+from thermodl.record.store import SILENT_AFTER_SECONDS
 from thermodl.viewer import catalog, figures
 
 
@@ -102,3 +106,39 @@ def test_results_of_another_name_make_a_new_version(tmp_path):
     before = catalog.read_run(folder).version
     write_all_results(folder, name="other")
     assert catalog.read_run(folder).version != before
+
+
+def test_metadata_are_read_again_only_where_they_changed(tmp_path, monkeypatch):
+    folders = [write_run(tmp_path / name, steps=50) for name in ("one", "two", "three")]
+    for folder in folders:
+        write_all_results(folder)
+    catalog.scan(tmp_path)
+    read = []
+    before = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), before(path))[1])
+    assert set(catalog.scan(tmp_path)) == {"one", "two", "three"}
+    assert read == []
+
+    metadata = folders[0] / "run.zarr" / "zarr.json"
+    metadata.write_text(metadata.read_text().replace('"finished"', '"failed"'))
+    forget_results(folders[1], "default", "diffusion")
+    results = folders[2] / "results.zarr" / "default" / "noise" / "zarr.json"
+    results.write_text(results.read_text().replace('"Gradient noise"', '"Changed"'))
+    read.clear()
+    one, three, two = catalog.scan(tmp_path).values()
+    assert one.state == "failed"
+    assert "diffusion" not in two.analyzed
+    assert three.analyzed["noise"]["title"] == "Changed"
+    assert {path.relative_to(tmp_path).parts[0] for path in read} == {"one", "two", "three"}
+    assert read.count(metadata) == 1
+
+    metadata.write_text("{")
+    assert catalog.scan(tmp_path)["one"].broken
+
+
+def test_a_run_falls_silent_though_no_file_changes(tmp_path, monkeypatch):
+    write_run(tmp_path / "run", steps=50, state="running")
+    assert catalog.scan(tmp_path)["run"].state == "running"
+    later = time.time() + 10 * SILENT_AFTER_SECONDS
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert catalog.scan(tmp_path)["run"].state == "silent"

@@ -12,7 +12,7 @@ import streamlit as st
 import xarray as xr
 
 from thermodl.analyze.results import STATUSES
-from thermodl.record.errors import RunError, UserError
+from thermodl.record.errors import UserError
 from thermodl.viewer import catalog, clocks, comparison, figures, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.charts import PALETTE
@@ -373,16 +373,3 @@ def table(frame: pd.DataFrame) -> None:
     if len(frame):
         first = {str(frame.columns[0]): st.column_config.Column(pinned=len(frame.columns) > _FEW_COLUMNS)}
         st.dataframe(frame, hide_index=True, width="stretch", height="content", column_config=first)
-
-
-@st.cache_data(max_entries=2000, show_spinner=False)
-def _accuracy(path: str, version: str, _run: Run) -> float:  # noqa: ARG001 - the cache key
-    try:
-        return tables.final_accuracy(_run)
-    except RunError:
-        return float("nan")
-
-
-def accuracies(runs: Mapping[str, Run]) -> dict[str, float]:
-    """Final test accuracy of every run, read once for each version of it."""
-    return {run.id: _accuracy(str(run.path), run.version, run) for run in runs.values()}

@@ -27,7 +27,7 @@ def page(context: Context) -> None:
     if not context.runs:
         layout.readable_run(context)
         return
-    table = tables.runs(context.runs.values(), layout.accuracies(context.runs), context.lang)
+    table = tables.runs(context.runs.values(), context.lang)
     st.dataframe(
         table,
         hide_index=True,
