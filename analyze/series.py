@@ -242,14 +242,16 @@ def cancelling_error(series: Floats, memory: int) -> tuple[float, float]:
 def returning_error(series: Floats, lag: int, memory: int) -> tuple[float, float]:
     """Standard error of the mean of a series (N,) that is correlated at first, and again around `lag` and twice that.
 
-    Γ is summed within the window of 0, ℓ and 2ℓ, and to 2ℓ where these meet. What lies between is not, since where it
-    is nothing but noise it would leave a short series few degrees of freedom.
+    Γ is summed within the window of 0, ℓ and 2ℓ, on both sides. What lies between is not, since where it is nothing but
+    noise it would leave a short series few degrees of freedom; and for the same reason the sum ends at 2ℓ where the
+    windows meet, which is a tenth too little for confined motion that relaxes within ℓ.
 
     Args:
         memory: as in `mean_and_error`.
 
     Returns:
-        The error, Student-widened, and effective samples.
+        The error, Student-widened, and effective samples; the error is NaN for fewer than four samples, and both are
+        where a value is not finite.
     """
     n = len(series)
     if n < 4:
@@ -257,7 +259,7 @@ def returning_error(series: Floats, lag: int, memory: int) -> tuple[float, float
     memory = min(memory, n // 16)
     covariance, _, cut = _autocovariance_and_cut(series, memory)
     window = max(int(cut), memory)
-    last = min(max(window, 2 * lag), n - 1)
+    last = min(2 * lag + window if 2 * window < lag else max(window, 2 * lag), n - 1)
     if last >= len(covariance):
         covariance = autocovariance(series, last)
     distances = np.abs(np.arange(last + 1) - lag * np.arange(3)[:, None])

@@ -9,7 +9,7 @@ from typing import Any
 ANALYSES = {
     "ageing": 2,
     "correlation": 4,
-    "diffusion": 6,
+    "diffusion": 7,
     "dissipation": 3,
     "entropy_production": 2,
     "events": 1,

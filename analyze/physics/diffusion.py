@@ -86,11 +86,12 @@ EXPLANATION_ZH = (
 )
 METHOD = (
     "Average over all origins, seen through the sketch; errors by the Γ-method from the squared displacement of each "
-    "origin, in squares with the sketch's error. D and the local exponent from the displacements without drift."
+    "origin, in squares with the sketch's error; that of D from products of displacements whose mean it is. D and the "
+    "local exponent from the displacements without drift."
 )
 METHOD_ZH = (
-    "通过随机投影对所有起点取平均；误差由每个起点的集体平方位移用 Γ 方法得到，并与随机投影误差平方相加。"
-    "D 与局部指数由扣除漂移后的位移得到。"
+    "通过随机投影对所有起点取平均；误差由每个起点的集体平方位移用 Γ 方法得到，并与随机投影误差平方相加；"
+    "D 的误差由均值等于 D 的位移乘积得到。D 与局部指数由扣除漂移后的位移得到。"
 )
 _COEFFICIENTS = (
     ("diffusion_coefficient", "parameter2 step-1", "diffusion coefficient D", "扩散系数 D"),

@@ -294,8 +294,9 @@ def test_error_of_a_mean_whose_correlations_return_equals_the_definition(correla
     x = truth.ornstein_uhlenbeck(np.random.default_rng(16), (20_000,), correlation_time)
     covariance = series.autocovariance(x)
     window = int(series._cut_sum(covariance, len(x))[1])
-    last = min(max(window, 2 * lag), len(x) - 1)
-    near = [k for k in range(last + 1) if min(k, abs(k - lag), abs(k - 2 * lag)) <= window]
+    near = [k for k in range(len(x)) if min(k, abs(k - lag), abs(k - 2 * lag)) <= window]
+    if 2 * window >= lag:
+        near = [k for k in near if k <= max(window, 2 * lag)]
     sums = [
         (2 * sum(covariance[k] for k in kept) - covariance[0]) * (1 + (2 * len(kept) - 1) / len(x))
         for kept in (near, range(window + 1))
