@@ -1,7 +1,6 @@
 """`thermodl demo`: record two runs, analyze them, write a report, say what came out; all on embedded data."""
 
 import math
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +24,7 @@ def demo(
     from thermodl.record.cli import record_run
     from thermodl.record.format import CHECKPOINT
     from thermodl.record.settings import make_settings, read_toml
+    from thermodl.record.words import command_line
     from thermodl.viewer.cli import report
 
     print("1/3 recording two trainings", flush=True)
@@ -44,7 +44,7 @@ def demo(
     print("\nWhat was found (✓ ok, ⚠ caution, ✗ untrusted: the verdicts, explained in the report):")
     for line in findings(*folders):
         print(f"  {line}")
-    print(f"\nnext: thermodl view {shlex.quote(str(runs_dir))}")
+    print(f"\nnext: {command_line(['thermodl', 'view', str(runs_dir)])}")
 
 
 def is_left_over(folder: Path, run_id: str) -> bool:

@@ -149,7 +149,7 @@ def _certificate(attributes: dict[str, Any], checks: list[Check]) -> str:
         measured = sum(stop - start for start, stop in parts)
         which = counted(steps, "step")
         if measured != steps:
-            which = f"{measured} of {which}, in {counted(len(parts), 'stretch', 'stretches')},"
+            which = f"{measured:,} of {which}, in {counted(len(parts), 'stretch', 'stretches')},"
         which += " is" if measured == 1 else " are"
         also = f", its identity to {identities.precision:.1e}" if identities.precision is not None else ""
         return (

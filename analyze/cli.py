@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import sys
 import time
 import traceback
@@ -20,6 +19,7 @@ from thermodl.record.archive import unpack_run
 from thermodl.record.errors import RunError, UserError
 from thermodl.record.format import NAME
 from thermodl.record.store import list_runs, read_attributes, run_folder, run_state
+from thermodl.record.words import command_line
 
 from . import physics
 from .execution import ClusterError, on_cluster
@@ -78,7 +78,7 @@ def analyze(
     wanted = [part.strip() for part in only.split(",")] if only else None
     analyze_runs(runs, wanted, settings, name=name, force=force, scheduler=scheduler, memory=memory)
     for folder in dict.fromkeys(map(_folder_of_runs, runs)):
-        print(f"next: thermodl view {shlex.quote(str(folder))}")
+        print(f"next: {command_line(['thermodl', 'view', str(folder)])}")
 
 
 def analyze_runs(

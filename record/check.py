@@ -322,7 +322,7 @@ def _check_chunks(
         chunks.found += f"; no checksums in {counted(len(unsigned), 'array')}, recorded by an older version"
     finite.found = "all measured values"
     if not measured.all():
-        finite.found += f"; inner products were due at {measured.sum()} of {counted(measured.size, 'step')}"
+        finite.found += f"; inner products were due at {measured.sum():,} of {counted(measured.size, 'step')}"
     if missing_loss:
         finite.found += f"; {counted(missing_loss, 'step has', 'steps have')} no loss"
     return chunks, finite, broken

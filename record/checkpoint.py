@@ -20,6 +20,7 @@ from .errors import RunError, first_line
 from .format import CHECKPOINT
 from .settings import RunSettings
 from .store import SILENT_AFTER_SECONDS, read_attributes, run_state
+from .words import counted
 
 
 class Stateful(Protocol):
@@ -96,8 +97,8 @@ def read_checkpoint(folder: Path, settings: RunSettings) -> dict[str, Any] | Non
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError(
-            f"{folder} has no checkpoint to resume from ({attributes['committed']['step']} steps are recorded, and "
-            f"checkpoint_every is {settings.checkpoint_every!r}); record it again with --overwrite"
+            f"{folder} has no checkpoint to resume from (recorded: {counted(attributes['committed']['step'], 'step')}, "
+            f"and checkpoint_every is {settings.checkpoint_every!r}); record it again with --overwrite"
         ) from None
     except Exception as error:  # whatever unpickling says to a file that is none
         raise RunError(f"{path} is no checkpoint, or damaged ({first_line(error)}); use --overwrite") from error

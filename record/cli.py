@@ -1,7 +1,6 @@
 """`thermodl record`: train and record one run, or many from settings files."""
 
 import contextlib
-import shlex
 import sys
 import time
 import traceback
@@ -17,7 +16,7 @@ from .budget import PLURALS
 from .errors import LostError, RunError, UserError
 from .settings import RunSettings, SettingsError, assign, check_name, make_settings, read_toml
 from .store import read_attributes, run_state
-from .words import counted
+from .words import command_line, counted
 
 _FLAGS = ("model", "data", "data_root", "image_size", "augmentation", "steps", "batch_size", "sampling", "optimizer",
           "learning_rate", "momentum", "weight_decay", "seed", "device")  # fmt: skip
@@ -121,7 +120,7 @@ def record(
             traceback.print_exc()
             failures[label] = 1
     if recorded:
-        print(f"next: thermodl analyze {shlex.join(map(str, recorded))}")
+        print(f"next: {command_line(['thermodl', 'analyze', *map(str, recorded)])}")
     if failures:
         print(f"thermodl: failed: {', '.join(failures)}", file=sys.stderr)
         raise typer.Exit(min(failures.values()))

@@ -14,6 +14,7 @@ from .schedule import compile_schedule, count_due
 from .settings import RunSettings
 from .store import open_run
 from .train import train
+from .words import counted
 
 _TRIED_STEPS = 40
 _OF_PRODUCTS = {*PRODUCTS, *SKETCHES}
@@ -144,8 +145,8 @@ def plain_step(wall_time: np.ndarray, recording: np.ndarray) -> float:
 def describe_plan(settings: RunSettings, folder: Path, plan: Plan) -> str:
     """The plan as text."""
     lines = [
-        f"{folder}: {settings.steps} steps of {settings.model} on {settings.data}; {plan.parameters:,} parameters in "
-        f"{plan.layers} layers, {plan.groups} groups",
+        f"{folder}: {counted(settings.steps, 'step')} of {settings.model} on {settings.data}; "
+        f"{counted(plan.parameters, 'parameter')} in {counted(plan.layers, 'layer')}, {counted(plan.groups, 'group')}",
         f"  {'channel':<11}{'entries':>9}{'bytes each':>13}{'bytes':>12}{'ms each':>10}{'of a plain run':>16}",
     ]
     total = settings.steps * plan.seconds_per_step

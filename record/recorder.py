@@ -962,7 +962,7 @@ class Recorder:
             self._writer.note(failure=reason)
             self._writer.close("failed")
         why = f"recording to {self.folder} stopped ({reason})"
-        safe = f"Safe are {self._writer.committed['step']} steps of {self._step}."
+        safe = f"Steps safe on disk: {self._writer.committed['step']:,} of {self._step:,}."
         if self._rank:
             safe = "Rank 0 says what is safe."
         self._lost = f"{why}. {safe}"

@@ -1,8 +1,8 @@
 """The runs below one folder: the only place where an id from outside becomes a path."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -16,8 +16,8 @@ from thermodl.record.store import list_runs, read_attributes, run_state
 # What the format itself keeps in the attributes of a run, and what has its own place on a page.
 _NOT_SETTINGS = {"format", "format_version", "run_id", "state", "started", "last_commit", "committed", "layers",
                  "groups", "settings", "provenance", "recorder_seconds"}  # fmt: skip
-_MOST_KEPT = 2048
-"""runs whose metadata stay in memory"""
+Stamp = tuple[int, int, int]
+"""time, size and inode of a file"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,11 @@ def scan(root: str | Path) -> dict[str, Run]:
     Raises:
         RunError: if `root` is no folder.
     """
-    return {path.name: read_run(path) for path in list_runs(root)}
+    folders = list_runs(root)
+    for gone in {folder for folder, _ in [*_kept]} - set(folders):
+        for key in [key for key in [*_kept] if key[0] == gone]:
+            _kept.pop(key, None)
+    return {folder.name: read_run(folder) for folder in folders}
 
 
 def read_run(path: Path, results_name: str = "") -> Run:
@@ -70,50 +74,58 @@ def read_run(path: Path, results_name: str = "") -> Run:
     A run that cannot be read says why.
     """
     try:
-        attributes = _attributes(path, (*_stamps(path / "run.zarr"),))
+        attributes = _attributes(path)
         state = run_state(attributes)
     except (UserError, TypeError, ValueError) as error:
         return Run(path.name, path, problem=plain_reason(error, path))
     try:
-        return Run(path.name, path, attributes, state, "", *_results(path, results_name))
+        names = (*list_settings_names(path),)
+        name = results_name if results_name in names else next(iter(names), "default")
+        return Run(path.name, path, attributes, state, "", name, names, _result_attributes(path, name))
     except (OSError, TypeError) as error:
         return Run(path.name, path, attributes, state, plain_reason(error, path))
 
 
 # A thousand runs have twelve thousand files of metadata, too many to read at every click.
-@lru_cache(_MOST_KEPT)
-def _attributes(path: Path, stamps: tuple[Any, ...]) -> dict[str, Any]:  # noqa: ARG001 - the cache key
-    return read_attributes(path)
+_kept: dict[tuple[Path, str], tuple[dict[str, Stamp], dict[str, Any]]] = {}
+"""what was read of a run, or of its results of some name, and the stamps of its files"""
 
 
-def _results(path: Path, wanted: str) -> tuple[str, tuple[str, ...], dict[str, dict[str, Any]]]:
-    """The settings name whose results are shown, all names that there are, and the attributes of each analysis."""
-    names = (*list_settings_names(path),)
-    name = wanted if wanted in names else next(iter(names), "default")
-    return name, names, _result_attributes(path, name, (*_stamps(path / "results.zarr" / name, inside=True),))
+def _attributes(path: Path) -> dict[str, Any]:
+    stamps = _stamps([path / "run.zarr"])
+    kept = _kept.get((path, ""))
+    if kept and kept[0] == stamps:
+        return kept[1]
+    attributes = read_attributes(path)
+    _kept[path, ""] = stamps, attributes
+    return attributes
 
 
-@lru_cache(_MOST_KEPT)
-def _result_attributes(path: Path, name: str, stamps: tuple[Any, ...]) -> dict[str, dict[str, Any]]:  # noqa: ARG001
+def _result_attributes(path: Path, name: str) -> dict[str, dict[str, Any]]:
+    place = path / "results.zarr" / name
+    stamps = _stamps(place.iterdir()) if place.is_dir() else {}
+    kept = _kept.get((path, name))
+    if kept and kept[0] == stamps:
+        return kept[1]
     # Most of it is text that is the same in all runs.
-    return {
+    found = {
         analysis: {key: intern(value) if isinstance(value, str) else value for key, value in attributes.items()}
         for analysis, attributes in read_result_attributes(path, name).items()
     }
+    # What could not be read is looked at again.
+    if stamps.keys() == found.keys():
+        _kept[path, name] = stamps, found
+    return found
 
 
-def _stamps(folder: Path, inside: bool = False) -> Iterator[tuple[str, int, int, int]]:
-    """What changes with the metadata of a folder, or else with that of the folders inside."""
-    try:
-        places = [*folder.iterdir()] if inside else [folder]
-    except OSError:
-        return
-    for place in places:
-        try:
-            file = (place / "zarr.json").stat()
-        except OSError:
-            continue
-        yield place.name, file.st_mtime_ns, file.st_size, file.st_ino
+def _stamps(folders: Iterable[Path]) -> dict[str, Stamp]:
+    """Of the metadata in each folder, by its name: what changes with them."""
+    stamps = {}
+    for folder in folders:
+        with suppress(OSError):
+            file = (folder / "zarr.json").stat()
+            stamps[folder.name] = file.st_mtime_ns, file.st_size, file.st_ino
+    return stamps
 
 
 def with_results(run: Run | None, name: str) -> Run | None:

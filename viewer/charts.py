@@ -39,7 +39,7 @@ CELLS = Text(
     "颜色（对数标度）：每层 {count:,} 个值分为 {buckets:,} 个分箱后的均值",
 )
 _BLANK = Text(
-    "blank: {off:,} buckets with a mean ≤ 0; {missing:,} values are not finite or were not measured at that step",
+    "blank: buckets with a mean ≤ 0: {off:,}; values not finite or not measured at that step: {missing:,}",
     "空白：{off:,} 个分箱的均值 ≤ 0；另有 {missing:,} 个值不是有限数，或该步未测量",
 )
 _OFF_LOG = Text("values ≤ 0, which a logarithmic axis cannot show: {n}", "{n} 个 ≤ 0 的值无法画在对数轴上")

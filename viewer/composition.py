@@ -7,7 +7,6 @@ batch, on the computer that it ran on; without one they are not known here, and 
 
 import json
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from thermodl.record.errors import RunError
 from thermodl.record.forecast import Size, entry_bytes, model_size, planned_entries
 from thermodl.record.settings import RunSettings, SettingsError, make_settings
+from thermodl.record.words import command_line
 
 from .catalog import Run
 from .series import read_series
@@ -77,7 +77,7 @@ def command(settings: RunSettings, name: str, runs_dir: str) -> str:
             words += _option(f"--{key.replace('_', '-')}", str(value))
         else:
             words += ["--set", f"{key}={_toml_value(value)}"]
-    return shlex.join(words)
+    return command_line(words)
 
 
 def toml(settings: RunSettings, name: str) -> str:

@@ -394,7 +394,10 @@ def runs(catalog: Iterable[Run], lang: str) -> pd.DataFrame:
 
 def _run_row(run: Run, lang: str) -> dict[str, Any]:
     own = settings_of(run.attributes)
-    accuracy = float("nan") if run.broken else _final_accuracy(run.path, run.version)
+    try:
+        accuracy = float("nan") if run.broken else _final_accuracy(run.path, run.version)
+    except RunError:
+        accuracy = float("nan")
     facts = {"state": STATES.get(run.state, Text(run.state, run.state))(lang), "steps": run.steps}
     cells = {
         title(lang): facts.get(key, _plain(own.get(key, run.attributes.get(key)))) for key, title in _COLUMNS.items()
@@ -412,11 +415,8 @@ def _run_row(run: Run, lang: str) -> dict[str, Any]:
 # Streamlit's own cache takes half a second to look a thousand of them up.
 @lru_cache(maxsize=4096)
 def _final_accuracy(run: Path, version: str) -> float:  # noqa: ARG001 - the cache key
-    """Test accuracy of the last evaluation; NaN if there is none that can be read."""
-    try:
-        series = read_series(run, "test_accuracy")
-    except RunError:
-        return float("nan")
+    """Test accuracy of the last evaluation, or NaN."""
+    series = read_series(run, "test_accuracy")
     finite = series.values[np.isfinite(series.values)] if series is not None else np.empty(0)
     return float(finite[-1]) if len(finite) else float("nan")
 

@@ -281,7 +281,7 @@ def test_values_that_are_not_finite(run: Path) -> None:
 
 
 def test_one_is_no_plural(tmp_path: Path) -> None:
-    """Of a recording of two steps there are one window and one snapshot."""
+    """Two steps have one window of the identity between them, and one step is alone."""
     record(tmp_path / "run", lambda model: SGD(model.parameters(), lr=0.1), steps=2)
     checks = found(tmp_path / "run")
     assert checks["identity"].found.startswith("closes in 1 window;")

@@ -222,8 +222,8 @@ def use_closure(loop: Loop) -> None:
         (freeze, None, STEPS),
         (add_parameters, "got further parameters since the recording began; they are not recorded", STEPS),
         (flush, r"log\(\) is ignored: it belongs before flush\(\)", STEPS),
-        (break_probe, r"stopped \(.*the training goes on\. Safe are 5 steps of 5", 5),
-        (narrow, "its size has changed.*Safe are 5 steps of 5", 5),
+        (break_probe, r"stopped \(.*the training goes on\. Steps safe on disk: 5 of 5", 5),
+        (narrow, "its size has changed.*Steps safe on disk: 5 of 5", 5),
         (use_closure, None, STEPS),
     ],
 )

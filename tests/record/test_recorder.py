@@ -248,7 +248,7 @@ def test_the_store_may_vanish_but_the_training_goes_on(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(recorder._writer, "append", full)
     step()
-    with pytest.warns(RuntimeWarning, match=r"No space left.*Safe are 1 steps of 2"):
+    with pytest.warns(RuntimeWarning, match=r"No space left.*Steps safe on disk: 1 of 2"):
         recorder.flush()
     step()
     recorder.log(loss=1.0)

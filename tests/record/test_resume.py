@@ -186,7 +186,7 @@ def test_what_cannot_be_resumed(
         (folder / CHECKPOINT).write_bytes(content)
         refused(settings, "checkpoint.pt is no checkpoint, or damaged")
     (folder / CHECKPOINT).unlink()
-    refused(settings, "has no checkpoint to resume from (25 steps are recorded, and checkpoint_every is 20)")
+    refused(settings, "has no checkpoint to resume from (recorded: 25 steps, and checkpoint_every is 20)")
     assert read_attributes(folder)["state"] == "failed"
     (folder / CHECKPOINT).write_bytes(whole)
     assert record(folder, settings, "--resume") == 0

@@ -138,7 +138,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     attributes, checks = check_run(tmp_path / "run")
     safe = attributes["committed"]["step"]
     assert 300 <= safe < 1000
-    assert f"Safe are {safe} steps of " in said[0]
+    assert f"Steps safe on disk: {safe:,} of " in said[0]
     assert attributes["state"] == "failed"
     assert not [defect for one in checks for defect in one.defects]
     assert open_run(tmp_path / "run").sizes["step"] == safe
@@ -163,7 +163,7 @@ def test_a_store_that_disappears(what: str, tmp_path: Path) -> None:
         recorder.close()
     (warning,) = caught
     assert "run.zarr has disappeared" in str(warning.message)
-    assert "the training goes on. Safe are 0 steps of " in str(warning.message)
+    assert "the training goes on. Steps safe on disk: 0 of " in str(warning.message)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -181,7 +181,7 @@ def test_a_store_that_disappears_while_it_is_written(tmp_path: Path) -> None:
             loop.run(600)
             recorder.close()
         assert len(caught) == 1, [str(one.message) for one in caught]
-        assert "Safe are 0 steps" in str(caught[0].message)
+        assert "Steps safe on disk: 0 of " in str(caught[0].message)
         with contextlib.suppress(RunError):
             assert read_attributes(folder)["committed"]["step"] == 0
 

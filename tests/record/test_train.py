@@ -121,7 +121,7 @@ def test_a_lost_recording_is_no_success(
         code = record(*run, "--steps", "300", *(f"--set={setting}" for setting in cadence))
     said = capsys.readouterr()
     assert code == 1
-    assert "No space left on device). Safe are 64 steps of " in said.err
+    assert "No space left on device). Steps safe on disk: 64 of " in said.err
     assert "recorded 300 steps" not in said.out
     assert read_attributes(tmp_path / "one")["state"] == "failed"
     assert open_run(tmp_path / "one").sizes["step"] == 64

@@ -1,6 +1,7 @@
 """Ids are the only way to a run, and a broken run gives its reason."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -134,6 +135,35 @@ def test_metadata_are_read_again_only_where_they_changed(tmp_path, monkeypatch):
 
     metadata.write_text("{")
     assert catalog.scan(tmp_path)["one"].broken
+
+
+def test_what_could_not_be_read_once_is_read_again(tmp_path, monkeypatch):
+    write_all_results(write_run(tmp_path / "run", steps=50))
+    before = Path.read_bytes
+    with monkeypatch.context() as patch:
+        refused = PermissionError(13, "in use by another program")
+        patch.setattr(
+            Path, "read_bytes", lambda path: before(path) if path.parent.name == "run.zarr" else throw(refused)
+        )
+        assert catalog.scan(tmp_path)["run"].analyzed == {}
+    assert "diffusion" in catalog.scan(tmp_path)["run"].analyzed
+
+
+def throw(error):
+    raise error
+
+
+def test_of_each_run_only_the_last_metadata_are_kept(tmp_path):
+    """However often it commits; nothing of a run that is gone."""
+    folders = [write_run(tmp_path / name, steps=50) for name in ("one", "two")]
+    metadata = folders[0] / "run.zarr" / "zarr.json"
+    for _ in range(5):
+        metadata.write_text(metadata.read_text() + "\n")
+        assert len(catalog.scan(tmp_path)) == 2
+        assert sum(path == folders[0] for path, _ in catalog._kept) == 2
+    shutil.rmtree(folders[1])
+    catalog.scan(tmp_path)
+    assert {path for path, _ in catalog._kept} == {folders[0]}
 
 
 def test_a_run_falls_silent_though_no_file_changes(tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ A file is made when its button is clicked, in a temporary folder outside of the 
 large to go through a browser is left to the command line, which the page names.
 """
 
-import shlex
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from thermodl.analyze.export import (
 )
 from thermodl.record.archive import count_bytes
 from thermodl.record.errors import UserError
+from thermodl.record.words import command_line
 from thermodl.viewer import pictures, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.figures import Figure
@@ -199,7 +199,7 @@ def _whole(context: Context, run: Run, results: Mapping[str, xr.Dataset]) -> Non
     if results:
         named = ["--results", run.results_name] if run.results_name != "default" else []
         commands.insert(0, ["report", path, *(["--lang", lang] if lang != "en" else []), *named])
-    st.code("\n".join(shlex.join(["thermodl", *command]) for command in commands), language="bash", wrap_lines=True)
+    st.code("\n".join(command_line(["thermodl", *command]) for command in commands), language="bash", wrap_lines=True)
 
 
 def _part_name(part: str, lang: str) -> str:
@@ -249,7 +249,9 @@ def _has(to: str) -> bool:
 
 
 def _command(context: Context, run: Run, options: list[str]) -> None:
-    st.code(shlex.join(["thermodl", "export", str(context.root / run.id), *options]), language="bash", wrap_lines=True)
+    st.code(
+        command_line(["thermodl", "export", str(context.root / run.id), *options]), language="bash", wrap_lines=True
+    )
 
 
 def _named(run: Run) -> list[str]:

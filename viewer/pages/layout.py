@@ -1,6 +1,5 @@
 """What all pages share: the context they draw from, verdicts, figures, tables and the words for what is missing."""
 
-import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,6 +12,7 @@ import xarray as xr
 
 from thermodl.analyze.results import STATUSES
 from thermodl.record.errors import UserError
+from thermodl.record.words import command_line
 from thermodl.viewer import catalog, clocks, comparison, figures, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.charts import PALETTE
@@ -101,11 +101,8 @@ def readable_run(context: Context) -> Run | None:
     run, lang = context.run, context.lang
     if run is None:
         st.info(_NO_RUNS(lang))
-        st.code(
-            f"thermodl record --name first --runs-dir {shlex.quote(str(context.root))}",
-            language="bash",
-            wrap_lines=True,
-        )
+        command = command_line(["thermodl", "record", "--name", "first", "--runs-dir", str(context.root)])
+        st.code(command, language="bash", wrap_lines=True)
         return None
     if run.broken:
         say(st.error, _BROKEN(lang), run.problem)
@@ -216,8 +213,9 @@ def _place(context: Context, run: Run) -> int:
 def missing_results(context: Context, run: Run) -> None:
     """Name the command that makes the results."""
     st.info(_NOT_ANALYZED(context.lang))
-    named = f" --name {run.results_name}" if run.results_name != "default" else ""
-    st.code(f"thermodl analyze {shlex.quote(str(context.root / run.id))}{named}", language="bash", wrap_lines=True)
+    named = ["--name", run.results_name] if run.results_name != "default" else []
+    command = command_line(["thermodl", "analyze", str(context.root / run.id), *named])
+    st.code(command, language="bash", wrap_lines=True)
 
 
 def overlaid(context: Context, run: Run, analysis: str, data: xr.Dataset) -> list[Source]:
