@@ -13,6 +13,7 @@ A file is written beside its place and renamed into it, so that what is there is
 import csv
 import importlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -191,8 +192,8 @@ def results_table(results: Mapping[str, xr.Dataset]) -> Table:
     """One row for each value of each analysis, as columns.
 
     `analysis`, `quantity`, the coordinates of all dimensions (None where a quantity has no such dimension), `value`,
-    `stderr`, `low`, `high`, `n_eff` (None where there is none), `units`, `verdict` (the worst status on it) and
-    `codes` of all verdicts on it.
+    `stderr`, `low`, `high`, `n_eff` (None where there is none), `units`, `verdict` (the worst status on it, empty for
+    NaN of which no verdict says more) and `codes` of all verdicts on it.
 
     >>> table = results_table(open_results("runs/mine"))
     >>> sorted(set(table["analysis"]))[:3]
@@ -219,7 +220,10 @@ def results_table(results: Mapping[str, xr.Dataset]) -> Table:
             fixed |= _judge(dataset, quantity)
             for index in np.ndindex(variable.shape):
                 row = {key: _plain(values[index]) for key, values in (labels | beside).items()}
-                rows.append({**fixed, **row, "value": _plain(variable.values[index])})
+                value = _plain(variable.values[index])
+                # What is not there is not "ok".
+                absent = fixed["verdict"] == "ok" and isinstance(value, float) and math.isnan(value)
+                rows.append({**fixed, **row, "value": value} | ({"verdict": ""} if absent else {}))
     columns = ["analysis", "quantity", *coordinates, "value", *_ACCOMPANY, "units", "verdict", "codes"]
     return {column: [row.get(column) for row in rows] for column in columns}
 

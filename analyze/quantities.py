@@ -268,6 +268,9 @@ def block_means(part: xr.Dataset, blocks: int = 32, **channels: xr.DataArray) ->
     ]
 
 
+_OF_PROBES = ("probe_sketch", "noise_trace", "gradient_dot")
+
+
 def require(run: xr.Dataset, *names: str) -> None:
     """Refuse a run that lacks arrays.
 
@@ -276,7 +279,8 @@ def require(run: xr.Dataset, *names: str) -> None:
     """
     for name in names:
         if name not in run:
-            reason = run.attrs.get("not_recorded", {}).get(name, "it was switched off or the recording was cut off")
+            unsaid = "there was no probe" if name in _OF_PROBES else "it was switched off, or the recording was cut off"
+            reason = run.attrs.get("not_recorded", {}).get(name, unsaid)
             raise AnalysisError(f"needs {name}, which this run does not hold: {reason}")
 
 

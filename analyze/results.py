@@ -25,7 +25,7 @@ from zarr.storage import LocalStore
 
 from thermodl.record.errors import UserError
 from thermodl.record.format import NAME
-from thermodl.record.store import run_folder
+from thermodl.record.store import read_attributes, run_folder
 
 FORMAT_VERSION = 1
 STATUSES = ("ok", "caution", "untrusted")
@@ -119,13 +119,17 @@ def open_results(run: str | Path, name: str = "default") -> dict[str, xr.Dataset
     """The results of a run, one in-memory dataset per analysis; {} if it was never analyzed.
 
     Raises:
+        RunError: if there are no results, and no run either.
         ResultsError: if a stored result cannot be read, or its format is newer than this version.
 
     >>> temperature = open_results("runs/mine")["temperature"]
     >>> temperature["noise_trace"].dims
     ('group',)
     """
-    return {analysis: open_result(run, name, analysis) for analysis in read_result_attributes(run, name)}
+    found = {analysis: open_result(run, name, analysis) for analysis in read_result_attributes(run, name)}
+    if not found:
+        read_attributes(run)
+    return found
 
 
 def open_result(run: str | Path, name: str, analysis: str) -> xr.Dataset:

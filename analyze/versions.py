@@ -11,7 +11,7 @@ ANALYSES = {
     "correlation": 4,
     "diffusion": 7,
     "dissipation": 3,
-    "entropy_production": 2,
+    "entropy_production": 3,
     "events": 1,
     "flatness": 2,
     "noise": 1,

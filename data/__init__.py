@@ -8,6 +8,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 DEMO = HERE / "demo"
+SAMPLE = HERE / "sample.zip"
 FASHION_MNIST_TRAIN = 8000
 
 
@@ -39,5 +40,5 @@ def fashion_mnist_10k() -> tuple[np.ndarray, np.ndarray]:
 
 def unpack_sample(folder: Path) -> None:
     """Write the recorded and analyzed sample run into a folder, as `fashion-mnist-shuffle/`."""
-    with zipfile.ZipFile(HERE / "sample.zip") as archive:
+    with zipfile.ZipFile(SAMPLE) as archive:
         archive.extractall(folder)

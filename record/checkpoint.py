@@ -84,6 +84,8 @@ def read_checkpoint(folder: Path, settings: RunSettings) -> dict[str, Any] | Non
     """
     attributes = read_attributes(folder)
     state, path, run_id = run_state(attributes), folder / CHECKPOINT, settings.run_id()
+    if "settings" not in attributes:
+        raise RunError(f"{folder} was recorded in a loop of its own, which thermodl record cannot go on with")
     if attributes.get("run_id") != run_id:
         raise RunError(f"{folder} has other settings, and cannot be resumed with these; give those it was begun with")
     if state == "finished":

@@ -62,6 +62,7 @@ def test_the_example_of_an_own_loop_runs(tmp_path: Path, monkeypatch: pytest.Mon
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
         "loss_fn": loss_fn,
         "loader": batches,
+        "data": range(1920),
         "batch_loss": lambda batch: loss_fn(model(batch[0]), batch[1]),
     }
     for _ in range(2):

@@ -16,7 +16,7 @@ from thermodl.record.errors import RunError, UserError
 from thermodl.record.format import ALL_GROUPS
 from thermodl.viewer import catalog, clocks
 from thermodl.viewer.catalog import Run
-from thermodl.viewer.cli import LANG, ROOT
+from thermodl.viewer.cli import LANG, PACKED, ROOT
 from thermodl.viewer.figures import ALL
 from thermodl.viewer.pages import PAGES
 from thermodl.viewer.pages.layout import Context
@@ -56,7 +56,9 @@ def main() -> None:
         return
     state = _sidebar(runs)
     chosen = (catalog.with_results(catalog.find(runs, run), state.results) for run in (state.run, state.other))
-    context = Context(state, root, runs, *chosen)
+    packed = os.environ.get(PACKED, "")
+    # The folder that a zip was unpacked into for the viewer goes with it: commands name the one that lasts.
+    context = Context(state, Path("runs") if packed else root, runs, *chosen, packed=packed)
     pages = [
         st.Page(partial(module.page, context), title=module.TITLE(state.lang), url_path=module.__name__.split(".")[-1])
         for module in PAGES

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # The script `app.py` reads these: it runs inside Streamlit and takes no arguments.
 ROOT = "THERMODL_VIEW_ROOT"
+PACKED = "THERMODL_VIEW_PACKED"
 LANG = "THERMODL_VIEW_LANG"
 
 
@@ -53,25 +54,28 @@ def view(
 ) -> None:  # fmt: skip
     """Look at runs in the browser. Nothing is written: the viewer only reads. Ctrl-C ends it."""
     if sample:
-        from thermodl.data import unpack_sample
+        from thermodl.data import SAMPLE, unpack_sample
 
         with TemporaryDirectory(prefix="thermodl-sample-") as folder:
             unpack_sample(Path(folder))
-            _serve(Path(folder), "the sample", host, port, lang, no_browser)
+            _serve(Path(folder), "the sample", host, port, lang, no_browser, packed=SAMPLE)
     elif runs.is_file():
         from thermodl.record.archive import unpack_run
 
         with TemporaryDirectory(prefix="thermodl-zip-") as folder:
             unpack_run(runs, Path(folder))
-            _serve(Path(folder), str(runs), host, port, lang, no_browser)
+            _serve(Path(folder), str(runs), host, port, lang, no_browser, packed=runs)
     else:
         list_runs(runs)  # a missing folder is better said here than in the browser
         _serve(runs, str(runs), host, port, lang, no_browser)
 
 
-def _serve(root: Path, name: str, host: str, port: int, lang: Language | None, no_browser: bool) -> None:
+def _serve(
+    root: Path, name: str, host: str, port: int, lang: Language | None, no_browser: bool, packed: Path | None = None
+) -> None:
     listener = _listen(host, port)
     os.environ[ROOT] = str(root)
+    os.environ[PACKED] = str(packed or "")
     if lang:
         os.environ[LANG] = lang.value
     if host not in ("127.0.0.1", "localhost", "::1"):
@@ -92,11 +96,12 @@ def _serve(root: Path, name: str, host: str, port: int, lang: Language | None, n
 
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder, such as runs/first.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; by default report.html, with "
-                                                                       "the name and language in it, in the run "
-                                                                       "folder.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "--out", "-o",
+                                                help="File to write; by default report.html, with the name and "
+                                                     "language in it, in the run folder.")] = None,
     lang: Annotated[Language, typer.Option(help="Language of the report.")] = Language.en,
-    results: Annotated[str, typer.Option(help="Name under which analyze kept the results (its --name). [default: "
+    results: Annotated[str, typer.Option("--results", "--name",
+                                         help="Name under which analyze kept the results (its --name). [default: "
                                               "default, or the first there is]", show_default=False)] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file even if it is no thermodl "
                                                                 "report.")] = False,
@@ -113,9 +118,14 @@ def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     to: Annotated[AnyFormat, typer.Option(help="Format of the file.")],
     out: Annotated[
-        Path | None, typer.Option(help="The file. [default: named after the run, in the working directory]")
+        Path | None,
+        typer.Option(
+            "--out", "--output", "-o", help="The file. [default: named after the run, in the working directory]"
+        ),
     ] = None,
-    name: Annotated[str, typer.Option(help="Name under which the results are kept.")] = "default",
+    name: Annotated[
+        str, typer.Option("--name", "--results", help="Name under which the results are kept.")
+    ] = "default",
     only: Annotated[
         str | None, typer.Option(help="Analyses, separated by commas. [default: all that there are]")
     ] = None,

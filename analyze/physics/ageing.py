@@ -585,10 +585,14 @@ def _judge(results: xr.Dataset, clocks: dict[str, Any]) -> dict[str, str]:
             f"未分辨：按步数计时曲线不同（d ln Δ/d ln t_w = {exponent}），"
             "但无法判断其他时钟是否也如此：缺少噪声时间，或可比较的位移太少。",
         )
+    unsharp = unsharp_zh = ""
+    if "nan" not in exponent:
+        unsharp = f"; d ln Δ/d ln t_w = {exponent} is not known to ±{RESOLVED:g}"
+        unsharp_zh = f"；d ln Δ/d ln t_w = {exponent}，误差大于 {RESOLVED:g}"
     return verdict(
         "collapse_steps",
         "untrusted",
         "unresolved",
-        f"Unresolved: too few independent displacements; d ln Δ/d ln t_w = {exponent} is not known to ±{RESOLVED:g}.",
-        f"未分辨：独立位移太少；d ln Δ/d ln t_w = {exponent}，误差大于 {RESOLVED:g}。",
+        f"Unresolved: too few independent displacements{unsharp}.",
+        f"未分辨：独立位移太少{unsharp_zh}。",
     )

@@ -420,7 +420,11 @@ def _verdicts(
             )
         )
     elif lag < needed:
-        mend = f"choose a diffusion_lag from {needed} to {held}" if held >= needed else f"it takes {20 * needed} steps"
+        mend = (
+            f"choose a diffusion_lag from {needed} to {held}"
+            if held >= needed
+            else f"that takes a segment of {20 * needed} steps"
+        )
         mend_zh = (
             f"请在 {needed} 至 {held} 之间选择 diffusion_lag" if held >= needed else f"需要 {20 * needed} 步的区间"
         )

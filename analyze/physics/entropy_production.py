@@ -587,14 +587,27 @@ def _balance(results: xr.Dataset) -> list[dict[str, str]]:
     spread = float(np.hypot(error, of_fall))
     if not np.isfinite(spread):
         return found
+    if max(abs(heat), abs(fall)) <= 2 * spread:
+        found.append(
+            verdict(
+                "heat_direct",
+                "caution",
+                "unresolved",
+                f"Unresolved: the heat of all groups, {heat:.2e}, and the decrease of the loss, {fall:.2e} per step, "
+                f"are both within two standard errors of {spread:.1e} of 0: nothing can be said of their balance.",
+                f"未分辨：各层组热量之和 {heat:.2e} 与每步损失下降 {fall:.2e} 都在 0 的两倍标准误差（{spread:.1e}）"
+                "以内，无法判断二者是否平衡。",
+            )
+        )
+        return found
     agree = abs(heat - fall) <= 3 * spread
     found.append(
         verdict(
             "heat_direct",
             "ok" if agree else "caution",
             "balanced" if agree else "unbalanced",
-            f"The heat of all groups, {heat:.2e}, {'is' if agree else 'is not'} the decrease of the loss, {fall:.2e} "
-            f"per step, within three standard errors of {spread:.1e}"
+            f"The heat of all groups, {heat:.2e}, {'agrees' if agree else 'does not agree'} with the decrease of the "
+            f"loss, {fall:.2e} per step, within three standard errors of {spread:.1e}"
             + ("." if agree else ": the loss is not quadratic over a step, or the noise is not white."),
             f"各层组热量之和 {heat:.2e} 与每步损失下降 {fall:.2e} 在三倍标准误差（{spread:.1e}）内"
             + ("一致。" if agree else "不一致：一步之内损失不是二次的，或噪声不是白噪声。"),

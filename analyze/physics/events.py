@@ -77,6 +77,7 @@ REFERENCE = (
 KINDS = ("candidate", "hyper-parameters", "epoch")
 FALSE_ALARMS = 0.01
 """probability that a run without events shows any"""
+_FEWEST_STEPS = 512
 _PLACE = 7.35
 """95 % quantile of the likelihood ratio of a change point (Hansen 2000)"""
 _EPOCHS, _CHANGED, _MOST, _LAW, _BLOCKS = 16, 0.05, 500, 30, 12
@@ -143,7 +144,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     curve = errorbar.window_means(filled, "step", bounds)
     results |= errorbar.named("loss_over_time", curve, "loss", "loss", "损失", samples=False)
     dataset = xr.Dataset(results, coords=window_coordinates(run, bounds)).compute()
-    verdicts = _verdicts(kind, width, int((~known).sum()), profiled, epoch)
+    verdicts = _verdicts(kind, run.sizes["step"], width, int((~known).sum()), profiled, epoch)
     if width:
         verdicts += probe_verdicts(run, run, "temperature_before", "temperature_after")
         verdicts += _sampler_verdicts(run)
@@ -157,7 +158,7 @@ def scan(loss: np.ndarray) -> tuple[list[tuple[float, ...]], int]:
     The half window is 0 where the loss is too short for any, or constant.
     """
     n = len(loss)
-    if n < 512:
+    if n < _FEWEST_STEPS:
         return [], 0
     size, errors, n_eff = _noise(loss)
     error = np.median(errors)
@@ -335,12 +336,17 @@ def _sampler_verdicts(run: xr.Dataset) -> list[dict[str, str]]:
                     "未记录采样方式：无法区分一轮结束处的变化与其他变化。")]  # fmt: skip
 
 
-def _verdicts(kind: np.ndarray, width: int, missing: int, profiled: bool, epoch: int | None) -> list[dict[str, str]]:
+def _verdicts(
+    kind: np.ndarray, steps: int, width: int, missing: int, profiled: bool, epoch: int | None
+) -> list[dict[str, str]]:
     found = []
     if not width:
+        why = "the loss is constant, or shorter than 480 integrated times"
+        why_zh = "损失为常数，或不足 480 个积分自相关时间"
+        if steps < _FEWEST_STEPS:
+            why, why_zh = f"it takes {_FEWEST_STEPS} steps", f"至少需要 {_FEWEST_STEPS} 步"
         found.append(verdict("jump", "untrusted", "not-sought",
-                             "Not sought: the loss is constant, or shorter than 480 integrated times or 512 steps.",
-                             "未搜索：损失为常数，或不足 480 个积分自相关时间或 512 步。"))  # fmt: skip
+                             f"Not sought: {why}.", f"未搜索：{why_zh}。"))  # fmt: skip
         return found
     counts = [int((kind == number).sum()) for number in range(len(KINDS))]
     found.append(verdict("", "ok", "sought",

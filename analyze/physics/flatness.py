@@ -54,6 +54,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from thermodl.record.words import counted
+
 from .. import errorbar, series
 from ..modes import Motion, principal_motions
 from ..quantities import (
@@ -639,7 +641,7 @@ def _exponents(everything: xr.Dataset, used: int) -> list[dict[str, str]]:
     name = "flatness_exponent"
     value, error = float(everything[name]), float(everything[f"{name}_stderr"])
     if not np.isfinite(error):
-        why = f"{used} directions have a resolved curvature, an exponent takes {FEWEST}"
+        why = f"the curvature is resolved of {counted(used, 'direction')}, an exponent takes {FEWEST}"
         why_zh = f"只有 {used} 个方向的曲率已分辨，拟合指数至少需要 {FEWEST} 个"
         if used >= FEWEST:
             why = "the first half of the segment does not tell the errors of these directions"

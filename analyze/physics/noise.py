@@ -467,6 +467,10 @@ def _unresolved_signal(results: xr.Dataset) -> list[dict[str, str]]:
 
 def _batch_size(run: xr.Dataset) -> list[dict[str, str]]:
     """Why there is no B_simple, or what it takes for granted."""
+    sampling = run.attrs.get("sampling")
+    lacking = "sampling" if "sampling" not in run.attrs else ""
+    if sampling == "shuffle" and not run.attrs.get("train_size"):
+        lacking = "train_size"
     if not run.attrs.get("batch_size"):
         found = (
             "untrusted",
@@ -481,13 +485,12 @@ def _batch_size(run: xr.Dataset) -> list[dict[str, str]]:
             "Not defined: every batch holds all examples, and their gradient has no noise.",
             "没有定义：每个批量都包含全部样本，其梯度没有噪声。",
         )
-    elif "sampling" not in run.attrs or (run.attrs["sampling"] == "shuffle" and not run.attrs.get("train_size")):
+    elif lacking:
         found = (
             "caution",
             "sampler-unknown",
-            "Sampling or number of examples was not recorded; drawn without replacement, B_simple is larger by "
-            "1/(1−B/N).",
-            "未记录采样方式或样本总数；若为不放回采样，B_simple 应再乘以 1/(1−B/N)。",
+            f"The attribute {lacking} was not recorded; drawn without replacement, B_simple is larger by 1/(1−B/N).",
+            f"未记录属性 {lacking}；若为不放回采样，B_simple 应再乘以 1/(1−B/N)。",
         )
     elif run.attrs["sampling"] == "shuffle" and run.attrs.get("augmentation", "none") != "none":
         found = (
@@ -526,8 +529,9 @@ def _dimension(results: xr.Dataset) -> list[dict[str, str]]:
                 "effective_dimension",
                 "untrusted",
                 "lower-bound",
-                f"Lower bound only in {', '.join(open_)}{bound}: probes and sketch tell the noise from no more.",
-                f"{'、'.join(open_)} 只有下限{bound_zh}：探针与随机投影无法分辨更多方向。",
+                f"Lower bound only in the groups {', '.join(open_)}{bound}: probes and sketch tell the noise from no "
+                "more.",
+                f"层组 {'、'.join(open_)} 只有下限{bound_zh}：探针与随机投影无法分辨更多方向。",
             )
         )
     return found

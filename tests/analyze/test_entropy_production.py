@@ -282,3 +282,23 @@ def test_what_cannot_be_had_is_said() -> None:
     results = entropy_production.estimate(frozen, settings)
     assert np.isnan(results["entropy_production"]).all()
     assert "one-direction" in [one["code"] for one in results.attrs["verdicts"]]
+
+
+@pytest.mark.parametrize(
+    ("heat", "fall", "status", "words"),
+    [
+        (1e-3, 0.9e-3, "ok", "agrees with the decrease of the loss"),
+        (1e-3, 0.2e-3, "caution", "does not agree with"),
+        (1.9e-4, -1e-6, "caution", "nothing can be said"),
+    ],
+)
+def test_a_balance_of_what_is_not_known_to_differ_from_0_is_none(
+    heat: float, fall: float, status: str, words: str
+) -> None:
+    """The error, 1e-4, is that of the heat."""
+    of_all = {"heat": heat, "heat_direct": heat, "heat_direct_stderr": 1e-4}
+    alone = {"power_ratio": 1.0, "power_ratio_stderr": 0.01, "loss_decrease": fall, "loss_decrease_stderr": 0.0}
+    results = xr.Dataset({name: ("group", [value]) for name, value in of_all.items()}, {"group": ["all"]})
+    (found,) = entropy_production._balance(results.assign(alone))
+    assert found["status"] == status
+    assert words in found["en"]

@@ -16,7 +16,7 @@ import zarr
 
 from thermodl import cli
 from thermodl.analyze import analyze, export, open_results, open_run
-from thermodl.analyze.export import ExportError, recorded_series
+from thermodl.analyze.export import ExportError, recorded_series, results_table
 from thermodl.analyze.settings import AnalysisError
 from thermodl.record import archive
 from thermodl.record.archive import unpack_run
@@ -80,7 +80,22 @@ def test_a_table_holds_every_value_once(mine: Path, to: str) -> None:
         for column, name in (("value", msd.name), ("stderr", f"{msd.name}_stderr")):
             np.testing.assert_equal(float(row[column]), float(kept["diffusion"][name].sel(at)))
         assert row["units"] == msd.attrs["units"]
-        assert row["verdict"] in ("ok", "caution", "untrusted")
+        assert row["verdict"] in ("ok", "caution", "untrusted", "")
+
+
+def test_what_is_not_there_is_never_ok() -> None:
+    """Nor does it lose a verdict that says more."""
+    doubtful = {"quantity": "y", "status": "caution", "code": "short", "en": "Short.", "zh": "短。"}
+    results = xr.Dataset({"x": ("group", [1.0, np.nan]), "y": ("group", [2.0, np.nan])}, {"group": ["all", "a"]})
+    table = results_table({"made-up": results.assign_attrs(verdicts=json.dumps([doubtful]))})
+    assert table["verdict"] == ["ok", "", "caution", "caution"]
+
+
+def test_a_run_that_is_not_there_is_no_run_without_results(tmp_path: Path) -> None:
+    """The advice to analyze it would fail."""
+    for refused in (lambda: open_results(tmp_path / "nowhere"), lambda: export(tmp_path / "nowhere", "csv")):
+        with pytest.raises(RunError, match="no such folder"):
+            refused()
 
 
 @pytest.mark.parametrize("to", ["netcdf", "parquet", "csv"])

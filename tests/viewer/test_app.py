@@ -11,8 +11,9 @@ from streamlit.util import calc_hash
 from viewer.synthetic import GROUPS, write_all_results, write_run
 
 import thermodl.viewer
+from thermodl.analyze.results import forget_results
 from thermodl.viewer import app
-from thermodl.viewer.cli import LANG, ROOT
+from thermodl.viewer.cli import LANG, PACKED, ROOT
 from thermodl.viewer.pages import temperature
 from thermodl.viewer.report import build_report
 
@@ -90,6 +91,24 @@ def test_every_page_shows_every_run_without_an_exception(world, monkeypatch, run
 def test_a_page_without_results_names_the_command_that_makes_them(world, monkeypatch):
     at = go_to(open_app(world, monkeypatch, run="no-results"), "diffusion")
     assert at.code[0].value == f"thermodl analyze {world / 'no-results'}"
+
+
+def test_an_analysis_that_is_not_defined_is_not_promised(tmp_path, monkeypatch):
+    """There are results, but none of this analysis: the command may only say why."""
+    forget_results(write_all_results(write_run(tmp_path / "adam")), "default", "dissipation")
+    at = go_to(open_app(tmp_path, monkeypatch, run="adam"), "dissipation")
+    assert "not defined for this kind of training" in at.info[0].value
+
+
+@pytest.mark.parametrize("page", ["data", "new", "diffusion"])
+def test_commands_outlive_the_folder_that_a_zip_is_unpacked_into(world, monkeypatch, page):
+    monkeypatch.setenv(PACKED, "my runs.zip")
+    at = go_to(open_app(world, monkeypatch, run="no-results"), page)
+    assert at.code
+    assert not any(str(world) in code.value for code in at.code)
+    if page != "new":
+        assert all(code.value.startswith("thermodl unpack 'my runs.zip'\nthermodl ") for code in at.code)
+        assert any(f"{Path('runs/no-results')}" in code.value for code in at.code)
 
 
 def test_charts_and_verdicts_stand_on_the_page(world, monkeypatch):

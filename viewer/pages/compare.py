@@ -75,7 +75,7 @@ def _page(context: Context) -> None:
         st.subheader(_EVALUATIONS(lang), anchor=False)
         layout.table(comparison.evaluations(runs, baseline, lang))
     except RunError as error:
-        layout.say_unreadable(error, context.root, lang)
+        layout.say_unreadable(error, baseline.path.parent, lang)
     _number(context, results, labels, values, by)
     if any(results.values()):
         st.subheader(_ESTIMATES(lang), anchor=False)

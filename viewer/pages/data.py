@@ -27,7 +27,6 @@ from thermodl.analyze.export import (
 )
 from thermodl.record.archive import count_bytes
 from thermodl.record.errors import UserError
-from thermodl.record.words import command_line
 from thermodl.viewer import pictures, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.figures import Figure
@@ -199,7 +198,7 @@ def _whole(context: Context, run: Run, results: Mapping[str, xr.Dataset]) -> Non
     if results:
         named = ["--results", run.results_name] if run.results_name != "default" else []
         commands.insert(0, ["report", path, *(["--lang", lang] if lang != "en" else []), *named])
-    st.code("\n".join(command_line(["thermodl", *command]) for command in commands), language="bash", wrap_lines=True)
+    layout.show_commands(context, *commands)
 
 
 def _part_name(part: str, lang: str) -> str:
@@ -249,9 +248,7 @@ def _has(to: str) -> bool:
 
 
 def _command(context: Context, run: Run, options: list[str]) -> None:
-    st.code(
-        command_line(["thermodl", "export", str(context.root / run.id), *options]), language="bash", wrap_lines=True
-    )
+    layout.show_commands(context, ["export", str(context.root / run.id), *options])
 
 
 def _named(run: Run) -> list[str]:

@@ -34,6 +34,11 @@ _BROKEN = Text("This run cannot be read:", "无法读取这个实验：")
 _NO_RUNS = Text("There are no runs in this folder yet. Record one:", "这个文件夹里还没有实验。先记录一个：")
 _NOT_ANALYZED = Text("This run has no results for this page yet. This command makes them:",
                      "这个实验还没有本页所需的分析结果。运行下面的命令即可得到：")  # fmt: skip
+_LACKS_THIS = Text(
+    "This run has results, but none for this page: what it shows is not defined for this kind of training, or was not "
+    "asked for. This command makes it, or says why there is none:",
+    "这个实验已有分析结果，但没有本页的：该量对这种训练没有定义，或尚未要求分析。运行下面的命令即可得到结果，或得知没有结果的原因：",
+)
 _UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 _BAD_RESULTS = Text("The results cannot be read:", "无法读取分析结果：")
 _METHOD = Text("Method and reference", "方法与参考文献")
@@ -66,10 +71,12 @@ class Context:
 
     state: ViewState
     root: Path
-    """the folder of runs as it was named at launch, for the commands on display"""
+    """the folder of runs as it was named at launch, or into which a zip is unpacked, for the commands on display"""
     runs: Mapping[str, Run]
     run: Run | None
     other: Run | None = None
+    packed: str = ""
+    """the zip that the runs are in, if they are not in that folder"""
 
     @property
     def lang(self) -> str:
@@ -101,8 +108,7 @@ def readable_run(context: Context) -> Run | None:
     run, lang = context.run, context.lang
     if run is None:
         st.info(_NO_RUNS(lang))
-        command = command_line(["thermodl", "record", "--name", "first", "--runs-dir", str(context.root)])
-        st.code(command, language="bash", wrap_lines=True)
+        show_commands(context, ["record", "--name", "first", "--runs-dir", str(context.root)])
         return None
     if run.broken:
         say(st.error, _BROKEN(lang), run.problem)
@@ -211,11 +217,17 @@ def _place(context: Context, run: Run) -> int:
 
 
 def missing_results(context: Context, run: Run) -> None:
-    """Name the command that makes the results."""
-    st.info(_NOT_ANALYZED(context.lang))
+    """Name the command that makes the results, or says why there are none."""
+    st.info((_LACKS_THIS if run.analyzed else _NOT_ANALYZED)(context.lang))
     named = ["--name", run.results_name] if run.results_name != "default" else []
-    command = command_line(["thermodl", "analyze", str(context.root / run.id), *named])
-    st.code(command, language="bash", wrap_lines=True)
+    show_commands(context, ["analyze", str(context.root / run.id), *named])
+
+
+def show_commands(context: Context, *commands: Sequence[str]) -> None:
+    """Commands of thermodl to copy, after the one that unpacks what they are about."""
+    all_of_them = [["unpack", context.packed], *commands] if context.packed else commands
+    lines = [command_line(["thermodl", *command]) for command in all_of_them]
+    st.code("\n".join(lines), language="bash", wrap_lines=True)
 
 
 def overlaid(context: Context, run: Run, analysis: str, data: xr.Dataset) -> list[Source]:
