@@ -119,7 +119,8 @@ def test_a_zip_is_viewed_as_it_is(runs, tmp_path, monkeypatch, capsys):
     export(runs / "good", "zip", tmp_path / "good.zip")
     shown = []
 
-    def serve(root, name, *_):
+    def serve(root, name, *_, packed):
+        assert str(packed) == name
         shown.append((root, name, [path.name for path in list_runs(root)]))
 
     monkeypatch.setattr("thermodl.viewer.cli._serve", serve)
