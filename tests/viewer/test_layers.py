@@ -60,7 +60,7 @@ def test_what_has_no_colour_is_counted(tmp_path):
     run = read_run(write_run(tmp_path / "few", steps=100))
     spec, drawn = cells_of(layers.layer_map(run.path, run.attributes, "displacement_squared", ViewState()))
     assert len(drawn) == 8 * 99
-    assert "8 buckets with a mean ≤ 0" in spec["title"]["text"][1]
+    assert "buckets with a mean ≤ 0: 8" in spec["title"]["text"][1]
 
 
 def test_the_layer_of_the_address_is_drawn_and_a_choice_stays(world, monkeypatch):

@@ -52,7 +52,7 @@ def test_layers_count_the_steps_between_bursts_and_do_not_draw_across_them(burst
     at = go_to(open_app(bursts, monkeypatch, run="bursts", quantity="gradient_squared"), "layers")
     lost = STEPS - MEASURED * STEPS // EVERY
     of_map, of_line = titles(at)
-    assert f"{lost:,} values are not finite or were not measured" in of_map
+    assert f"values not finite or not measured at that step: {lost:,}" in of_map
     assert f"{STEPS:,} values, {lost:,} not finite or not measured" in of_line
     line = at.get("vega_lite_chart")[1].proto
     assert '"break-paths-show-domains"' in line.spec
@@ -62,7 +62,7 @@ def test_layers_count_the_steps_between_bursts_and_do_not_draw_across_them(burst
 def test_layers_say_that_nothing_was_measured_between_bursts(bursts, monkeypatch):
     at = go_to(open_app(bursts, monkeypatch, run="bursts", quantity="gradient_squared", steps=GAP), "layers")
     shown = " ".join([*words(at), *titles(at)])
-    assert "81 values are not finite or were not measured" in shown
+    assert "values not finite or not measured at that step: 81" in shown
     assert "81 values, 81 not finite or not measured" in shown
 
 
