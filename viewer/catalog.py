@@ -62,9 +62,9 @@ def scan(root: str | Path) -> dict[str, Run]:
         RunError: if `root` is no folder.
     """
     folders = list_runs(root)
-    for gone in {folder for folder, _ in [*_kept]} - set(folders):
-        for key in [key for key in [*_kept] if key[0] == gone]:
-            _kept.pop(key, None)
+    there = set(folders)
+    for key in [key for key in [*_kept] if key[0] not in there]:
+        _kept.pop(key, None)
     return {folder.name: read_run(folder) for folder in folders}
 
 

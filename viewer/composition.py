@@ -68,7 +68,7 @@ def changes(settings: RunSettings) -> dict[str, Any]:
 
 
 def command(settings: RunSettings, name: str, runs_dir: str) -> str:
-    """The command that records it, safe to paste into a POSIX shell whatever the names are."""
+    """The command that records it, safe to paste whatever the names are."""
     words = ["thermodl", "record", *_option("--name", name)]
     if runs_dir != "runs":
         words += _option("--runs-dir", runs_dir)

@@ -586,7 +586,7 @@ def _judge(results: xr.Dataset, clocks: dict[str, Any]) -> dict[str, str]:
             "但无法判断其他时钟是否也如此：缺少噪声时间，或可比较的位移太少。",
         )
     unsharp = unsharp_zh = ""
-    if "nan" not in exponent:
+    if np.isfinite(of_all["ageing_exponent_steps_stderr"]):
         unsharp = f"; d ln Δ/d ln t_w = {exponent} is not known to ±{RESOLVED:g}"
         unsharp_zh = f"；d ln Δ/d ln t_w = {exponent}，误差大于 {RESOLVED:g}"
     return verdict(

@@ -336,3 +336,21 @@ def test_08_sketch_is_taken_off_the_trace_of_the_square() -> None:
 def codes_of(results: xr.Dataset) -> set[tuple[str, str]]:
     """Quantities and codes of the verdicts."""
     return {(one["quantity"], one["code"]) for one in results.attrs["verdicts"]}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "lacking"),
+    [
+        ({}, "sampling"),
+        ({"train_size": 1000}, "sampling"),
+        ({"sampling": "shuffle"}, "train_size"),
+        ({"sampling": "shuffle", "train_size": 1000}, ""),
+        ({"sampling": "replacement"}, ""),
+    ],
+)
+def test_what_the_batch_size_at_which_noise_equals_signal_lacks_is_named(
+    attributes: dict[str, Any], lacking: str
+) -> None:
+    found = noise._batch_size(xr.Dataset(attrs={"batch_size": 8, **attributes}))
+    assert [one["code"] for one in found] == (["sampler-unknown"] if lacking else [])
+    assert all(f" {lacking} " in one["en"] and f" {lacking}" in one["zh"] for one in found)

@@ -15,9 +15,11 @@ def test_one_is_no_plural() -> None:
 
 
 def test_a_command_comes_back_from_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = ["a&calc", "$(calc)", "%PATH%", "a;b", "", "a,b", "@x", "--rate=0.1", "\u2019; calc; \u2018"]
     words = ["thermodl", "view", "my runs/it's; ls", ""]
     assert shlex.split(command_line(words)) == words
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
-        windows = command_line(["thermodl", "view", r"C:\my runs"]), command_line(["thermodl", "view", r"runs\first"])
-    assert windows == (r'thermodl view "C:\my runs"', r"thermodl view runs\first")
+        windows = [command_line(["thermodl", "view", word]) for word in (r"runs\first", r"C:\my runs", "a'b", *hostile)]
+    assert windows[:3] == [r"thermodl view runs\first", r"thermodl view 'C:\my runs'", "thermodl view 'a''b'"]
+    assert windows[3:] == [f"thermodl view '{word}'" for word in (*hostile[:-1], "\u2019\u2019; calc; \u2018\u2018")]
