@@ -14,9 +14,9 @@ from thermodl.record.store import read_attributes, run_folder
 
 from . import physics, versions
 from .execution import ClusterError, as_seen_by_workers, naming_losses, on_cluster, within_memory
-from .quantities import MIN_STEPS
+from .quantities import MIN_STEPS, verdict
 from .recording import open_whole_run
-from .results import FORMAT_VERSION, ResultsError, forget_results, open_result, read_result_attributes, write_results
+from .results import FORMAT_VERSION, ResultsError, open_result, read_result_attributes, write_results
 from .settings import AnalysisError, AnalysisSettings, NotDefinedError, make_settings
 
 _COORDINATES = {
@@ -107,7 +107,10 @@ def _analyze(
             labelled = _label(results, module, analysis, attributes, settings).assign_attrs(cache_key=key)
             write_results(path, name, analysis, labelled)
         except NotDefinedError as error:
-            forget_results(path, name, analysis)
+            # Without a key, so that it is said again, and found out again whether it still holds.
+            why = verdict("", "caution", "not-defined", f"{error}.", f"{error.zh}。")
+            nothing = xr.Dataset(attrs={"verdicts": [why], "segment_stationary": False})
+            write_results(path, name, analysis, _label(nothing, module, analysis, attributes, settings))
             errors[analysis] = error
             report(analysis, f"not defined: {error}")
         except (BrokenPipeError, ClusterError):  # nothing that follows could be printed, or computed

@@ -11,6 +11,7 @@ import xarray as xr
 from thermodl.record.format import ALL_GROUPS, measured_stretches
 
 from . import series
+from .dimensions import effective_dimension
 from .settings import AnalysisError
 
 MIN_STEPS = 64
@@ -106,9 +107,14 @@ def correlated_steps(run: xr.Dataset) -> int:
 
 
 def sgd_time_per_step(run: xr.Dataset) -> float:
-    """Mean advance of the run's clock of SGD time, which is that of the first optimizer group."""
-    clock = run["sgd_time"].values
+    """Mean advance of the run's clock of SGD time, which is that of the first optimizer group; NaN if it has none."""
+    clock = _sgd_time(run)
     return float((clock[-1] - clock[0]) / (len(clock) - 1))
+
+
+def _sgd_time(run: xr.Dataset) -> np.ndarray:
+    """The clock at each step; NaN for any optimizer but SGD, of which early recordings summed the learning rates."""
+    return run["sgd_time"].values if is_sgd(run) and "sgd_time" in run else np.full(run.sizes["step"], np.nan)
 
 
 def next_velocity_squared(run: xr.Dataset) -> xr.DataArray:
@@ -193,7 +199,7 @@ def displacement_dimensions(run: xr.Dataset, positions: xr.DataArray, lags: Sequ
 
     def trace_and_square(samples: np.ndarray, whole: bool) -> tuple[float, float]:
         trace = np.sum(samples**2, axis=1).mean()
-        return trace, trace**2 / series.effective_dimension(samples, [width], [whole])
+        return trace, trace**2 / effective_dimension(samples, [width], [whole])
 
     about_mean, about_zero = np.empty((2, len(lags), 2, len(exact)))
     for group, whole in enumerate(exact):
@@ -345,7 +351,7 @@ def _spread(parts: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
 def window_coordinates(run: xr.Dataset, bounds: list[tuple[int, int]]) -> dict[str, Any]:
     """Coordinates `window_step` and `window_sgd_time` of windows given in steps."""
     centres = np.array([(start + stop - 1) // 2 for start, stop in bounds])
-    return {"window_step": ("window", centres), "window_sgd_time": ("window", run["sgd_time"].values[centres])}
+    return {"window_step": ("window", centres), "window_sgd_time": ("window", _sgd_time(run)[centres])}
 
 
 def constant_stretches(run: xr.Dataset) -> list[tuple[int, int]]:

@@ -65,13 +65,6 @@ def write_results(run: str | Path, name: str, analysis: str, results: xr.Dataset
         shutil.rmtree(old, ignore_errors=True)
 
 
-def forget_results(run: str | Path, name: str, analysis: str) -> None:
-    """Remove one stored analysis, if there is one: an older version may have made what is not defined."""
-    place = run_folder(run) / "results.zarr" / name / analysis
-    if place.is_dir():
-        shutil.rmtree(place)
-
-
 def check_results(results: xr.Dataset) -> None:
     """Hold a dataset against the format: attributes, error bars tied to their values, verdicts.
 
@@ -117,6 +110,8 @@ def list_settings_names(run: str | Path) -> list[str]:
 
 def open_results(run: str | Path, name: str = "default") -> dict[str, xr.Dataset]:
     """The results of a run, one in-memory dataset per analysis; {} if it was never analyzed.
+
+    That of an analysis which is not defined for this kind of training has no variables, and a verdict that says why.
 
     Raises:
         RunError: if there are no results, and no run either.

@@ -1,4 +1,4 @@
-"""Kernels on plain arrays with time on the last axis: autocovariance, integrated time, means with error bars.
+"""Time series as plain arrays with time on the last axis: autocovariance, integrated time, means with error bars.
 
 Error bars follow Wolff's Γ-method (Wolff 2004, hep-lat/0306017): the variance of a mean is 2τ_int Γ(0)/N with the sum
 of autocovariances cut where statistical and systematic error balance (parameter S = 1.5), corrected for the bias of
@@ -27,11 +27,9 @@ NORMAL = 1.959963984540054
 """standard errors in half a 95 % interval"""
 _SHORTEST = 0.02
 """least τ_int that is reported for anti-correlated series"""
-_BLOCKS = 8
-"""of the jackknife that takes the bias off a ratio of means"""
-_ROWS = 8
+ROWS = 8
 """series that are Fourier transformed at a time where their spectra are summed: of more the spectra would be large"""
-_TILE = 1024
+TILE = 1024
 """origins of which all lags are taken in turn: few enough that the nearest cache holds them"""
 
 
@@ -49,15 +47,15 @@ def autocovariance(series: Floats, longest: int | None = None, *, trace: bool = 
         (..., N), or (..., W + 1) with a longest lag W < N.
     """
     n = series.shape[-1]
-    if trace and series.shape[-2] > _ROWS:
-        starts = range(0, series.shape[-2], _ROWS)
-        parts = (autocovariance(series[..., start : start + _ROWS, :], longest, trace=True) for start in starts)
+    if trace and series.shape[-2] > ROWS:
+        starts = range(0, series.shape[-2], ROWS)
+        parts = (autocovariance(series[..., start : start + ROWS, :], longest, trace=True) for start in starts)
         return reduce(np.add, parts)
     mean = series.mean(-1, keepdims=True)
     last = n - 1 if longest is None else min(longest, n - 1)
-    size = _fast_length(max(8 * last, 4 * _TILE))
+    size = fast_length(max(8 * last, 4 * TILE))
     if 2 * size > n:
-        size = _fast_length(n + last)
+        size = fast_length(n + last)
         spectrum = np.fft.rfft(series - mean, size)
         power = spectrum.real**2 + spectrum.imag**2
     else:
@@ -71,7 +69,7 @@ def autocovariance(series: Floats, longest: int | None = None, *, trace: bool = 
     return np.fft.irfft(power, size)[..., : last + 1] / n
 
 
-def _fast_length(least: int) -> int:
+def fast_length(least: int) -> int:
     """Of a real Fourier transform of at least so many values."""
     return cast(int, next_fast_len(least, real=True))
 
@@ -118,16 +116,6 @@ def _deviation_of_sum(covariance: Floats, tau: float, window: int) -> float:
     return float(np.sqrt(2 * np.sum((means - tau * both) ** 2)))
 
 
-def dimensions_of_squares(squares: Floats, most: int) -> float:
-    """Of how many independent normal coordinates of equal size a sum of squares (N,) could be, 1 to `most`.
-
-    d = 2⟨S⟩²/Var S, as S/⟨S⟩ then is χ²/d: what coordinates share, or one has more of than others, makes it less.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = 2 * squares.mean() ** 2 / squares.var()
-    return float(np.clip(np.nan_to_num(found, nan=1.0), 1.0, most))
-
-
 def _cut_sum(
     covariance: Floats, n: int, oscillating: bool = False, dimensions: float = 1.0
 ) -> tuple[Floats, NDArray[np.int64]]:
@@ -152,14 +140,14 @@ def _cut_sum(
     return tau.reshape(shape), window.reshape(shape)
 
 
-def _autocovariance_and_cut(series: Floats, memory: int = 0) -> tuple[Floats, Floats, NDArray[np.int64]]:
+def autocovariance_and_cut(series: Floats, memory: int = 0) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Γ of series as far as it is needed, at least up to a number of lags, with what `_cut_sum` finds in it.
 
     Most sums are cut early: where all are within N/64, what lies beyond is not worked out.
     """
     n = series.shape[-1]
     reach = n // 64
-    if n >= 16 * _TILE and memory <= reach:
+    if n >= 16 * TILE and memory <= reach:
         covariance = autocovariance(series, reach)
         tau, window = _cut_sum(covariance, n)
         if np.all(window < reach):
@@ -197,7 +185,7 @@ def mean_and_error(series: Floats, *, memory: int = 0, echo: Floats | float = 0.
     if n < 4:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, float(n))
     memory = min(memory, n // 16)
-    covariance, tau, window = _autocovariance_and_cut(series, memory)
+    covariance, tau, window = autocovariance_and_cut(series, memory)
     if memory:
         longer = np.maximum(window, memory)
         tau, window = np.fmax(tau, _sum_to(covariance, n, longer)), longer
@@ -225,7 +213,7 @@ def cancelling_error(series: Floats, memory: int) -> tuple[float, float]:
     if n < 4:
         return np.nan, float(n)
     memory = min(memory, n // 16)
-    covariance, _, window = _autocovariance_and_cut(series, memory)
+    covariance, _, window = autocovariance_and_cut(series, memory)
     width = min(2 * max(int(window), memory) + 1, n)
     if width > len(covariance):  # twice the window is farther than was worked out
         covariance = autocovariance(series, width - 1)
@@ -257,7 +245,7 @@ def returning_error(series: Floats, lag: int, memory: int) -> tuple[float, float
     if n < 4:
         return np.nan, float(n)
     memory = min(memory, n // 16)
-    covariance, _, cut = _autocovariance_and_cut(series, memory)
+    covariance, _, cut = autocovariance_and_cut(series, memory)
     window = max(int(cut), memory)
     last = min(2 * lag + window if 2 * window < lag else max(window, 2 * lag), n - 1)
     if last >= len(covariance):
@@ -344,7 +332,7 @@ def telescoping_ratio_and_error(left: Floats, right: Floats) -> tuple[Floats, Fl
     time = np.arange(n + 1.0) - n / 2
     walk = walk - walk.mean(-1, keepdims=True)
     walk = walk - (walk @ time / (time @ time))[..., None] * time
-    covariance, tau, window = _autocovariance_and_cut(walk)
+    covariance, tau, window = autocovariance_and_cut(walk)
     # A line taken off hides as much of the memory as the mean does, which is corrected for already.
     n_eff = (n + 1) / (2 * np.maximum(tau * (1 + (2 * window + 1) / n), 0.5))
     # Both take an effective sample each. Of the rest, skew ones tell less of their variance than normal ones.
@@ -364,227 +352,6 @@ def log_lags(longest: int, per_decade: int) -> NDArray[np.int64]:
     return np.unique(np.round(np.geomspace(1, max(longest, 1), count)).astype(np.int64))
 
 
-def mean_squared_displacement(positions: Floats) -> Floats:
-    """Time-averaged ‖x(t+τ) − x(t)‖², summed over coordinates, at every lag, by FFT.
-
-    With S(τ) = Σ_t x(t)·x(t+τ) and prefix sums of ‖x‖² (Calandrini et al. 2011, Kneller et al. 1995). Coordinates are
-    centred first: without that, digits are lost when the offset is much larger than the steps.
-
-    Args:
-        positions: (coordinate, N).
-
-    Returns:
-        (N,), value at lag τ.
-    """
-    n = positions.shape[-1]
-    size = _fast_length(2 * n - 1)
-    power, squares = np.zeros(size // 2 + 1), np.zeros(n)
-    for start in range(0, len(positions), _ROWS):
-        part = positions[start : start + _ROWS]
-        centred = part - part.mean(-1, keepdims=True)
-        spectrum = np.fft.rfft(centred, size)
-        power += (spectrum.real**2 + spectrum.imag**2).sum(0)
-        squares += (centred**2).sum(0)
-    product = np.fft.irfft(power, size)[:n]
-    squared = np.concatenate([[0.0], np.cumsum(squares)])
-    lags = np.arange(n)
-    tails = squared[n - lags] + squared[n] - squared[lags]
-    return np.maximum((tails - 2 * product) / (n - lags), 0.0)
-
-
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def squared_displacements(positions, lags):
-    """‖x(t+τ) − x(t)‖² of every origin, summed over coordinates; NaN where t+τ is past the end.
-
-    Args:
-        positions: (coordinate, N); lags: (L,) whole numbers.
-
-    Returns:
-        (L, N) float64.
-    """
-    count, n = positions.shape
-    out = np.zeros((lags.size, n))
-    for i in range(lags.size):
-        lag = lags[i]
-        out[i, max(0, n - lag) :] = np.nan
-        for c in range(count):
-            early, late, row = positions[c, : n - lag], positions[c, lag:], out[i, : n - lag]
-            for t in range(n - lag):
-                step = np.float64(late[t]) - np.float64(early[t])
-                row[t] += step * step
-    return out
-
-
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def slope_products(positions, lag):
-    """u·w of every origin, summed over coordinates, with u = x(t+ℓ) − x(t) and w = x(t+2ℓ) − x(t−ℓ) around it.
-
-    Their mean is MSD(2ℓ) − MSD(ℓ), as w is u with its neighbours on both sides. In the difference of two squares the
-    squares of positions cancel only later in time; here there are none. In free motion products are correlated up to
-    2ℓ, and in confined motion, each a sum of x(t)·x(t′), once more where the same pair comes back: ℓ and 2ℓ later.
-
-    Args:
-        positions: (coordinate, N).
-
-    Returns:
-        (N − 3ℓ,) float64.
-    """
-    count, n = positions.shape
-    size = max(n - 3 * lag, 0)
-    out = np.zeros(size)
-    for c in range(count):
-        x = positions[c]
-        before, early, late, after = x[:size], x[lag : lag + size], x[2 * lag : 2 * lag + size], x[3 * lag :]
-        for t in range(size):
-            out[t] += (np.float64(late[t]) - np.float64(early[t])) * (np.float64(after[t]) - np.float64(before[t]))
-    return out
-
-
-def mean_squared_displacement_at(
-    positions: Floats, lags: NDArray[np.int64], start: int = 0, stop: int | None = None
-) -> Floats:
-    """⟨‖x(t+τ) − x(t)‖²⟩ over the origins start ≤ t < stop, summed over coordinates, from the differences themselves.
-
-    Args:
-        positions: (coordinate, N) of any floating type; lags: (L,) whole numbers.
-
-    Returns:
-        (L,); NaN for a lag that no origin has.
-    """
-    n = positions.shape[-1]
-    end = n if stop is None else min(stop, n)
-    origins = np.maximum(np.minimum(end, n - lags) - start, 0)
-    sums = _summed_displacements(np.ascontiguousarray(positions), lags, start, end)
-    return np.where(origins > 0, sums / np.maximum(origins, 1), np.nan)
-
-
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def _summed_displacements(positions, lags, start, stop):
-    """Σ_t ‖x(t+τ) − x(t)‖² over start ≤ t < min(stop, N−τ); (L,) float64.
-
-    Four lags at once, so that x(t) is loaded once for them; slices, so that the loops compile to vector instructions.
-    """
-    n = positions.shape[1]
-    out = np.zeros(lags.size)
-    for c in range(positions.shape[0]):
-        x = positions[c]
-        for begin in range(start, stop, _TILE):
-            end = min(begin + _TILE, stop)
-            i = 0
-            while i < lags.size:
-                if i + 4 <= lags.size and end + lags[i : i + 4].max() <= n:
-                    k0, k1, k2, k3 = lags[i], lags[i + 1], lags[i + 2], lags[i + 3]
-                    early = x[begin:end]
-                    late0, late1 = x[begin + k0 : end + k0], x[begin + k1 : end + k1]
-                    late2, late3 = x[begin + k2 : end + k2], x[begin + k3 : end + k3]
-                    sum0, sum1, sum2, sum3 = 0.0, 0.0, 0.0, 0.0
-                    for t in range(end - begin):
-                        here = np.float64(early[t])
-                        step0, step1 = np.float64(late0[t]) - here, np.float64(late1[t]) - here
-                        step2, step3 = np.float64(late2[t]) - here, np.float64(late3[t]) - here
-                        sum0 += step0 * step0
-                        sum1 += step1 * step1
-                        sum2 += step2 * step2
-                        sum3 += step3 * step3
-                    out[i] += sum0
-                    out[i + 1] += sum1
-                    out[i + 2] += sum2
-                    out[i + 3] += sum3
-                    i += 4
-                else:
-                    lag = lags[i]
-                    count = min(end, n - lag) - begin
-                    if count > 0:
-                        early, late = x[begin : begin + count], x[begin + lag : begin + lag + count]
-                        total = 0.0
-                        for t in range(count):
-                            step = np.float64(late[t]) - np.float64(early[t])
-                            total += step * step
-                        out[i] += total
-                    i += 1
-    return out
-
-
-def straight_anchors(n: int) -> NDArray[np.int64]:
-    """The two lags between which and beyond which the MSD of n steps is taken as straight, n/8 and n/4."""
-    return np.array([n // 8, n // 4])
-
-
-def drift_free_terms(lags: NDArray[np.int64], n: int) -> tuple[Floats, Floats]:
-    """What the straight line from end to end takes off the MSD beside the drift, to add it again.
-
-    With y(t) = x(t) − (x(T) − x(0)) t/T of n = T + 1 steps, and M(τ) the MSD of x without its drift, exactly
-
-        M(τ) = MSD_y(τ) + 2τ/(T(n−τ)) [Σ_{s=T−τ+1}^{T} M(s) − Σ_{s=0}^{τ−1} M(s)] − (τ/T)² M(T).
-
-    Beyond the anchors ℓ₁, ℓ₂ of `straight_anchors` M is taken as straight, a + g s, which free motion is beyond its
-    memory and confined motion beyond its relaxation; in the second sum M is MSD_y(s) + g s²/T − a (s/T)². What is left
-    are two linear equations for a and g. (For Brownian motion a = 0 and M = MSD_y/(1 − τ/T): physics.md, V8.)
-
-    Args:
-        lags: of shape (...), at most n/2.
-
-    Returns:
-        Of M(τ) = MSD_y(τ) + w₁ MSD_y(ℓ₁) + w₂ MSD_y(ℓ₂) − Σ c Σ_{s<·} MSD_y(s): the weights w (..., 2), and the
-        factors c (..., 3) of the sums up to τ, ℓ₁ and ℓ₂.
-    """
-    total, anchors = n - 1, straight_anchors(n)
-
-    def terms(lag: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        tau = lag.astype(float)
-        squares = (tau - 1) * tau * (2 * tau - 1) / 6
-        outer = 2 * tau / (total * (n - tau))
-        constant = outer * (tau + squares / total**2) - (tau / total) ** 2
-        slope = outer * (tau * total - tau * (tau - 1) / 2 - squares / total) - tau**2 / total
-        return np.stack([constant, slope], axis=-1), outer
-
-    of_anchors, outer_anchors = terms(anchors)
-    line = np.linalg.inv(np.stack([np.ones(2), anchors], axis=-1) - of_anchors)
-    added, outer = terms(lags)
-    weights = added @ line
-    return weights, np.concatenate([outer[..., None], weights * outer_anchors], axis=-1)
-
-
-def drift_free_displacements(positions: Floats, lags: NDArray[np.int64]) -> Floats:
-    """Mean squared displacement without its drift, summed over coordinates; see `drift_free_terms`.
-
-    Args:
-        positions: (coordinate, N). lags: of any shape, at most N/2.
-
-    Returns:
-        Of the shape of `lags`.
-    """
-    n = positions.shape[-1]
-    anchors = straight_anchors(n)
-    straight = mean_squared_displacement(without_line(positions))
-    weights, factors = drift_free_terms(lags, n)
-    sums = np.concatenate([[0.0], np.cumsum(straight[: n // 2])])
-    of_anchors = weights @ straight[anchors] - factors[..., 1:] @ sums[anchors]
-    return straight[lags] + of_anchors - factors[..., 0] * sums[lags]
-
-
-def without_line(positions: Floats) -> Floats:
-    """Positions (..., N) less the straight line from start to end."""
-    line = np.linspace(0, 1, positions.shape[-1])
-    return positions - (positions[..., -1:] - positions[..., :1]) * line
-
-
-def two_time_displacements(
-    positions: Floats, waiting_times: NDArray[np.int64], lags: NDArray[np.int64], width: int
-) -> Floats:
-    """‖x(t_w+τ) − x(t_w)‖² averaged over the origins t_w … t_w + width, summed over coordinates.
-
-    Args:
-        positions: (coordinate, N).
-
-    Returns:
-        (waiting time, lag); NaN where t_w + τ is past the end.
-    """
-    return np.stack(
-        [mean_squared_displacement_at(positions, lags, start, start + width) for start in waiting_times.tolist()]
-    )
-
-
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 def lagged_products(positions, lags):
     """x(t)·x(t+τ) of every origin, summed over coordinates; NaN where t+τ is past the end. Shapes as above."""
@@ -598,185 +365,6 @@ def lagged_products(positions, lags):
             for t in range(n - lag):
                 row[t] += np.float64(late[t]) * np.float64(early[t])
     return out
-
-
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def response_products(positions, gradient, noise, probe, origins, lags):
-    """Eight products of every origin s with what is a lag later, t = s+τ, summed over coordinates.
-
-    With D = x(t) − x(s), in this order:
-
-        −D·ξ(s)                                                  response
-        −Σ_{u≤τ} (x(s+u) − x(s))·ξ(s)                            its sum
-        [‖x(t) − x(s)‖² + ‖x(t+1) − x(s)‖² − ‖x(s+1) − x(s)‖²]/2   displacement that the sum is held against
-        x(t)·(x(t) + x(t−1))/2,   x(t)·(x(s) + x(s−1))/2             correlation at lag 0 and at τ
-        D·(g′(s) + g(t))                                         asymmetry
-        [‖x(t+1) − x(s)‖² − ‖x(t−1) − x(s)‖²]/2,   D·(ξ(s) + g′(s) + g(t))    both sides of its identity
-
-    Args:
-        positions, gradient: (coordinate, N), positions centred so that their running sum keeps its digits.
-        noise, probe: ξ and g′ of each origin (coordinate, M). origins: (M,) ascending. lags: (L,).
-
-    Returns:
-        (8, L, M), NaN where s−1 or t+1 is outside.
-    """
-    count, n = positions.shape
-    out = np.zeros((8, lags.size, origins.size))
-    total = np.zeros(n)
-    for c in range(count):
-        x = positions[c]
-        running = np.float64(0.0)
-        for t in range(n):
-            running += x[t]
-            total[t] = running
-        for i in range(lags.size):
-            lag = lags[i]
-            for m in range(origins.size):
-                s = origins[m]
-                t = s + lag
-                if s < 1 or t + 1 >= n:
-                    continue
-                xi, other = np.float64(noise[c, m]), np.float64(probe[c, m])
-                moved, next_moved = x[t] - x[s], x[t + 1] - x[s]
-                first, before = x[s + 1] - x[s], x[t - 1] - x[s]
-                out[0, i, m] -= moved * xi
-                out[1, i, m] -= (total[t] - total[s] - lag * x[s]) * xi
-                out[2, i, m] += (moved * moved + next_moved * next_moved - first * first) / 2
-                out[3, i, m] += x[t] * (x[t] + x[t - 1]) / 2
-                out[4, i, m] += x[t] * (x[s] + x[s - 1]) / 2
-                out[5, i, m] += moved * (other + gradient[c, t])
-                out[6, i, m] += (next_moved * next_moved - before * before) / 2
-                out[7, i, m] += moved * (xi + other + gradient[c, t])
-    for i in range(lags.size):
-        for m in range(origins.size):
-            if origins[m] < 1 or origins[m] + lags[i] + 1 >= n:
-                out[:, i, m] = np.nan
-    return out
-
-
-def ratios_of_origins(
-    numerator: Floats, denominator: Floats, counts: NDArray[np.int64], memory: int
-) -> tuple[Floats, Floats, Floats]:
-    """Ratios of means over the first `counts` origins of each lag, with errors and effective samples.
-
-    A ratio of means is off by what its denominator fluctuates; the jackknife over blocks of origins takes that off.
-
-    Args:
-        numerator, denominator: (..., L, M). counts: (L,). memory: in origins, as in `mean_and_error`.
-
-    Returns:
-        (..., L) each; NaN where a lag has no origin.
-    """
-    value, error, n_eff = np.full((3, *numerator.shape[:-1]), np.nan)
-    for i, count in enumerate(counts):
-        if not count:
-            n_eff[..., i] = 0
-            continue
-        above, below = numerator[..., i, :count], denominator[..., i, :count]
-        value[..., i], error[..., i], n_eff[..., i] = ratio_and_error(above, below, memory=memory)
-        if count >= _BLOCKS:
-            edges = np.linspace(0, count, _BLOCKS + 1).astype(int)[:-1]
-            with np.errstate(invalid="ignore", divide="ignore"):
-                top, bottom = (np.add.reduceat(x, edges, axis=-1) for x in (above, below))
-                without = (top.sum(-1, keepdims=True) - top) / (bottom.sum(-1, keepdims=True) - bottom)
-                share = np.diff(edges, append=count) / count
-                value[..., i] = _BLOCKS * value[..., i] - without @ (1 - share)
-    return value, error, n_eff
-
-
-def echo_of_ends(mean: Floats, doubled: Floats) -> Floats:
-    """Correlation of a displacement with the next one: MSD(2τ)/(2 MSD(τ)) − 1, between −½ and 0.
-
-    Displacements of origins τ apart share an end point, and where motion is confined nothing else: −½. Where it is free
-    they share nothing, and where it is ballistic the window of the Γ-method holds what they share.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.nan_to_num(np.clip(doubled / (2 * mean) - 1, -0.5, 0.0))
-
-
-def displacement_and_error(squares: Floats, lag: int, echo: float, memory: int) -> tuple[Floats, Floats, Floats]:
-    """Mean squared displacement, its error and effective samples.
-
-    Args:
-        squares: (N,) a row of `squared_displacements`, whose last `lag` are missing. echo: from `echo_of_ends`.
-        memory: as in `mean_and_error`.
-    """
-    mean, error, n_eff = mean_and_error(squares[: len(squares) - lag], memory=memory, echo=echo)
-    return mean, widen_for_skewness(mean, error), n_eff
-
-
-def drift_free_error(
-    straight: Floats, factors: Floats, lags: NDArray[np.int64], row: int, memory: int, echo: float | None
-) -> tuple[float, float]:
-    """Error and effective samples of a sum of drift-free displacements at several lags.
-
-    What it fluctuates by is taken origin by origin, over those that have all of the lags, so that what the lags share
-    is in it; a sum that has more origins is known better by the root of their number.
-
-    Args:
-        straight: (L, N) from `squared_displacements` of positions without their line.
-        factors: (L,) of the drift-free MSD at each lag in the sum.
-        lags: (L,) of both, the two of `straight_anchors` among them.
-        row: which of the lags tells how many origins the sum has. memory: as in `mean_and_error`.
-        echo: of that lag, from `echo_of_ends`; None for sums in which the lags cancel, as in `cancelling_error`.
-    """
-    n = straight.shape[-1]
-    factors = factors.copy()
-    factors[np.searchsorted(lags, straight_anchors(n))] += factors @ drift_free_terms(lags, n)[0]
-    common = n - int(lags.max())
-    # Most sums are of a few lags.
-    used = np.flatnonzero(factors)
-    fluctuation = factors[used] @ straight[used, :common]
-    if echo is None:
-        error, n_eff = cancelling_error(fluctuation, memory)
-    else:
-        _, error, n_eff = mean_and_error(fluctuation, memory=memory, echo=echo)
-    return float(error * np.sqrt(common / (n - lags[row]))), float(n_eff)
-
-
-def averaged_variance(collective: Floats, lags: NDArray[np.int64], width: int) -> Floats:
-    """What is left of the variance of one displacement in the mean over `width` successive origins, at each lag.
-
-    (1/W) Σ_{|s|<W} (1 − |s|/W) ρ(s) with the autocorrelation ρ of the squared displacement, summed as far as it is
-    known to differ from 0 (Wolff's window); 1 where the displacements of all origins are one and the same.
-
-    Args:
-        collective: (L, N) from `squared_displacements`.
-
-    Returns:
-        (L,), between 1/W and 1.
-    """
-    n = collective.shape[-1]
-    left = np.ones(len(lags))
-    for i, lag in enumerate(lags):
-        covariance, _, window = _autocovariance_and_cut(collective[i, : n - lag])
-        if not covariance[0] > 0:
-            continue
-        known = np.arange(1, min(width, int(window) + 1, n - lag))
-        shared = np.sum((1 - known / width) * covariance[known] / covariance[0])
-        left[i] = np.clip((1 + 2 * shared) / width, 1 / width, 1.0)
-    return left
-
-
-@np.errstate(invalid="ignore", divide="ignore")
-def local_exponents(means: Floats, relative: Floats, lags: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """d ln M/d ln τ at each lag, from its neighbours on either side; NaN at the ends, and where a mean is not positive.
-
-    Args:
-        means: (L,) M at the lags. relative: (L,) its relative errors r; ln of a mean is low by r²/2, which is added.
-
-    Returns:
-        Exponents (L,) and their derivatives (L, L) by `means`.
-    """
-    count = len(lags)
-    exponent, derivatives = np.full(count, np.nan), np.zeros((count, count))
-    means = np.where(means > 0, means, np.nan)
-    logarithm = np.log(means) + np.minimum(relative, 0.5) ** 2 / 2
-    for i in range(1, count - 1):
-        span = np.log(lags[i + 1] / lags[i - 1])
-        exponent[i] = (logarithm[i + 1] - logarithm[i - 1]) / span
-        derivatives[i, i + 1], derivatives[i, i - 1] = 1 / (means[i + 1] * span), -1 / (means[i - 1] * span)
-    return exponent, derivatives
 
 
 @np.errstate(invalid="ignore", divide="ignore")
@@ -803,146 +391,3 @@ def autocorrelation(
         both = (zero[: n - lag] + zero[lag:]) / 2
         error[i] = mean_and_error((here - rho[i] * both) / bottom, memory=memory)[1]
     return rho, error
-
-
-def effective_dimension(increments: Floats, widths: list[int], exact: list[bool]) -> float:
-    """d_eff = (tr C)²/tr C² of successive increments seen through the sketches of one or more groups.
-
-    Neighbours may share an end point, and are then anti-correlated where the motion is confined; all others are taken
-    as independent. tr C² is the mean of (x_i·x_j)² over pairs of these, less the sketches' own contribution
-    Σ_g (tr C_g)²/k_g (physics.md 1.1: E tr S_P² = tr C²(1+1/k) + (tr C)²/k).
-
-    Args:
-        increments: (sample, coordinate), centred; coordinates of the groups one after another.
-        widths: k_g, coordinates of each group.
-        exact: whether a group's sketch holds every parameter, and so contributes nothing of its own.
-    """
-    samples = len(increments)
-    gram = increments @ increments.T
-    trace = np.trace(gram) / samples
-    if samples < 3 or not trace > 0:
-        return 1.0
-    squares = 2 * np.sum(np.triu(gram, 2) ** 2) / ((samples - 1) * (samples - 2))
-    groups = np.split(increments, np.cumsum(widths)[:-1], axis=1)
-    own = sum(
-        np.mean(np.sum(part**2, axis=1)) ** 2 / width
-        for part, width, whole in zip(groups, widths, exact, strict=True)
-        if not whole
-    )
-    # More dimensions than samples times coordinates cannot be told apart from none.
-    smallest = trace**2 / (samples * increments.shape[1])
-    return float(max(trace**2 / max(squares - own, smallest), 1.0))
-
-
-def products_with_past(
-    differences: Floats, gradients: Floats, places: NDArray[np.int64], weights: Floats
-) -> tuple[Floats, Floats]:
-    """Weighted sums over lags of x(s)·g(s−h), and ½‖x(s)‖², each at its own place s in a series g.
-
-    Args:
-        differences: x of shape (coordinate, n). gradients: (coordinate, N).
-        places: (n,) of each x in the series, at least H. weights: (F, H) at the lags h = 1 … H.
-
-    Returns:
-        (F, n) and (n,).
-    """
-    reach = weights.shape[1]
-    # Lags grow as time goes back.
-    weights = np.ascontiguousarray(weights[:, ::-1].T, dtype=np.float64)
-    sums = np.empty((weights.shape[1], len(places)))
-    for column, (place, x) in enumerate(zip(places, np.asarray(differences.T, dtype=np.float64), strict=True)):
-        sums[:, column] = (x @ gradients[:, place - reach : place]) @ weights
-    return sums, np.sum(np.asarray(differences, dtype=np.float64) ** 2, axis=0) / 2
-
-
-@np.errstate(invalid="ignore", divide="ignore", over="ignore")
-def inverse_dimension(samples: Floats, sizes: Floats) -> tuple[Floats, Floats, Floats]:
-    """1/d_eff = tr C²/(tr C)² of independent samples with mean 0, seen through sketches, of all groups and of each.
-
-    Over pairs of different samples U₁ and U₂ are the means of ‖x_i‖²‖x_j‖² and (x_i·x_j)². A sketch with
-    w = 1/k − 1/P makes of a = (tr C)² and b = tr C² on average U₁ = a + 2wb and U₂ = (1+w)b + wa; this is solved for
-    b/a. For all groups together each has its own a and b, and between two groups the sketches add nothing.
-
-    The error is that of the samples, which may be correlated in size, and that of the sketch's coordinates, each from
-    the first-order influence of every coordinate in every sample, and in squares; what single cells scatter by is in
-    both, and counts once (Owen 2007). What belongs to single pairs counts twice, which the few samples and the skewness
-    of such products make up for: without it 40 samples cover 91 % instead of 94 %.
-
-    Args:
-        samples: (group, coordinate, N). sizes: (group,) parameters P of each.
-
-    Returns:
-        1/d_eff, its error and the number of effective samples, each (1 + group,) with that of all groups first; NaN
-        where there is no noise, and errors NaN for fewer than four samples.
-    """
-    width, n = samples.shape[1:]
-    x = samples.transpose(0, 2, 1)
-    own = np.where(sizes > width, 1 / width - 1 / np.maximum(sizes, 1), 0.0)
-    found = [
-        _inverse_dimension(part, weight) for part, weight in [(x, own), *zip(x[:, None], own[:, None], strict=True)]
-    ]
-    value, error, n_eff = (np.array(column) for column in zip(*found, strict=True))
-    return value, np.where(n < 4, np.nan, error), n_eff
-
-
-def _inverse_dimension(x: Floats, own: Floats) -> tuple[float, float, float]:
-    """1/d_eff of groups together, its error and effective samples; x (group, N, coordinate), own: w of each group.
-
-    Group by group, in double precision, so that of all groups no more is held than what came.
-    """
-    n, width = x.shape[1:]
-    if n < 2:
-        return np.nan, np.nan, n
-    # b = (U₂ − wU₁)/e and a = U₁ − 2w(U₂ − wU₁)/e, with e = 1 + w − 2w².
-    both = 1 + own - 2 * own**2
-    squares = np.stack([np.sum(part.astype(np.float64) ** 2, axis=1) for part in x])
-    total, gram = squares.sum(0), np.zeros((n, n))
-    top, bottom = np.zeros((n, n)), np.zeros((n, n))
-    for index, w in enumerate(own):
-        part = x[index].astype(np.float64)
-        inner = _without_diagonal(part @ part.T)
-        gram += inner
-        # Exact sketches add nothing of their own.
-        if w:
-            extra = (inner**2 - w * np.outer(squares[index], squares[index])) / both[index]
-            top += extra - inner**2
-            bottom -= 2 * w * extra
-    top = _without_diagonal(top + gram**2)
-    bottom = _without_diagonal(bottom + np.outer(total, total))
-    inverse = np.sum(top) / np.sum(bottom)
-    mean = np.sum(bottom) / (n * (n - 1))
-    # As many times as there are samples, so that a mean over them is the deviation.
-    rows, of_bottom, of_cells, of_sketch, beside = np.zeros(n), np.zeros(n), 0.0, 0.0, 0.0
-    rescaled = width / max(width - 1, 1)
-    for index, w in enumerate(own):
-        part = x[index].astype(np.float64)
-        cells, under = part * (gram @ part), part**2 * (np.sum(total) - total)[:, None]
-        if w:
-            inner = _without_diagonal(part @ part.T)
-            others = np.sum(squares[index]) - squares[index]
-            of_pairs = inner @ part
-            extra = part * (of_pairs - w * others[:, None] * part) / both[index]
-            cells += extra - part * of_pairs
-            under -= 2 * w * extra
-        cells, under = (values * (2 / ((n - 1) * mean)) for values in (cells, under))
-        cells -= inverse * under
-        rows += cells.sum(1)
-        of_bottom += under.sum(1)
-        if w:
-            column, column_under = (values.mean(0) - values.mean() for values in (cells, under))
-            of_sketch += np.sum(column**2) * rescaled
-            beside += np.sum(column * column_under) * rescaled
-            of_cells += np.sum(cells**2) / n**2
-    _, error, n_eff = mean_and_error(rows)
-    shared = np.mean(rows * (of_bottom - of_bottom.mean())) / n
-    variance = error**2 + max(of_sketch - of_cells, 0.0)
-    # To second order a ratio is low by what its fluctuation shares with that of its denominator.
-    inverse += shared + beside
-    error = widen_for_skewness(np.array(inverse), np.sqrt(np.array(variance)))
-    return float(inverse), float(error), float(n_eff)
-
-
-def _without_diagonal(square: Floats) -> Floats:
-    """A square matrix of our own, with zeros on its diagonal."""
-    np.fill_diagonal(square, 0.0)
-    return square

@@ -12,7 +12,15 @@ class AnalysisError(UserError):
 
 
 class NotDefinedError(AnalysisError):
-    """A quantity that is not defined for this kind of training: nothing failed, and nothing is to be mended."""
+    """A quantity that is not defined for this kind of training: nothing failed, and nothing is to be mended.
+
+    Args:
+        en, zh: why, in both languages; it is kept with the results.
+    """
+
+    def __init__(self, en: str, zh: str):
+        super().__init__(en)
+        self.zh = zh
 
 
 class AnalysisSettings(BaseModel):

@@ -22,7 +22,7 @@ ANALYSES = {
 """of each analysis: raised when its numbers change"""
 
 KERNELS = 5
-"""raised when the numbers of `series`, `quantities` or `errorbar`, which all analyses share, change"""
+"""raised when numbers of `series`, `displacements`, `dimensions`, `quantities` or `errorbar`, which all use, change"""
 
 
 def find_changes(attributes: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:

@@ -43,6 +43,7 @@ def reasons(
     if not has_velocity:
         why = f"the heavy-ball velocity is not defined for {optimizer}"
         found = dict.fromkeys((*VELOCITY, "velocity_curvature"), why) | found
+        found["sgd_time"] = f"SGD time is not defined for {optimizer}"
     if not settings.products_every:
         found |= dict.fromkeys((*PRODUCTS, *SKETCHES), "products_every is 0")
     elif not keeps_parameters:

@@ -24,7 +24,7 @@ u_s being that of the stored gradient sketch, and `sums` the float64 roundoff of
 signs. This module knows nothing of torch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -35,7 +35,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from .format import ARRAYS, GROWING, measured_stretches
+from .format import ARRAYS, GROWING, UNITS_OF_SGD, measured_stretches
 from .signs import draw_signs
 from .snapshots import PERIOD
 from .store import read_attributes, run_folder
@@ -236,6 +236,7 @@ def _check_schema(path: Path, attributes: dict[str, Any]) -> tuple[Check, dict[s
         except Exception as error:  # zarr raises what it likes on metadata that makes no sense
             check.defects.append(f"{folder.name} cannot be opened ({type(error).__name__}: {error})")
     committed, double = attributes["committed"], attributes.get("parameter_dtype") == "float64"
+    of_sgd = _is_sgd(attributes)
     sizes = {
         "layer": len(attributes.get("layers", [])),
         "group": len(attributes.get("groups", [])),
@@ -263,7 +264,7 @@ def _check_schema(path: Path, attributes: dict[str, Any]) -> tuple[Check, dict[s
             continue
         if array.dtype not in [np.dtype(dtype) for dtype in dtypes]:
             check.defects.append(f"{spec.name} is {array.dtype}, not {np.dtype(spec.dtype)}")
-        if units != spec.units:
+        if units != spec.units and not (units is None and spec.name in UNITS_OF_SGD and not of_sgd):
             check.defects.append(f"{spec.name} has the unit {units!r}, not {spec.units!r}")
         wrong = [f"{d} {n}, not {sizes[d]}" for d, n in zip(dims, array.shape, strict=True) if sizes.get(d, n) != n]
         if dim in GROWING and array.shape[-1] < committed[dim]:
@@ -338,6 +339,10 @@ def _chunk_parts(array: zarr.Array, committed: dict[str, int]) -> Iterator[tuple
         yield array.metadata.encode_chunk_key(place), tuple(part)
 
 
+def _is_sgd(attributes: Mapping[str, Any]) -> bool:
+    return attributes.get("optimizer", {}).get("class") == "SGD"
+
+
 def _growing(array: zarr.Array) -> str | None:
     names = getattr(array.metadata, "dimension_names", None) or ("",)
     return names[-1] if names[-1] in GROWING else None
@@ -358,11 +363,15 @@ def _first_line(error: Exception) -> str:
 def _check_clocks(run: _Run) -> Check:
     """Steps are counted one by one, time does not run back, SGD time is the sum over the hyper-parameters."""
     check = Check("clocks")
-    step, sgd_time, wall_time = (run.read(name) for name in ("step", "sgd_time", "wall_time"))
-    eta, mu, nu = (np.nan_to_num(run.read(name)[0]) for name in ("learning_rate", "momentum", "dampening"))
+    step, wall_time = run.read("step"), run.read("wall_time")
     _name_first(check, np.flatnonzero(step != np.arange(step.size)), lambda t: f"row {t} says step {step[t]:.0f}")
     back = np.flatnonzero(np.diff(wall_time) < 0) + 1
     _name_first(check, back, lambda t: f"step {t}: wall time runs back by {wall_time[t - 1] - wall_time[t]:.3g} s")
+    check.found = f"{counted(step.size, 'step')} one by one"
+    if not _is_sgd(run.attributes):  # of which early recordings summed the learning rates all the same
+        return check
+    sgd_time = run.read("sgd_time")
+    eta, mu, nu = (np.nan_to_num(run.read(name)[0]) for name in ("learning_rate", "momentum", "dampening"))
     if sgd_time.size and sgd_time[0] != 0:
         check.defects.append(f"step 0: SGD time starts at {sgd_time[0]:.6g}, not at 0")
     # Without momentum torch leaves the dampening out.
@@ -378,7 +387,7 @@ def _check_clocks(run: _Run) -> Check:
             f"dampening give {expected[t]:.6g}"
         ),
     )
-    check.found = f"{counted(step.size, 'step')} one by one; SGD time is the sum of the logged η(1−ν)/(1−μ)"
+    check.found += "; SGD time is the sum of the logged η(1−ν)/(1−μ)"
     return check
 
 
@@ -482,7 +491,7 @@ def _name_first(check: Check, places: np.ndarray, describe: Callable[[int], str]
 def _check_replay(run: _Run) -> Check:
     """D_t against the optimizer's recursion, for every step and group."""
     check, optimizer = Check("replay"), run.attributes["optimizer"]
-    if optimizer["class"] != "SGD":
+    if not _is_sgd(run.attributes):
         raise _NotThereError(f"not done: the recursion of {optimizer['class']} needs more than the gradient")
     if optimizer["weight_decay_kind"] != "coupled":
         raise _NotThereError("not done: the recursion is not defined where the weight decay is not in the gradient")

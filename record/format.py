@@ -140,6 +140,8 @@ ARRAYS = (
     Array("final_parameters", ("parameter",), "f4", "parameter", "parameters at the end", "最终参数"),
 )
 BY_NAME = {array.name: array for array in ARRAYS}
+UNITS_OF_SGD = ("learning_rate", "weight_decay")
+"""arrays that have no unit where another optimizer decides what it is"""
 RESERVED = {dim for array in ARRAYS for dim in array.dims} | {"layer_group", "layer_size", "layer_optimizer_group"}
 RESERVED |= {"initial_parameters", "final_parameters", "zarr.json"}
 """names that cannot be logged: dimensions and coordinates of an opened run, and what lies beside the arrays"""

@@ -44,7 +44,7 @@ from .distributed import (
     mean_over_ranks,
 )
 from .errors import RunError, first_line
-from .format import GROWING, NAME, RESERVED, growing_dimension
+from .format import GROWING, NAME, RESERVED, UNITS_OF_SGD, growing_dimension
 from .hooks import StepHooks, has_overflow, loss_scale
 from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, unwrap_optimizer
 from .moments import MomentWindow
@@ -862,6 +862,7 @@ class Recorder:
             dict.fromkeys((*sized_by_model, *fixed), dtype),
             committed=committed,
             snapshot_tolerance=self.settings.snapshot_tolerance,
+            without_unit=() if self._has_velocity else UNITS_OF_SGD,
         )
 
     def _model_facts(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ The format and its commit protocol are those of `format`. This module knows noth
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class RunWriter:
             beyond them is dropped, and `arrays` and `attributes` stay as they are.
         snapshot_tolerance: largest error of a snapshot in units of the rms displacement since the one before, per
             layer; 0 is lossless.
+        without_unit: arrays whose unit is not that of the table, and not known.
 
     Raises:
         RunError: if the folder holds a recording already (or, to go on, none that is as long), or cannot be written.
@@ -55,12 +56,14 @@ class RunWriter:
         *,
         committed: Mapping[str, int] | None = None,
         snapshot_tolerance: float = 0.0,
+        without_unit: Collection[str] = (),
     ):
         self._folder, self._path = Path(folder), Path(folder) / "run.zarr"
         self._sizes = dict(sizes)
         self._dtypes = dict(dtypes or {})
         if self._dtypes.get("parameters") == "f8":
             self._dtypes["parameters_code"] = "u8"
+        self._without_unit = frozenset(without_unit)
         self._tolerance = snapshot_tolerance
         self._encoder: snapshots.SnapshotEncoder | None = None
         self._committed: dict[str, int] = {dim: 0 for dim in GROWING}
@@ -260,6 +263,9 @@ class RunWriter:
         growing = spec.dims[-1] in GROWING
         fixed = tuple(self._sizes[dim] for dim in (spec.dims[:-1] if growing else spec.dims))
         chunks = _chunk_shape(fixed, growing, dtype.itemsize, spec.dims)
+        attributes: dict[str, Any] = {"long_name": spec.long_name, "long_name_zh": spec.long_name_zh}
+        if spec.name not in self._without_unit:
+            attributes["units"] = spec.units
         shape = (*fixed, self._capacity[spec.dims[-1]]) if growing else fixed
         self._arrays[spec.name] = self._group.create_array(
             spec.name,
@@ -274,7 +280,7 @@ class RunWriter:
             ],
             # Readers take a chunk that is not there for missing values, so every chunk is written.
             config={"write_empty_chunks": True},
-            attributes={"units": spec.units, "long_name": spec.long_name, "long_name_zh": spec.long_name_zh},
+            attributes=attributes,
         )
 
     def _append_array(self, name: str, start: int, values: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from thermodl.record.format import ALL_GROUPS
 from thermodl.viewer import catalog, clocks
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.cli import LANG, PACKED, ROOT
-from thermodl.viewer.figures import ALL
+from thermodl.viewer.curves import ALL
 from thermodl.viewer.pages import PAGES
 from thermodl.viewer.pages.layout import Context
 from thermodl.viewer.state import AXES, LANGUAGES, SCALES, ViewState

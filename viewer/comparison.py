@@ -14,7 +14,9 @@ import xarray as xr
 
 from . import charts, clocks, tables
 from .catalog import Run
-from .figures import ANALYSES, DAMAGED, Figure, Source, nowhere
+from .curves import Figure, Source, nowhere
+from .figures import ANALYSES
+from .recorded import DAMAGED
 from .series import band, read_series
 from .state import ViewState
 from .text import MISSING, Text, number, quantity_title, sentence_case, with_error

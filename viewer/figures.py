@@ -1,90 +1,35 @@
-"""Which curves show which analysis. One function per page of curves; each returns figures, pure data to Altair.
+"""Which curves show which analysis: one function for each, in the order of the pages."""
 
-A `Source` is one run's dataset of the analysis at hand; with two of them every series carries its run's name.
-"""
+from collections.abc import Callable, Sequence
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import altair as alt
-import numpy as np
-import pandas as pd
-import xarray as xr
-
-from . import charts, clocks
-from .series import band, read_series
-from .state import ViewState
-from .text import COLON, Text, quantity_title, sentence_case
-
-EVENT_KINDS = (
-    Text("candidate", "候选"),
-    Text("changed setting", "超参数变化"),
-    Text("end of an epoch", "轮次结束"),
+from .curves import (
+    Figure,
+    Source,
+    by_direction,
+    by_group,
+    by_part,
+    jumps,
+    mark_events,
+    on_clock,
+    over_lag,
+    over_time,
+    parametric,
+    present,
+    two_time,
 )
-# What a coordinate is called where its own attributes do not say.
-_COORDINATES = {
-    "window_step": Text("optimizer step", "优化步"),
-    "window_sgd_time": Text("SGD time Σ η(1−ν)/(1−μ)", "SGD 时间 Σ η(1−ν)/(1−μ)"),
-    "window_epoch": Text("epoch", "轮次"),
-    "window_wall_time": Text("wall time since the start of the recording (s)", "自记录开始的时间（s）"),
-    "window_noise_time": Text("noise time (parameter²)", "噪声时间（参数²）"),
-    "lag": Text("lag (step)", "时间差（步）"),
-    "lag_epoch": Text("lag (epoch)", "时间差（轮）"),
-    "lag_sgd_time": Text("lag in SGD time", "时间差（SGD 时间）"),
-    "frequency": Text("frequency (cycles per step)", "频率（每步周期数）"),
-}
-_GROUP = Text("group of layers", "层组")
-_LAYER, _DIRECTION = Text("layer", "层"), Text("principal direction", "主方向")
-ALL = Text("all layers", "全部层")
-_LOSS = Text("loss", "损失")
-_FEW_BUCKETS = 400
-"""of the chart that an interval is chosen from"""
+from .state import ViewState
+from .text import Text
+
 _TEMPERATURE = Text("temperature", "温度")
 _POWER = Text("power", "功率")
 _SQUARED_GRADIENT = Text("squared gradient", "梯度平方")
 _SPREAD = Text("spread over the expected", "离散程度与预期值之比")
 _AGEING_EXPONENT = Text("ageing exponent", "老化指数")
-_WAITED = Text("steps waited: {n}", "等待 {n} 步")
 _HEAT = Text("heat", "热量")
-_GREY_LAYERS = Text("grey: means of the other layers ({n})", "灰色：其他 {n} 层的均值")
-_NOWHERE = Text("values without a place on this axis: {n:,}", "{n:,} 个值在此坐标轴上没有位置")
-_GREY = Text("grey: the other groups", "灰色：其他层组")
-_MEASURED, _MARKED = Text("measured", "实测"), Text("measured, marked: not in the fit", "实测，仅标记：不参与拟合")
-_NO_PLACE = Text(
-    "directions whose curvature is not positive or not known, in the table only: {n}",
-    "{n} 个方向的曲率不为正或未知，仅列于表中",
-)
-_ONE_EPOCH = Text("one epoch", "一轮")
+_LAYER, _DIRECTION = Text("layer", "层"), Text("principal direction", "主方向")
 _AGREE = Text("the two agree: 1", "二者一致：1")
 _WHITE = Text("white noise: 1", "白噪声：1")
 _LAW = Text("fluctuation–dissipation relation: 1", "涨落耗散关系：1")
-DAMAGED = Text(
-    "values in damaged pieces of the file, which cannot be read: {n:,}", "{n:,} 个值位于损坏的数据块中，无法读取"
-)
-
-
-class Source(NamedTuple):
-    """One analysis of one run."""
-
-    run: str
-    data: xr.Dataset
-    path: Path | None = None
-    """the run's folder, whose recording knows where the windows lie on clocks that the results do not have"""
-    place: int = 0
-    """of the run in the palette; where runs stand side by side, colours tell runs apart and dashes quantities"""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart with its title."""
-
-    id: str
-    title: Text
-    chart: alt.LayerChart
-    groups: Mapping[str, str] = field(default_factory=dict)
-    """groups that a click on the chart chooses, by the name that it draws"""
 
 
 def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
@@ -92,17 +37,17 @@ def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     names = ["temperature_noise", "temperature_kinetic", "temperature_kinetic_drift_free",
              "temperature_configurational", "temperature_variance"]  # fmt: skip
     parts = [f"disagreement_{part}" for part in ("drift", "heat", "rest")]
-    return _all(
-        _over_time(sources, names, state, "temperature-time", Text("Thermometers over time", "各温度计随时间的变化"),
+    return present(
+        over_time(sources, names, state, "temperature-time", Text("Thermometers over time", "各温度计随时间的变化"),
                    _TEMPERATURE),
-        _by_group(sources, names, state, "temperature-group", Text("Thermometers by group", "各层组的温度"),
+        by_group(sources, names, state, "temperature-group", Text("Thermometers by group", "各层组的温度"),
                   _TEMPERATURE, log_y=True),
-        _by_group(sources, ["kinetic_over_noise"], state, "temperature-ratio",
+        by_group(sources, ["kinetic_over_noise"], state, "temperature-ratio",
                   Text("Kinetic over noise temperature", "动能温度与噪声温度之比"), level=(1.0, _AGREE(state.lang))),
-        _by_group(sources, parts, state, "temperature-parts",
+        by_group(sources, parts, state, "temperature-parts",
                   Text("Why kinetic and noise temperature differ", "动能温度与噪声温度之差的来源"),
                   Text("kinetic less noise temperature", "动能温度减噪声温度"), level=(0.0, "0")),
-        _by_group(sources, ["configurational_colour"], state, "temperature-colour",
+        by_group(sources, ["configurational_colour"], state, "temperature-colour",
                   Text("What coloured noise adds to the configurational temperature", "有色噪声对构型温度的贡献"),
                   _TEMPERATURE, level=(0.0, "0")),
     )  # fmt: skip
@@ -111,11 +56,11 @@ def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
 def dissipation(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """Powers over time and by group."""
     seed, powers = ["gradient_dissipation"], ["descent_power", "noise_power"]
-    return _all(
-        _over_time(sources, seed, state, "dissipation-seed", Text("Dissipation rate η‖g‖²", "耗散率 η‖g‖²")),
-        _over_time(sources, powers, state, "dissipation-powers",
+    return present(
+        over_time(sources, seed, state, "dissipation-seed", Text("Dissipation rate η‖g‖²", "耗散率 η‖g‖²")),
+        over_time(sources, powers, state, "dissipation-powers",
                    Text("Descent and noise power", "下降功率与噪声功率"), _POWER),
-        _by_group(sources, [*seed, *powers], state, "dissipation-group",
+        by_group(sources, [*seed, *powers], state, "dissipation-group",
                   Text("Powers by group", "各层组的功率"), _POWER),
     )  # fmt: skip
 
@@ -123,28 +68,28 @@ def dissipation(sources: Sequence[Source], state: ViewState) -> list[Figure]:
 def noise(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """The noise beside the signal over time and by group, the batch size at which they are equal, and directions."""
     traces = ["noise_trace", "noise_trace_chunks", "noise_trace_samples"]
-    return _all(
-        _over_time(sources, [*traces, "gradient_norm_squared"], state, "noise-time",
+    return present(
+        over_time(sources, [*traces, "gradient_norm_squared"], state, "noise-time",
                    Text("Noise and signal over time", "噪声与信号随时间的变化"), _SQUARED_GRADIENT),
-        _over_time(sources, ["signal_to_noise"], state, "noise-signal",
+        over_time(sources, ["signal_to_noise"], state, "noise-signal",
                    Text("Signal to noise over time", "信噪比随时间的变化")),
-        _by_group(sources, traces, state, "noise-group", Text("tr C by group", "各层组的 tr C"),
+        by_group(sources, traces, state, "noise-group", Text("tr C by group", "各层组的 tr C"),
                   _SQUARED_GRADIENT, log_y=True),
-        _by_group(sources, ["simple_noise_scale"], state, "noise-scale",
+        by_group(sources, ["simple_noise_scale"], state, "noise-scale",
                   Text("Batch size at which noise equals signal", "噪声与信号相等的批量大小"), log_y=True),
-        _by_group(sources, ["effective_dimension"], state, "noise-dimension",
+        by_group(sources, ["effective_dimension"], state, "noise-dimension",
                   Text("Effective dimension of the noise by group", "各层组噪声的有效维数"), log_y=True),
-        _over_lag(sources, ["noise_autocovariance", "noise_autocovariance_shuffled"], state, "noise-colour",
+        over_lag(sources, ["noise_autocovariance", "noise_autocovariance_shuffled"], state, "noise-colour",
                   Text("Colour: autocovariance of the noise", "噪声的颜色：自协方差"), level=(0.0, "0")),
-        _over_lag(sources, ["noise_spectrum", "noise_spectrum_shuffled"], state, "noise-spectrum",
+        over_lag(sources, ["noise_spectrum", "noise_spectrum_shuffled"], state, "noise-spectrum",
                   Text("Colour: spectrum of the noise", "噪声的颜色：功率谱"), level=(1.0, _WHITE(state.lang)),
                   x="frequency"),
-        _by_group(sources, ["low_frequency_weight"], state, "noise-low-frequency",
+        by_group(sources, ["low_frequency_weight"], state, "noise-low-frequency",
                   Text("Low-frequency weight: 1 if white, 0 if shuffled", "低频权重：白噪声为 1，打乱采样为 0"),
                   level=(1.0, "1")),
-        _by_group(sources, ["tail_kurtosis", "tail_kurtosis_normal"], state, "noise-kurtosis",
+        by_group(sources, ["tail_kurtosis", "tail_kurtosis_normal"], state, "noise-kurtosis",
                   Text("Kurtosis beside normal noise", "峰度（与高斯噪声对照）")),
-        _by_group(sources, ["tail_index", "tail_index_normal", "tail_index_short", "tail_index_short_normal"], state,
+        by_group(sources, ["tail_index", "tail_index_normal", "tail_index_short", "tail_index_short_normal"], state,
                   "noise-tails", Text("Tail index beside normal noise", "尾指数（与高斯噪声对照）"),
                   Text("tail index", "尾指数")),
     )  # fmt: skip
@@ -153,19 +98,19 @@ def noise(sources: Sequence[Source], state: ViewState) -> list[Figure]:
 def entropy_production(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """Heat over time and by group, and how irreversible the motion is beside what chance makes of it."""
     nothing = (0.0, "0")
-    return _all(
-        _over_time(sources, ["heat"], state, "entropy-heat-time",
+    return present(
+        over_time(sources, ["heat"], state, "entropy-heat-time",
                    Text("Heat over time", "热量随时间的变化"), level=nothing),
-        _by_group(sources, ["heat", "heat_direct"], state, "entropy-heat-group",
+        by_group(sources, ["heat", "heat_direct"], state, "entropy-heat-group",
                   Text("Heat by group, in both forms", "各层组的热量（两种形式）"), _HEAT, level=nothing),
-        _by_part(sources, "heat_of_layer", "layer", state, "entropy-heat-layer", Text("Heat by layer", "各层的热量"),
+        by_part(sources, "heat_of_layer", "layer", state, "entropy-heat-layer", Text("Heat by layer", "各层的热量"),
                  _LAYER),
-        _by_part(sources, "mode_heat", "mode", state, "entropy-heat-direction",
+        by_part(sources, "mode_heat", "mode", state, "entropy-heat-direction",
                  Text("Heat by principal direction", "各主方向的热量"), _DIRECTION),
-        _by_group(sources, ["entropy_production", "entropy_production_bias"], state, "entropy-production",
+        by_group(sources, ["entropy_production", "entropy_production_bias"], state, "entropy-production",
                   Text("Lower bound on entropy production, and what chance gives", "熵产生的下界与纯随机涨落的贡献"),
                   Text("entropy production", "熵产生"), level=nothing),
-        _by_group(sources, ["cycling_frequency", "cycling_frequency_null"], state, "entropy-cycling",
+        by_group(sources, ["cycling_frequency", "cycling_frequency_null"], state, "entropy-cycling",
                   Text("Fastest cycling, and its upper limit in equilibrium", "最快的循环频率及其在平衡态下的上限"),
                   Text("cycling frequency", "循环频率")),
     )  # fmt: skip
@@ -174,12 +119,12 @@ def entropy_production(sources: Sequence[Source], state: ViewState) -> list[Figu
 def flatness(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """Variance against flatness and noise against curvature, direction by direction, and the exponents."""
     exponents = ["flatness_exponent", "exponent_iid", "exponent_epoch"]
-    return _all(
-        _by_direction(sources, "flatness", "mode_variance", ("variance_iid", "variance_epoch", "variance_walk"), state,
+    return present(
+        by_direction(sources, "flatness", "mode_variance", ("variance_iid", "variance_epoch", "variance_walk"), state,
                       "flatness-variance", Text("Variance against flatness of the directions", "各方向的方差与平坦度")),
-        _by_direction(sources, "curvature", "mode_noise", (), state, "flatness-noise",
+        by_direction(sources, "curvature", "mode_noise", (), state, "flatness-noise",
                       Text("Gradient noise against curvature of the directions", "各方向的梯度噪声与曲率")),
-        _by_group(sources, exponents, state, "flatness-exponents",
+        by_group(sources, exponents, state, "flatness-exponents",
                   Text("Exponent ψ beside its null hypotheses", "指数 ψ 与零假设值"), Text("exponent ψ", "指数 ψ")),
     )  # fmt: skip
 
@@ -189,13 +134,13 @@ def diffusion(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     squared = ["mean_squared_displacement", "detrended_mean_squared_displacement",
                "predicted_mean_squared_displacement"]  # fmt: skip
     coefficients = ["diffusion_coefficient", "diffusion_coefficient_predicted"]
-    return _all(
-        _over_lag(sources, squared, state, "diffusion-msd", Text("Mean squared displacement", "均方位移"), log_y=True),
-        _over_lag(sources, ["local_exponent"], state, "diffusion-exponent",
+    return present(
+        over_lag(sources, squared, state, "diffusion-msd", Text("Mean squared displacement", "均方位移"), log_y=True),
+        over_lag(sources, ["local_exponent"], state, "diffusion-exponent",
                   Text("Local exponent of the displacement", "位移的局部指数"),
                   level=(1.0, Text("free diffusion: 1", "自由扩散：1")(state.lang))),
-        _two_time(sources, state),
-        _by_group(sources, coefficients, state, "diffusion-coefficients",
+        two_time(sources, state),
+        by_group(sources, coefficients, state, "diffusion-coefficients",
                   Text("Diffusion coefficient, measured and predicted", "扩散系数：实测与预测"), log_y=True),
     )  # fmt: skip
 
@@ -203,15 +148,15 @@ def diffusion(sources: Sequence[Source], state: ViewState) -> list[Figure]:
 def ageing(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """Displacement by waiting time on each clock, how far its curves spread, and the exponents."""
     clocks = ("steps", "sgd_time", "noise_time")
-    return _all(
-        *(_on_clock(sources, clock, state) for clock in clocks),
-        _by_group(sources, [f"collapse_{clock}" for clock in clocks], state, "ageing-collapse",
+    return present(
+        *(on_clock(sources, clock, state) for clock in clocks),
+        by_group(sources, [f"collapse_{clock}" for clock in clocks], state, "ageing-collapse",
                   Text("Spread of the curves, relative to curves that agree", "曲线间的离散程度与曲线重合时预期值之比"),
                   _SPREAD, level=(1.0, Text("curves agree: 1", "曲线一致：1")(state.lang)), log_y=True),
-        _by_group(sources, [f"ageing_exponent_{clock}" for clock in clocks], state, "ageing-exponent",
+        by_group(sources, [f"ageing_exponent_{clock}" for clock in clocks], state, "ageing-exponent",
                   Text("Ageing exponent d ln Δ/d ln t_w", "老化指数 d ln Δ/d ln t_w"), _AGEING_EXPONENT,
                   level=(0.0, Text("no ageing: 0", "没有老化：0")(state.lang))),
-        _by_group(sources, ["doubling_ratio"], state, "ageing-doubling",
+        by_group(sources, ["doubling_ratio"], state, "ageing-doubling",
                   Text("Displacement from t to 2t over that before t", "从 t 到 2t 的位移与 t 之前位移之比"),
                   level=(1.0, Text("stationary increments: 1", "增量平稳：1")(state.lang))),
     )  # fmt: skip
@@ -221,10 +166,10 @@ def correlation(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """Autocorrelation functions and integrated times."""
     functions = ["loss_autocorrelation", "parameter_autocorrelation", "gradient_autocorrelation"]
     times = ["parameter_integrated_time", "gradient_integrated_time"]
-    return _all(
-        _over_lag(sources, functions, state, "correlation-functions", Text("Autocorrelation", "自相关函数"),
+    return present(
+        over_lag(sources, functions, state, "correlation-functions", Text("Autocorrelation", "自相关函数"),
                   level=(0.0, "0"), y=Text("autocorrelation", "自相关")),
-        _by_group(sources, times, state, "correlation-times",
+        by_group(sources, times, state, "correlation-times",
                   Text("Integrated autocorrelation time by group", "各层组的积分自相关时间"),
                   Text("integrated time", "积分自相关时间"), log_y=True),
     )  # fmt: skip
@@ -235,19 +180,19 @@ def response(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     ratio = Text("fluctuation–dissipation ratio X", "涨落耗散比 X")
     law = (1.0, Text("noise temperature: 1", "噪声温度：1")(state.lang))
     closed = (0.0, Text("identity holds: 0", "恒等式成立：0")(state.lang))
-    return _all(
-        _parametric(sources, "displacement", "response_of_displacement", state, "response-displacement",
+    return present(
+        parametric(sources, "displacement", "response_of_displacement", state, "response-displacement",
                     Text("χ–Δ: response over displacement", "χ–Δ 图：响应与位移的关系"), log=True),
-        _parametric(sources, "correlation", "response_of_correlation", state, "response-correlation",
+        parametric(sources, "correlation", "response_of_correlation", state, "response-correlation",
                     Text("χ–C: response over correlation", "χ–C 图：响应与关联的关系")),
-        _over_lag(sources, ["displacement_ratio", "correlation_ratio"], state, "response-ratio",
+        over_lag(sources, ["displacement_ratio", "correlation_ratio"], state, "response-ratio",
                   Text("Fluctuation–dissipation ratio", "涨落耗散比"), level=law, y=ratio),
-        _over_lag(sources, ["integrated_response"], state, "response-integrated",
+        over_lag(sources, ["integrated_response"], state, "response-integrated",
                   Text("Integrated response", "积分响应")),
-        _by_group(sources, ["fdt_ratio"], state, "response-group",
+        by_group(sources, ["fdt_ratio"], state, "response-group",
                   Text("Fluctuation–dissipation ratio X by group", "各层组的涨落耗散比 X"), ratio, level=law),
         *fdt_thermometer(sources, state),
-        _over_lag(sources, ["asymmetry_z"], state, "response-asymmetry",
+        over_lag(sources, ["asymmetry_z"], state, "response-asymmetry",
                   Text("Does the asymmetry identity hold?", "不对称恒等式成立吗？"), level=closed),
     )  # fmt: skip
 
@@ -258,7 +203,7 @@ def fdt_thermometer(sources: Sequence[Source], state: ViewState) -> list[Figure]
         return []
     names = ["temperature_noise", "fdt_temperature"]
     title = Text("FDT thermometer by group", "各层组的涨落耗散温度")
-    return _all(_by_group(sources, names, state, "response-temperature", title, _TEMPERATURE, log_y=True))
+    return present(by_group(sources, names, state, "response-temperature", title, _TEMPERATURE, log_y=True))
 
 
 def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
@@ -266,14 +211,14 @@ def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     ratios = ["fdr1_raw", "fdr1_centred"]
     law = (1.0, _LAW(state.lang))
     ratio = Text("ratio of the two sides", "等式两边之比")
-    return _all(
-        _over_time(sources, ratios, state, "stationarity-time",
+    return present(
+        over_time(sources, ratios, state, "stationarity-time",
                    Text("FDR1: ratio of its two sides over time", "FDR1 等式两边之比随时间的变化"), ratio, level=law),
-        _by_group(sources, ratios, state, "stationarity-group",
+        by_group(sources, ratios, state, "stationarity-group",
                   Text("FDR1: ratio of its two sides by group", "各层组的 FDR1 等式两边之比"), ratio, level=law),
-        _by_group(sources, ["fdr2"], state, "stationarity-second",
+        by_group(sources, ["fdr2"], state, "stationarity-second",
                   Text("Second fluctuation–dissipation relation FDR2", "第二涨落耗散关系 FDR2"), ratio, level=law),
-        _by_group(sources, ["identity_residual", "identity_floor"], state, "stationarity-identity",
+        by_group(sources, ["identity_residual", "identity_floor"], state, "stationarity-identity",
                   Text("Is the record consistent? Residual and rounding floor", "记录自洽吗？恒等式残差与舍入误差下限"),
                   Text("relative residual", "相对残差"), log_y=True),
     )  # fmt: skip
@@ -281,10 +226,10 @@ def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
 
 def events(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """The loss with its events, and the size of each jump at its place."""
-    return _all(
-        _marked(_over_time(sources, ["loss"], state, "events-loss", Text("Loss and its events", "损失及其突变事件")),
+    return present(
+        mark_events(over_time(sources, ["loss"], state, "events-loss", Text("Loss and its events", "损失及其突变事件")),
                 sources, state),
-        *_jumps(sources, state),
+        *jumps(sources, state),
     )  # fmt: skip
 
 
@@ -303,739 +248,6 @@ ANALYSES: dict[str, Callable[[Sequence[Source], ViewState], list[Figure]]] = {
 }
 
 
-def training(run: Path, state: ViewState) -> list[Figure]:
-    """The training itself, from the recording: loss, evaluations, learning rate; what was not recorded is left out.
-
-    Raises:
-        RunError: if the recording cannot be read.
-    """
-    if clocks.read_axis(run, state.axis) is None:
-        return []
-    names = {
-        "loss": (["train_loss", "test_loss"], Text("Evaluated loss", "评估损失"), Text("loss", "损失")),
-        "accuracy": (["train_accuracy", "test_accuracy"], Text("Accuracy", "准确率"), Text("accuracy", "准确率")),
-    }
-    return _all(
-        recorded_curve(run, "loss", None, Text("Mini-batch loss", "小批量损失"), state),
-        *(_evaluations(run, key, *parts, state) for key, parts in names.items()),
-        recorded_curve(run, "learning_rate", 0, _learning_rate(run), state),
-    )
-
-
-def _learning_rate(run: Path) -> Text:
-    rates = read_series(run, "learning_rate")
-    several = rates is not None and rates.values.ndim > 1 and len(rates.values) > 1
-    if several:
-        return Text("Learning rate of the first optimizer group", "第一个优化器组的学习率")
-    return Text("Learning rate", "学习率")
-
-
-def whole_run(run: Path, state: ViewState) -> Figure | None:
-    """The loss of the whole run to choose an interval from, which is shaded; None if there are no two values of it.
-
-    Raises:
-        RunError: if the recording cannot be read.
-    """
-    series, clock = read_series(run, "loss"), clocks.clock_of(run, "loss", state.axis)
-    if series is None or clock is None or len(series.values) < 2:
-        return None
-    n, log_x = min(len(clock.x), len(series.values)), "x" in state.scale
-    frame = band(clock.x[:n], series.values[:n], _FEW_BUCKETS, log=log_x).rename(columns={"mean": "y"})
-    if np.isfinite(frame["y"]).sum() < 2:
-        return None
-    ends = clocks.places(run, state.axis, np.array(state.interval)) if state.interval else None
-    chart = charts.brush(
-        frame,
-        x_title=quantity_title(clock.attributes, state.lang),
-        y_title=_LOSS(state.lang),
-        log_x=log_x,
-        log_y="y" in state.scale,
-        chosen=(float(ends[0]), float(ends[1])) if ends is not None else None,
-    )
-    return Figure("whole-run", Text("The whole run", "整个实验"), chart)
-
-
-def _all(*figures: Figure | None) -> list[Figure]:
-    return [figure for figure in figures if figure is not None]
-
-
-def recorded_curve(
-    run: Path,
-    name: str,
-    row: int | None,
-    title: Text,
-    state: ViewState,
-    log_y: bool = False,
-    rest: Mapping[int, str] | None = None,
-) -> Figure | None:
-    """One recorded series as mean and band, of the interval on display; None if it is not there.
-
-    Args:
-        run, name: the recording and the array in it.
-        row: the index of the array's first dimension.
-        title: what is drawn.
-        state: axis, interval and language.
-        log_y: a logarithmic axis of values whatever the view.
-        rest: rows and names of lines drawn in grey behind.
-
-    Raises:
-        RunError: if the recording cannot be read.
-    """
-    series, clock = read_series(run, name, row), clocks.clock_of(run, name, state.axis)
-    if series is None or clock is None:
-        return None
-    n = min(len(clock.x), len(series.values))
-    shown = clock.inside(state)[:n]
-    x, y, log_x = clock.x[:n][shown], series.values[:n][shown], "x" in state.scale
-    buckets = band(x, y, log=log_x)
-    if not len(buckets):
-        return None
-    frame = _of_buckets(buckets, title(state.lang))
-    others = []
-    for other, label in (rest or {}).items():
-        behind = read_series(run, name, other)
-        if behind is not None:
-            cells = band(x, behind.values[:n][shown], charts.MAX_ROWS // 4 // len(rest or {}), log=log_x)
-            others.append(_of_buckets(cells, label))
-    note = charts.EXTREMES.fill(buckets=len(buckets), count=len(y), missing=int(buckets["missing"].to_numpy().sum()))
-    notes = [note(state.lang)] if len(buckets) < len(y) or not np.isfinite(y).all() else []
-    notes += [_GREY_LAYERS.fill(n=len(others))(state.lang)] if others else []
-    notes += charts.off_log_axis(x, state.lang) if log_x else []
-    notes += nowhere(x, state.lang)
-    if series.unreadable or clock.unreadable:
-        notes.append(DAMAGED.fill(n=max(series.unreadable, clock.unreadable))(state.lang))
-    chart = charts.curves(
-        frame,
-        lang=state.lang,
-        x_title=quantity_title(clock.attributes, state.lang),
-        y_title=quantity_title(series.attributes, state.lang),
-        notes=notes,
-        log_x=log_x,
-        log_y=log_y or "y" in state.scale,
-        points=False,
-        others=pd.concat(others) if others else None,
-    )
-    return Figure(f"training-{name}", title, chart)
-
-
-def nowhere(x: np.ndarray, lang: str) -> list[str]:
-    """A word about values that the axis has no place for: noise time ends with the analysis that found it."""
-    lacking = int((~np.isfinite(x)).sum())
-    return [_NOWHERE.fill(n=lacking)(lang)] if lacking else []
-
-
-def _evaluations(run: Path, key: str, names: list[str], title: Text, y: Text, state: ViewState) -> Figure | None:
-    """Evaluated numbers on one chart: point by point, or as means and bands where points would hide each other."""
-    clock = clocks.clock_of(run, names[0], state.axis)
-    if clock is None or not len(clock.x):
-        return None
-    shown = clock.inside(state)
-    few, log_x = int(shown.sum()) <= _FEW_BUCKETS, "x" in state.scale
-    parts, missing = [], 0
-    for name in names:
-        series = read_series(run, name)
-        if series is not None:
-            label = quantity_title({**series.attributes, "units": "1"}, state.lang)
-            here = shown[: len(series.values)]
-            x, values = clock.x[: len(here)][here], series.values[: len(here)][here]
-            if few:
-                parts.append(_frame(x, values, np.full(len(values), np.nan), label))
-            else:
-                buckets = band(x, values, _FEW_BUCKETS, log=log_x)
-                missing += int(buckets["missing"].to_numpy().sum())
-                parts.append(_of_buckets(buckets, label))
-    if not any(map(len, parts)):
-        return None
-    notes = nowhere(clock.x[shown], state.lang)
-    if not few:
-        counts = {"buckets": max(map(len, parts)), "count": int(shown.sum()), "missing": missing}
-        notes += [
-            charts.EXTREMES.fill(**counts)(state.lang),
-            *(charts.off_log_axis(clock.x[shown], state.lang) if log_x else []),
-        ]
-    chart = charts.curves(
-        pd.concat(parts),
-        lang=state.lang,
-        x_title=quantity_title(clock.attributes, state.lang),
-        y_title=y(state.lang),
-        notes=notes,
-        log_x=log_x,
-        log_y="y" in state.scale,
-        points=few,
-    )
-    return Figure(f"training-evaluated-{key}", title, chart)
-
-
-def overlay(
-    sources: Sequence[Source], name: str, labels: Sequence[str], places: Sequence[int], state: ViewState
-) -> Figure | None:
-    """One curve of several runs, over time or over the lag.
-
-    Args:
-        sources: the runs that have it.
-        labels: what to call each of them.
-        places: the place of each in the palette.
-    """
-    if not sources:
-        return None
-    lagged = "lag" in sources[0].data[name].dims
-    x = _lag_axis(sources, state) if lagged else _time_axis(sources, state)
-    parts = [_curve(source, name, x, state, False) for source in sources]
-    frame = pd.concat([part.assign(series=label) for part, label in zip(parts, labels, strict=True)])
-    y = frame["y"].to_numpy(float)
-    y = y[np.isfinite(y)]
-    chart = charts.curves(
-        frame,
-        lang=state.lang,
-        x_title=_coordinate_title(sources[0].data, x, state.lang),
-        y_title=quantity_title(sources[0].data[name].attrs, state.lang),
-        notes=[*charts.name_band(frame, state.lang), *nowhere(frame["x"].to_numpy(float), state.lang)],
-        order=labels,
-        places=places,
-        log_x=lagged or "x" in state.scale,
-        log_y="y" in state.scale or (bool(len(y)) and y.min() > 0 and y.max() > 100 * y.min()),
-        rule=_one_epoch(sources[0].data, x, state.lang) if lagged and len(sources) == 1 else None,
-    )
-    return Figure("compare-curve", _long_name(sources[0].data[name].attrs), chart)
-
-
-def by_run(
-    sources: Sequence[Source],
-    name: str,
-    labels: Sequence[str],
-    categories: Sequence[str],
-    x_title: str,
-    places: Sequence[int],
-    state: ViewState,
-) -> Figure | None:
-    """One number of several runs with its error bars, in the chosen group; runs of one category side by side."""
-    parts = []
-    for source, label, category in zip(sources, labels, categories, strict=True):
-        values, stderr = source.data[name], _stderr(source.data, name)
-        if "group" in values.dims:
-            at = _chosen(source.data, state)
-            values, stderr = values.isel(at), stderr.isel(at)
-        parts.append(_frame([category], np.atleast_1d(values.values), np.atleast_1d(stderr.values), label))
-    if not parts:
-        return None
-    chart = charts.bars(
-        pd.concat(parts, ignore_index=True),
-        lang=state.lang,
-        x_title=x_title,
-        y_title=quantity_title(sources[0].data[name].attrs, state.lang),
-        order=labels,
-        places=places,
-    )
-    return Figure("compare-number", _long_name(sources[0].data[name].attrs), chart)
-
-
-def _long_name(attrs: Mapping[Any, Any]) -> Text:
-    en, zh = (quantity_title({**attrs, "units": "1"}, lang) for lang in ("en", "zh"))
-    return Text(sentence_case(en), zh)
-
-
-# ------------------------------------------------------------------------------------- datasets to tidy frames
-
-
-def _over_time(
-    sources: Sequence[Source],
-    names: list[str],
-    state: ViewState,
-    figure_id: str,
-    title: Text,
-    y: Text | None = None,
-    level: tuple[float, str] | None = None,
-) -> Figure | None:
-    found = [(source, f"{name}_over_time") for source in sources for name in names]
-    found = [(source, name) for source, name in found if name in source.data]
-    if not found:
-        return None
-    x = _time_axis([source for source, _ in found], state)
-    frame = pd.concat([_curve(source, name, x, state, len(sources) > 1) for source, name in found])
-    if not _any_known(frame):
-        return None
-    others = _other_groups(*found[0], x, state) if len(found) == 1 else None
-    chart = charts.curves(
-        frame,
-        lang=state.lang,
-        x_title=_coordinate_title(found[0][0].data, x, state.lang),
-        y_title=_y_title(found[0], y, state.lang),
-        notes=[
-            *charts.name_band(frame, state.lang),
-            *nowhere(frame["x"].to_numpy(float), state.lang),
-            _GREY(state.lang) if others is not None else "",
-        ],
-        log_x="x" in state.scale,
-        log_y="y" in state.scale,
-        level=level,
-        others=others,
-        **_looks(found, names),
-    )
-    return Figure(figure_id, title, chart)
-
-
-def _event_places(source: Source, step: np.ndarray, x: str) -> np.ndarray:
-    """Where events stand on an axis: exactly where the recording tells, else between the middles of windows."""
-    axis = x.removeprefix("window_")
-    if axis == "step":
-        return step
-    exact = None if source.path is None else clocks.places(source.path, axis, step)
-    if exact is not None:
-        return exact
-    windows = _places(source, x)
-    assert windows is not None, "the axis was chosen among those that all have"
-    return np.interp(step, source.data["window_step"].values, windows)
-
-
-def _events(sources: Sequence[Source], state: ViewState) -> pd.DataFrame:
-    """One row per event of the interval on display: its place on the axis, its jump with error, its run and kind.
-
-    Its looks are those of `_looks`: of several runs the colour is that of the run, and the kind has its shape.
-    """
-    sources = _with_events(sources)
-    several = len(sources) > 1
-    rows, x = [], _time_axis(sources, state)
-    for source in sources:
-        data = source.data
-        step = data["event_step"].values.astype(float)
-        place = _event_places(source, step, x)
-        inside = clocks.inside(step, state)
-        for at, kind, jump, error in zip(
-            place[inside],
-            data["event_kind"].values[inside],
-            data["jump"].values[inside],
-            data["jump_stderr"].values[inside],
-            strict=True,
-        ):
-            name = EVENT_KINDS[int(kind)](state.lang) if int(kind) in range(len(EVENT_KINDS)) else str(kind)
-            series = f"{source.run} · {name}" if several else name
-            looks = (source.place if several else int(kind), int(kind))
-            rows.append((float(at), float(jump), float(jump - error), float(jump + error), series, *looks))
-    return pd.DataFrame(rows, columns=["x", "y", "low", "high", "series", "place", "style"])
-
-
-def _with_events(sources: Sequence[Source]) -> list[Source]:
-    needed = {"event_step", "event_kind", "jump", "jump_stderr", "loss_over_time", "window_step"}
-    return [source for source in sources if needed <= set(source.data.variables)]
-
-
-def _marked(figure: Figure | None, sources: Sequence[Source], state: ViewState) -> Figure | None:
-    """The same with a line at every event."""
-    frame = _events(sources, state)
-    if figure is None or frame.empty:
-        return figure
-    return Figure(figure.id, figure.title, charts.marked(figure.chart, frame))
-
-
-def _jumps(sources: Sequence[Source], state: ViewState) -> list[Figure]:
-    frame = _events(sources, state)
-    if frame.empty:
-        return []
-    sources = _with_events(sources)
-    first, x = sources[0], _time_axis(sources, state)
-    # The ends of the chart above.
-    shown = [_curve(source, "loss_over_time", x, state, False)["x"].to_numpy(float) for source in sources]
-    kinds = frame.drop_duplicates("series").sort_values(["place", "style"])
-    chart = charts.points(
-        frame.drop(columns=["place", "style"]),
-        lang=state.lang,
-        x_title=_coordinate_title(first.data, x, state.lang),
-        y_title=quantity_title(first.data["jump"].attrs, state.lang),
-        order=kinds["series"].tolist(),
-        places=kinds["place"].tolist(),
-        styles=kinds["style"].tolist(),
-        within=np.concatenate(shown),
-        log_x="x" in state.scale,
-    )
-    return [Figure("events-jumps", Text("Jumps of the loss", "损失的跳变"), chart)]
-
-
-def _over_lag(
-    sources: Sequence[Source],
-    names: list[str],
-    state: ViewState,
-    figure_id: str,
-    title: Text,
-    log_y: bool = False,
-    level: tuple[float, str] | None = None,
-    y: Text | None = None,
-    x: str = "",
-) -> Figure | None:
-    """Curves over the lag, or over another coordinate of the results."""
-    found = [(source, name) for source in sources for name in names if name in source.data]
-    if not found:
-        return None
-    x = x or _lag_axis([source for source, _ in found], state)
-    frame = pd.concat([_curve(source, name, x, state, len(sources) > 1) for source, name in found])
-    if not _any_known(frame):
-        return None
-    chart = charts.curves(
-        frame,
-        lang=state.lang,
-        x_title=_coordinate_title(found[0][0].data, x, state.lang),
-        y_title=_y_title(found[0], y, state.lang),
-        notes=charts.name_band(frame, state.lang),
-        log_x=True,
-        log_y=log_y,
-        level=level,
-        **_looks(found, names),
-        rule=_one_epoch(found[0][0].data, x, state.lang) if x.startswith("lag") else None,
-    )
-    return Figure(figure_id, title, chart)
-
-
-def _parametric(
-    sources: Sequence[Source],
-    axis: str,
-    line: str,
-    state: ViewState,
-    figure_id: str,
-    title: Text,
-    log: bool = False,
-) -> Figure | None:
-    """χ over one of its axes, lag by lag, and the straight line of one temperature on it."""
-    found = [(source, name) for source in sources for name in ("integrated_response", line) if axis in source.data]
-    if not found:
-        return None
-    parts = []
-    for source, name in found:
-        place = _curve(source, axis, "lag", state, False)["y"]
-        parts.append(_curve(source, name, "lag", state, len(sources) > 1).assign(x=place))
-    order = list(dict.fromkeys(label for part in parts for label in part["series"]))
-    frame = pd.concat(parts).dropna(subset=["x"])
-    chart = charts.curves(
-        frame,
-        lang=state.lang,
-        x_title=quantity_title(found[0][0].data[axis].attrs, state.lang),
-        y_title=_y_title(found[0], None, state.lang),
-        notes=charts.name_band(frame, state.lang),
-        order=order,
-        log_x=log,
-        log_y=log,
-        **_looks(found, ["integrated_response", line]),
-    )
-    return Figure(figure_id, title, chart)
-
-
-def _two_time(sources: Sequence[Source], state: ViewState) -> Figure | None:
-    """One curve per waiting time, of the first run only: two families of curves on one chart say nothing."""
-    name = "two_time_mean_squared_displacement"
-    if not sources or name not in sources[0].data:
-        return None
-    data = sources[0].data
-    x = _lag_axis(sources[:1], state)
-    parts = []
-    for i, waited in enumerate(data["waiting_time"].values):
-        one = Source("", data.isel(waiting_time=i))
-        label = _WAITED.fill(n=f"{waited:g}")(state.lang)
-        parts.append(_curve(one, name, x, state, False).assign(series=label))
-    frame = pd.concat(parts)
-    chart = charts.curves(
-        frame,
-        lang=state.lang,
-        x_title=_coordinate_title(data, x, state.lang),
-        y_title=quantity_title(data[name].attrs, state.lang),
-        notes=charts.name_band(frame, state.lang),
-        log_x=True,
-        log_y=True,
-        sequential=True,
-    )
-    return Figure(
-        "diffusion-two-time", Text("Does it age? Displacement by waiting time", "是否老化？不同等待时间的位移"), chart
-    )
-
-
-def _on_clock(sources: Sequence[Source], clock: str, state: ViewState) -> Figure | None:
-    """Displacement at equal lags of a clock, one curve per waiting time, of the first run only."""
-    name, lag = f"displacement_on_{clock}", f"lag_on_{clock}"
-    if not sources or name not in sources[0].data:
-        return None
-    data = sources[0].data
-    lags = data[lag].isel(_chosen(data, state))
-    parts = []
-    for i, waited in enumerate(data["waiting_time"].values):
-        one = data[[name, f"{name}_stderr"]].isel(waiting_time=i).assign_coords(place=("octave", lags.values))
-        label = _WAITED.fill(n=f"{waited:g}")(state.lang)
-        parts.append(_curve(Source("", one), name, "place", state, False).assign(series=label))
-    title = quantity_title(data[lag].attrs, state.lang)
-    frame = pd.concat(parts)
-    chart = charts.curves(
-        frame,
-        lang=state.lang,
-        x_title=title,
-        y_title=quantity_title(data[name].attrs, state.lang),
-        notes=charts.name_band(frame, state.lang),
-        log_x=True,
-        log_y=True,
-        sequential=True,
-    )
-    names = (sentence_case(str(data[name].attrs[key])) for key in ("long_name", "long_name_zh"))
-    return Figure(f"ageing-{clock}", Text(*names), chart)
-
-
-def _by_direction(
-    sources: Sequence[Source],
-    x: str,
-    y: str,
-    expected: Sequence[str],
-    state: ViewState,
-    figure_id: str,
-    title: Text,
-) -> Figure | None:
-    """One number against another, a point for each direction of the chosen group, and what was expected of the first
-    run's."""
-    needed = {x, f"{x}_stderr", y, "mode_used"}
-    sources = [source for source in sources if needed <= set(source.data.variables)]
-    if not any(bool(np.isfinite(source.data[y]).any()) for source in sources):
-        return None
-    parts, lines, lost = [], [], 0
-    looks: dict[str, tuple[int, int]] = {}
-    for source in sources:
-        data = of_group(source.data, state)
-        place, spread = data[x].values, data[f"{x}_stderr"].values
-        known = np.isfinite(place) & (place > 0)
-        lost += int((~known & np.isfinite(data[y].values)).sum())
-        used = data["mode_used"].values > 0
-        several = f" · {source.run}" if len(sources) > 1 else ""
-        shown = [(y, known & used, _MEASURED(state.lang)), (y, known & ~used, _MARKED(state.lang))]
-        if source is sources[0]:
-            shown += [
-                (name, known, quantity_title({**data[name].attrs, "units": "1"}, state.lang))
-                for name in expected
-                if name in data
-            ]
-        for style, (name, chosen, label) in enumerate(shown):
-            values, stderr = data[name].values, _stderr(data, name).values
-            frame = _frame(place[chosen], values[chosen], stderr[chosen], label + several)
-            ends = {"left": place[chosen], "right": place[chosen]}
-            if name == y:
-                ends = {"left": (place - spread)[chosen], "right": (place + spread)[chosen]}
-            else:
-                lines.append(label + several)
-            frame = frame.assign(**ends).dropna(subset=["y"])
-            if len(frame):
-                parts.append(frame)
-                looks[label + several] = source.place, style
-    if not parts:
-        return None
-    places, styles = zip(*looks.values(), strict=True)
-    chart = charts.scatter(
-        pd.concat(parts),
-        lang=state.lang,
-        x_title=quantity_title(sources[0].data[x].attrs, state.lang),
-        y_title=quantity_title(sources[0].data[y].attrs, state.lang),
-        lines=lines,
-        notes=[_NO_PLACE.fill(n=lost)(state.lang)] if lost else [],
-        order=list(looks),
-        **({"places": places, "styles": styles} if len(sources) > 1 else {}),
-    )
-    return Figure(figure_id, title, chart)
-
-
-def of_group(data: xr.Dataset, state: ViewState) -> xr.Dataset:
-    """What belongs to the chosen group."""
-    return data.isel(_chosen(data, state))
-
-
-def _chosen(data: xr.Dataset, state: ViewState) -> dict[str, int]:
-    """Where the chosen group stands; all layers together, if these results do not have it."""
-    groups = group_names(data)
-    return {"group": groups.index(state.group) if state.group in groups else 0}
-
-
-def _by_group(
-    sources: Sequence[Source],
-    names: list[str],
-    state: ViewState,
-    figure_id: str,
-    title: Text,
-    y: Text | None = None,
-    level: tuple[float, str] | None = None,
-    log_y: bool = False,
-) -> Figure | None:
-    found = [(source, name) for source in sources for name in names if name in source.data]
-    if not found:
-        return None
-    parts, labels = [], [_label(source, name, state.lang, len(sources) > 1) for source, name in found]
-    common = _common_start(labels, state.lang)
-    for (source, name), label in zip(found, labels, strict=True):
-        values, stderr = source.data[name], _stderr(source.data, name)
-        places = _shown_groups(source.data, state.lang)
-        parts.append(_frame(places, values.values, stderr.values, label.removeprefix(common)))
-    frame = pd.concat(parts)
-    if not _any_known(frame):
-        return None
-    own = common.removesuffix(COLON(state.lang))
-    chart = charts.bars(
-        frame,
-        lang=state.lang,
-        x_title=_GROUP(state.lang),
-        y_title=_y_title(found[0], y or (Text(own, own) if common else None), state.lang),
-        level=level,
-        log_y=log_y,
-        chosen=state.group if state.group != "all" else None,
-        choose=True,
-        **_looks(found, names),
-    )
-    groups = group_names(found[0][0].data)
-    return Figure(figure_id, title, chart, dict(zip(_shown_groups(found[0][0].data, state.lang), groups, strict=True)))
-
-
-def _by_part(
-    sources: Sequence[Source], name: str, dim: str, state: ViewState, figure_id: str, title: Text, x_title: Text
-) -> Figure | None:
-    """One quantity for each layer, or for each direction of the chosen group."""
-    found = [(source, name) for source in sources if name in source.data]
-    if not found:
-        return None
-    parts = []
-    for source, _ in found:
-        data = of_group(source.data, state)
-        labels = [str(label) for label in data[dim].values]
-        values, stderr = data[name].values, _stderr(data, name).values
-        # A group of fewer directions than others is filled up at the end: those are not lost.
-        end = np.flatnonzero(np.isfinite(values)).max(initial=-1) + 1 if dim == "mode" else len(values)
-        label = _label(source, name, state.lang, len(sources) > 1)
-        parts.append(_frame(labels[:end], values[:end], stderr[:end], label))
-    frame = pd.concat(parts)
-    if not _any_known(frame):
-        return None
-    chart = charts.bars(
-        frame,
-        lang=state.lang,
-        x_title=x_title(state.lang),
-        y_title=_y_title(found[0], None, state.lang),
-        level=(0.0, "0"),
-        **_looks(found, [name]),
-    )
-    return Figure(figure_id, title, chart)
-
-
-def _any_known(frame: pd.DataFrame) -> bool:
-    """Whether there is anything to draw: an empty chart says no more than the dashes of the table below it."""
-    return bool(np.isfinite(frame["y"].to_numpy(float)).any())
-
-
-def _common_start(labels: Sequence[str], lang: str) -> str:
-    """What all names of a chart have before their colon, which then names its axis."""
-    starts = {label.partition(COLON(lang))[0] + COLON(lang) for label in labels if COLON(lang) in label}
-    common = starts.pop() if len(starts) == 1 else ""
-    return common if len(labels) > 1 and all(label.startswith(common) for label in labels) else ""
-
-
-def _looks(found: Sequence[tuple[Source, str]], names: Sequence[str]) -> dict[str, Any]:
-    """Colours of several runs by run, dashes and shapes by quantity; of one run, all by quantity."""
-    if len({source.run for source, _ in found}) < 2:
-        return {}
-    order = [name.removesuffix("_over_time") for name in names]
-    styles = [order.index(name.removesuffix("_over_time")) for _, name in found]
-    return {"places": [source.place for source, _ in found], "styles": styles}
-
-
-def _other_groups(source: Source, name: str, x: str, state: ViewState) -> pd.DataFrame | None:
-    """The lines of all groups but the chosen one, once one is chosen."""
-    if state.group == "all" or "group" not in source.data[name].dims:
-        return None
-    rest = [group for group in group_names(source.data) if group not in ("all", state.group)]
-    parts = [_curve(source, name, x, replace(state, group=group), False).assign(series=group) for group in rest]
-    return pd.concat(parts) if parts else None
-
-
-def _curve(source: Source, name: str, x: str, state: ViewState, several: bool) -> pd.DataFrame:
-    """One variable of the chosen group as a tidy frame; over time, of the interval on display."""
-    data = source.data
-    values, stderr = data[name], _stderr(data, name)
-    if "group" in values.dims:
-        at = _chosen(data, state)
-        values, stderr = values.isel(at), stderr.isel(at)
-    places = _places(source, x)
-    assert places is not None, "the axis was chosen among those that this source has"
-    frame = _frame(places, values.values, stderr.values, _label(source, name, state.lang, several))
-    if x.startswith("window"):
-        frame = pd.DataFrame(frame.loc[clocks.inside(data["window_step"].values, state)])
-    return frame
-
-
-def _time_axis(sources: Sequence[Source], state: ViewState) -> str:
-    """The coordinate of windows on the chosen axis, if every source has a place for them there, else their steps."""
-    name = f"window_{state.axis}"
-    return name if all(_places(source, name) is not None for source in sources) else "window_step"
-
-
-def _lag_axis(sources: Sequence[Source], state: ViewState) -> str:
-    """The coordinate of lags on the chosen axis; steps, where a lag there depends on when it begins."""
-    name = f"lag_{state.axis}"
-    return name if all(_places(source, name) is not None for source in sources) else "lag"
-
-
-def _places(source: Source, name: str) -> np.ndarray | None:
-    """Values of a coordinate: that of the results, else looked up in the recording of the run; None if neither has it.
-
-    Raises:
-        RunError: if the recording cannot be read.
-    """
-    data = source.data
-    if name in data.coords:
-        return data[name].values
-    if name == "lag_epoch":
-        steps = _steps_per_epoch(data)
-        return data["lag"].values / steps if np.isfinite(steps) else None
-    if source.path is None or not name.startswith("window_"):
-        return None
-    return clocks.places(source.path, name.removeprefix("window_"), data["window_step"].values)
-
-
-def _stderr(data: xr.Dataset, name: str) -> xr.DataArray:
-    return data[f"{name}_stderr"] if f"{name}_stderr" in data else xr.full_like(data[name], np.nan, dtype=float)
-
-
-def _frame(x: Sequence[str] | np.ndarray, y: np.ndarray, stderr: np.ndarray, series: str) -> pd.DataFrame:
-    y, stderr = np.asarray(y, float), np.asarray(stderr, float)
-    return pd.DataFrame({"x": x, "y": y, "low": y - stderr, "high": y + stderr, "series": series})
-
-
-def _of_buckets(buckets: pd.DataFrame, series: str) -> pd.DataFrame:
-    """Means and bands as a tidy frame."""
-    return buckets.rename(columns={"mean": "y"}).assign(series=series).drop(columns=["count", "missing"])
-
-
-def group_names(data: xr.Dataset) -> list[str]:
-    """Names of the groups; zarr hands them back in a string type that numpy cannot convert as a whole."""
-    return [str(name) for name in data["group"].values]
-
-
-def _shown_groups(data: xr.Dataset, lang: str) -> list[str]:
-    return [ALL(lang) if name == "all" else name for name in group_names(data)]
-
-
-def _label(source: Source, name: str, lang: str, several: bool) -> str:
-    label = quantity_title({**source.data[name].attrs, "units": "1"}, lang)
-    return f"{label} · {source.run}" if several else label
-
-
-def _y_title(found: tuple[Source, str], y: Text | None, lang: str) -> str:
-    attrs = found[0].data[found[1]].attrs
-    own = {**attrs, "long_name": y.en, "long_name_zh": y.zh} if y else attrs
-    return quantity_title(own, lang)
-
-
-def _coordinate_title(data: xr.Dataset, name: str, lang: str) -> str:
-    attrs = data[name].attrs if name in data.coords else {}
-    return quantity_title(attrs, lang) if attrs.get("long_name") else _COORDINATES[name](lang)
-
-
-def _one_epoch(data: xr.Dataset, x: str, lang: str) -> tuple[float, str] | None:
-    """Where one epoch lies on the axis of lags; nothing if batches are drawn with replacement."""
-    steps = _steps_per_epoch(data)
-    if not np.isfinite(steps) or not len(data["lag"]):
-        return None
-    if x == "lag_epoch":
-        return 1.0, _ONE_EPOCH(lang)
-    lags = data["lag"].values
-    per_step = float(data[x].values[-1] / lags[-1]) if x in data.coords and lags[-1] else 1.0
-    return steps * per_step, _ONE_EPOCH(lang)
-
-
-def _steps_per_epoch(data: xr.Dataset) -> float:
-    """Not finite if batches are drawn with replacement, or the results do not say."""
-    return float(data["steps_per_epoch"]) if "steps_per_epoch" in data else float("nan")
+def of_analysis(analysis: str, sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """The figures of an analysis, of those runs for which it is defined."""
+    return ANALYSES[analysis]([source for source in sources if source.data.data_vars], state)

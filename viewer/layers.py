@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from . import charts, clocks
-from .figures import DAMAGED, Figure, recorded_curve
+from .curves import Figure
+from .recorded import DAMAGED, recorded_curve
 from .series import grid, read_series
 from .state import ViewState
 from .text import Text, quantity_title

@@ -22,9 +22,10 @@ from thermodl.analyze.export import check_place, write_file
 from thermodl.record.errors import UserError
 from thermodl.record.store import read_attributes
 
-from . import catalog, charts, clocks, figures
+from . import catalog, charts, clocks, recorded
 from .catalog import Run, read_run
-from .figures import Figure, Source
+from .curves import Figure, Source
+from .figures import ANALYSES, of_analysis
 from .state import ViewState, is_interval
 from .text import Text
 
@@ -55,7 +56,7 @@ class PictureError(UserError):
 
 def parts_of(run: Run) -> list[str]:
     """The parts of a run that have charts: the training, and analyses in the order of the pages."""
-    return [TRAINING, *(name for name in figures.ANALYSES if name in run.analyzed)]
+    return [TRAINING, *(name for name in ANALYSES if name in run.analyzed)]
 
 
 def figures_of(run: Run, part: str, data: xr.Dataset | None, state: ViewState) -> dict[str, Figure]:
@@ -68,9 +69,9 @@ def figures_of(run: Run, part: str, data: xr.Dataset | None, state: ViewState) -
         RunError: if the recording cannot be read.
     """
     if data is None:
-        found = figures.training(run.path, state) if part == TRAINING else []
+        found = recorded.training(run.path, state) if part == TRAINING else []
     else:
-        found = figures.ANALYSES[part]([Source(run.id, data, run.path)], state)
+        found = of_analysis(part, [Source(run.id, data, run.path)], state)
     return {figure.id: figure for figure in found}
 
 

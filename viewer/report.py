@@ -22,9 +22,10 @@ from thermodl.analyze.export import write_file
 from thermodl.record.errors import UserError
 from thermodl.record.store import read_attributes
 
-from . import charts, figures, tables
+from . import charts, recorded, tables
 from .catalog import Run, provenance_of, read_results, read_run, settings_of
-from .figures import Figure, Source
+from .curves import Figure, Source
+from .figures import ANALYSES, of_analysis
 from .state import ViewState
 from .text import Text, attribute
 
@@ -142,7 +143,7 @@ def build_report(folder: Path, lang: str = "en", results_name: str = "") -> str:
     if not results:
         raise ReportError(f"{folder} has no results yet; make them with: thermodl analyze {folder}")
     state = ViewState(run=run.id, results=results_name, lang=lang)
-    training = [_picture(figure, lang) for figure in figures.training(folder, state)]
+    training = [_picture(figure, lang) for figure in recorded.training(folder, state)]
     sections = [_section(run, name, results[name], state) for name in _in_order(results)]
     template = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -176,13 +177,12 @@ def _bundle() -> Markup:
 def _in_order(results: Iterable[str]) -> list[str]:
     """Analyses in the order of the pages; those that only have numbers come last."""
     names = list(results)
-    known = [name for name in figures.ANALYSES if name in names]
+    known = [name for name in ANALYSES if name in names]
     return known + [name for name in names if name not in known]
 
 
 def _section(run: Run, name: str, data: xr.Dataset, state: ViewState) -> Section:
     lang = state.lang
-    draw = figures.ANALYSES.get(name)
     return Section(
         id=name,
         title=attribute(data.attrs, "title", lang) or name,
@@ -195,7 +195,10 @@ def _section(run: Run, name: str, data: xr.Dataset, state: ViewState) -> Section
             for status, quantities, sentence in tables.verdict_lines(data, lang)
         ],
         numbers=tables.numbers(data, tables.NUMBERS.get(name, ()), lang),
-        figures=[_picture(figure, lang) for figure in (draw([Source(run.id, data, run.path)], state) if draw else [])],
+        figures=[
+            _picture(figure, lang)
+            for figure in (of_analysis(name, [Source(run.id, data, run.path)], state) if name in ANALYSES else [])
+        ],
         method=attribute(data.attrs, "method", lang),
         reference=attribute(data.attrs, "reference", lang),
     )

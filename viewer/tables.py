@@ -17,7 +17,7 @@ from thermodl.analyze.versions import find_changes
 from thermodl.record.errors import RunError
 
 from .catalog import Run, settings_of
-from .figures import ALL, EVENT_KINDS, group_names
+from .curves import ALL, EVENT_KINDS, group_names
 from .series import read_series
 from .text import MISSING, Text, is_resolved, number, quantity_title, with_error
 

@@ -16,6 +16,7 @@ import xarray as xr
 
 from .. import errorbar, series
 from ..blocks import labelled, over_groups
+from ..dimensions import dimensions_of_squares
 from ..quantities import (
     choose_segment,
     correlated_steps,
@@ -99,7 +100,7 @@ def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str
         return series.lagged_products(centred, with_zero), series.autocovariance(centred, trace=True), np.array(len(x))
 
     def finish(_: int, products: np.ndarray, covariance: np.ndarray, coordinates: np.ndarray) -> dict[str, Any]:
-        dimensions = series.dimensions_of_squares(products[0], int(coordinates))
+        dimensions = dimensions_of_squares(products[0], int(coordinates))
         variance_of_mean = 2 * float(series.integrated_time(covariance)[0]) * covariance[0] / len(covariance)
         return {
             "autocorrelation": series.autocorrelation(products, lags, variance_of_mean, memory=memory),

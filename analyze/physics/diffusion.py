@@ -7,8 +7,9 @@ All displacements are per parameter and seen through the sketch of each group, w
 
 `detrended_…` has the straight line from start to end of the segment subtracted, and what that takes off the
 fluctuations added again, for any motion whose MSD M is straight beyond an eighth of the segment
-(`series.drift_free_terms`; for Brownian motion the factor 1/(1 − τ/T) of physics.md, V8). Confined motion that relaxes
-more slowly than that is told from drift only in part, and reads high at the longest lags. From M come the others,
+(`displacements.drift_free_terms`; for Brownian motion the factor 1/(1 − τ/T) of physics.md, V8). Confined motion that
+relaxes more slowly than that is told from drift only in part, and reads high at the longest lags. From M come the
+others,
 
     D = [M(2ℓ) − M(ℓ)]/(2ℓ),   ℓ = 5/(1−μ) unless set,
     α = d ln M/d ln τ,
@@ -24,9 +25,9 @@ Errors come from time, so that parameters which share noise do not make them too
 contributes, by the Γ-method over at least the memory of the velocity, 3/(1−μ), and with the echo of confined motion,
 where origins a lag apart share an end point. That of D is of the products u·w of which M(2ℓ) − M(ℓ) is the mean, u the
 displacement over ℓ and w that over the 3ℓ around it, which do not hold the large squares that cancel in the difference
-(`series.slope_products`); it is 0.9 to 1.4 times the true one and covers 92–98 % of free and of confined motion that
-relaxes forty times or more in the segment. Of few coordinates it is wider where ℓ is a twentieth of the segment and
-confined motion is slow, up to 2.2 times too wide for one, which covers 99 %.
+(`displacements.slope_products`); it is 0.9 to 1.4 times the true one and covers 92–98 % of free and of confined motion
+that relaxes forty times or more in the segment. Of few coordinates it is wider where ℓ is a twentieth of the segment
+and confined motion is slow, up to 2.2 times too wide for one, which covers 99 %.
 All hold the sketch's own relative error √(2/(k d_eff)), with d_eff = (tr C)²/tr C² of the displacements; it is 0 where
 a group has no more than k parameters. Two-time errors are those of one Gaussian displacement with as many degrees of
 freedom as its sketch has dimensions, times the independent ones that the average over its few origins holds. All have
@@ -43,7 +44,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .. import errorbar, series
+from .. import displacements, errorbar, series
 from ..blocks import as_estimate, each, labelled, over_groups
 from ..quantities import (
     at_probes,
@@ -182,24 +183,24 @@ def _measure(run: xr.Dataset, part: xr.Dataset, lags: np.ndarray, lag: int) -> d
         `displacement` and `free`, the MSD as it is and the drift-free M, and `exponent` (group, lag); M(2ℓ) − M(ℓ) as
         `diffusion_coefficient`, and in units of each group's mobility, for D ∝ ‖Δθ‖², `diffusion_coefficient_sgd_time`;
         M(T) on the straight line through the two anchors as `whole` (group,). Without errors ‖θ(T) − θ(0)‖² as `moved`
-        (group,), and `shared_variance` (group, lag) of `series.averaged_variance`.
+        (group,), and `shared_variance` (group, lag) of `displacements.averaged_variance`.
     """
     steps, memory, width = part.sizes["step"], correlated_steps(part), _two_time_width(run)
-    rows = np.unique(np.concatenate([lags, [lag, 2 * lag], series.straight_anchors(steps)]))
+    rows = np.unique(np.concatenate([lags, [lag, 2 * lag], displacements.straight_anchors(steps)]))
     at, of_slope = np.searchsorted(rows, lags), np.searchsorted(rows, [lag, 2 * lag])
     mobility = group_mobility(part).values if is_sgd(run) else np.ones(part.sizes["group"])
 
     def add(group: int, x: np.ndarray) -> tuple[np.ndarray, ...]:
         x = np.ascontiguousarray(x)
-        without_line = series.without_line(x)
-        straight = series.squared_displacements(without_line, rows)
-        products = series.slope_products(without_line, lag)
-        free = series.drift_free_displacements(x, np.stack([rows, 2 * rows]))
+        without_line = displacements.without_line(x)
+        straight = displacements.squared_displacements(without_line, rows)
+        products = displacements.slope_products(without_line, lag)
+        free = displacements.drift_free_displacements(x, np.stack([rows, 2 * rows]))
         # What has no learning rate does not move.
         scale = 1 / mobility[group] if mobility[group] else 0.0
         scaled = scale * free[0, of_slope], scale * products
         moved = np.sum((x[:, -1].astype(float) - x[:, 0]) ** 2)
-        return series.squared_displacements(x, lags), straight, free, products, *scaled, moved
+        return displacements.squared_displacements(x, lags), straight, free, products, *scaled, moved
 
     def finish(
         _: int,
@@ -210,16 +211,16 @@ def _measure(run: xr.Dataset, part: xr.Dataset, lags: np.ndarray, lag: int) -> d
         *others: np.ndarray,
     ) -> dict[str, Any]:
         combine = partial(_combine, free, straight, rows, memory)
-        echo = series.echo_of_ends(*free)[at]
+        echo = displacements.echo_of_ends(*free)[at]
         by_lag = [
-            series.displacement_and_error(row, one, back, memory)
+            displacements.displacement_and_error(row, one, back, memory)
             for row, one, back in zip(collective, lags.tolist(), echo.tolist(), strict=True)
         ]
         value, error, samples = np.array([combine({one: 1.0}, one) for one in lags.tolist()]).T
         error = series.widen_for_skewness(value, error)
         with np.errstate(invalid="ignore", divide="ignore"):
             relative = error / np.where(value > 0, value, np.nan)
-        exponent, derivatives = series.local_exponents(value, relative, lags)
+        exponent, derivatives = displacements.local_exponents(value, relative, lags)
         longest = np.append(lags[1:], lags[-1])
         _alpha, of_exponent, samples_of_exponent = np.array(
             [
@@ -227,7 +228,7 @@ def _measure(run: xr.Dataset, part: xr.Dataset, lags: np.ndarray, lag: int) -> d
                 for row, one in zip(derivatives, longest, strict=True)
             ]
         ).T
-        early, late = series.straight_anchors(steps).tolist()
+        early, late = displacements.straight_anchors(steps).tolist()
         reach = (steps - 1 - late) / (late - early)
         return {
             "displacement": np.array(by_lag).T,
@@ -237,7 +238,7 @@ def _measure(run: xr.Dataset, part: xr.Dataset, lags: np.ndarray, lag: int) -> d
             "diffusion_coefficient_sgd_time": _slope(others[0], others[1], lag, memory),
             "whole": combine({early: -reach, late: 1 + reach}, late, cancelling=True),
             "moved": others[2],
-            "shared_variance": series.averaged_variance(collective, lags, width),
+            "shared_variance": displacements.averaged_variance(collective, lags, width),
         }
 
     return over_groups(add, finish, [part["parameter_sketch"]])
@@ -261,8 +262,8 @@ def _combine(
     weights, row = np.zeros(len(rows)), int(np.searchsorted(rows, lag))
     weights[np.searchsorted(rows, list(factors))] = list(factors.values())
     used = np.flatnonzero(weights)
-    echo = None if cancelling else float(series.echo_of_ends(free[0, row], free[1, row]))
-    error, samples = series.drift_free_error(straight, weights, rows, row, memory, echo)
+    echo = None if cancelling else float(displacements.echo_of_ends(free[0, row], free[1, row]))
+    error, samples = displacements.drift_free_error(straight, weights, rows, row, memory, echo)
     return float(weights[used] @ free[0, used]), error, samples
 
 
@@ -370,7 +371,7 @@ def _two_time(
     )
 
     def add(_: int, x: np.ndarray) -> tuple[np.ndarray]:
-        return (series.two_time_displacements(x, waiting, lags, width),)
+        return (displacements.two_time_displacements(x, waiting, lags, width),)
 
     found = over_groups(add, each("value"), [run["parameter_sketch"]])["value"]
     value = labelled(found, run, "waiting_time", "lag").assign_coords(waiting_time=waiting) / sizes

@@ -149,7 +149,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     if not is_sgd(run):
         raise NotDefinedError(
             "heat and entropy production are not defined for "
-            f"{run.attrs['optimizer']['class']}, whose noise has another temperature in each parameter"
+            f"{run.attrs['optimizer']['class']}, whose noise has another temperature in each parameter",
+            f"对 {run.attrs['optimizer']['class']} 没有定义热量与熵产生：其噪声在每个参数上温度不同",
         )
     require(run, "parameter_sketch")
     segment = choose_segment(run, settings.segment)

@@ -32,7 +32,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage, optimize, signal, stats
 
-from .. import errorbar, series
+from .. import displacements, errorbar, series
 from ..blocks import each, over_groups
 from ..quantities import (
     hyperparameters,
@@ -95,11 +95,16 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         NotDefinedError: if the loss was not recorded, or less than nine tenths of it are finite.
     """
     if "loss" not in run:
-        raise NotDefinedError("the loss was not logged, and events are sought in it")
+        raise NotDefinedError(
+            "the loss was not logged, and events are sought in it", "没有记录损失，而事件要在损失中寻找"
+        )
     loss = np.asarray(run["loss"].values, float)
     known = np.isfinite(loss)
     if known.mean() < 0.9:
-        raise NotDefinedError(f"needs the loss of nine steps in ten; {int(known.sum())} of {len(loss)} are finite")
+        raise NotDefinedError(
+            f"needs the loss of nine steps in ten; {int(known.sum())} of {len(loss)} are finite",
+            f"十步中须有九步的损失；{len(loss)} 步中只有 {int(known.sum())} 步的损失有限",
+        )
     steps = np.arange(len(loss))
     filled = np.interp(steps, steps[known], loss[known])
     epoch = run.attrs.get("steps_per_epoch") if run.attrs.get("sampling") == "shuffle" else None
@@ -319,7 +324,7 @@ def _diffusion(run: xr.Dataset, start: int, stop: int) -> tuple[float, float]:
     lags = np.array([lag, 2 * lag])
 
     def add(_: int, positions: np.ndarray) -> tuple[np.ndarray]:
-        return (series.squared_displacements(positions, lags),)
+        return (displacements.squared_displacements(positions, lags),)
 
     positions = run["parameter_sketch"].isel(step=slice(start, stop))
     single, double = over_groups(add, each("squares"), [positions])["squares"][0]

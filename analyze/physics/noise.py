@@ -56,9 +56,11 @@ from itertools import pairwise
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from .. import errorbar, series, tails
 from ..blocks import as_estimate, labelled, over_groups
+from ..dimensions import inverse_dimension
 from ..quantities import (
     at_probes,
     choose_segment,
@@ -278,7 +280,7 @@ def _differences(part: xr.Dataset) -> np.ndarray:
 def _dimensions(part: xr.Dataset, differences: np.ndarray) -> dict[str, xr.DataArray]:
     """d_eff with its error and interval."""
     sizes = group_sizes(part).values[1:]
-    inverse, error, n_eff = (labelled(values, part) for values in series.inverse_dimension(differences, sizes))
+    inverse, error, n_eff = (labelled(values, part) for values in inverse_dimension(differences, sizes))
     # More than the parameters, or than probes times coordinates, cannot be told apart from none.
     most = np.minimum(group_sizes(part), n_eff * differences.shape[1])
     value = xr.where(inverse * most > 1, 1 / inverse, most).where(inverse.notnull())
@@ -310,7 +312,7 @@ def _colour(part: xr.Dataset) -> dict[str, xr.DataArray]:
 
     def add(_: int, gradients: np.ndarray, probes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         difference = gradients[:, places].astype(float) - probes[:, late]
-        return series.products_with_past(difference, gradients, places, weights)
+        return _products_with_past(difference, gradients, places, weights)
 
     def finish(_: int, sums: np.ndarray, traces: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
         return {"ratio": series.ratio_and_error(sums, np.broadcast_to(traces, sums.shape))}
@@ -683,3 +685,24 @@ def _chunks(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset) -> list[dict
             )
         )
     return found
+
+
+def _products_with_past(
+    differences: series.Floats, gradients: series.Floats, places: NDArray[np.int64], weights: series.Floats
+) -> tuple[series.Floats, series.Floats]:
+    """Weighted sums over lags of x(s)·g(s−h), and ½‖x(s)‖², each at its own place s in a series g.
+
+    Args:
+        differences: x of shape (coordinate, n). gradients: (coordinate, N).
+        places: (n,) of each x in the series, at least H. weights: (F, H) at the lags h = 1 … H.
+
+    Returns:
+        (F, n) and (n,).
+    """
+    reach = weights.shape[1]
+    # Lags grow as time goes back.
+    weights = np.ascontiguousarray(weights[:, ::-1].T, dtype=np.float64)
+    sums = np.empty((weights.shape[1], len(places)))
+    for column, (place, x) in enumerate(zip(places, np.asarray(differences.T, dtype=np.float64), strict=True)):
+        sums[:, column] = (x @ gradients[:, place - reach : place]) @ weights
+    return sums, np.sum(np.asarray(differences, dtype=np.float64) ** 2, axis=0) / 2

@@ -52,8 +52,10 @@ One origin knows 𝓡(τ) to √((2τ+1)/d_eff) (physics.md, V12), so that long 
 from functools import partial
 from typing import Any
 
+import numba
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from .. import errorbar, series
 from ..blocks import as_estimate, over_groups
@@ -132,6 +134,8 @@ _UNDER_EPOCHS = {
 }
 _UNKNOWN_MEMORY = 10
 """1/(1−μ) where the optimizer does not say its momentum; that of μ = 0.9"""
+_BLOCKS = 8
+"""of the jackknife that takes the bias off a ratio of means"""
 _OPEN = 4.0
 """standard errors from which on the asymmetry identity counts as violated, of many lags the worst"""
 
@@ -157,7 +161,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     try:
         require(run, "probe_sketch", "noise_trace")
     except AnalysisError as error:
-        raise NotDefinedError(str(error)) from error
+        raise NotDefinedError(str(error), "需要独立批次的探针及其随机投影，这次记录中没有") from error
     segment = choose_segment(run, settings.segment)
     part = within(run, segment)
     # The first step of the segment has no step before it, which the kernel takes.
@@ -223,7 +227,7 @@ def _measure(
     origins, steps = part["probe_step"].values - int(part["step"].values[0]), part.sizes["step"]
     counts = np.searchsorted(origins, steps - 1 - lags)
     reach = np.searchsorted(origins, origins + correlated_steps(part), side="right") - np.arange(len(origins)) - 1
-    ratio = partial(series.ratios_of_origins, memory=int(np.ceil(reach.mean())))
+    ratio = partial(ratios_of_origins, memory=int(np.ceil(reach.mean())))
     of_groups = group_sum(part["noise_trace"], part).isel(group=slice(1, None)).drop_vars("group")
     heats, sizes = with_all(kick * of_groups, part).transpose("group", "probe").values, group_sizes(part).values
     kicks = np.broadcast_to(kick.values, part.sizes["group"])
@@ -232,7 +236,7 @@ def _measure(
         probe = probe.astype(float)
         noise = gradient[:, origins] - probe
         centred = x - x.mean(-1, keepdims=True, dtype=float)
-        terms = series.response_products(centred, np.ascontiguousarray(gradient), noise, probe, origins, lags)
+        terms = response_products(centred, np.ascontiguousarray(gradient), noise, probe, origins, lags)
         terms[:2] *= kicks[group]
         # What has no learning rate does not move.
         terms[6] = (1 / kicks[group] if kicks[group] else 0.0) * terms[6] + terms[7]
@@ -393,3 +397,87 @@ def _closure(results: xr.Dataset) -> list[dict[str, str]]:
             )
         ]
     return []
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def response_products(positions, gradient, noise, probe, origins, lags):
+    """Eight products of every origin s with what is a lag later, t = s+τ, summed over coordinates.
+
+    With D = x(t) − x(s), in this order:
+
+        −D·ξ(s)                                                  response
+        −Σ_{u≤τ} (x(s+u) − x(s))·ξ(s)                            its sum
+        [‖x(t) − x(s)‖² + ‖x(t+1) − x(s)‖² − ‖x(s+1) − x(s)‖²]/2   displacement that the sum is held against
+        x(t)·(x(t) + x(t−1))/2,   x(t)·(x(s) + x(s−1))/2             correlation at lag 0 and at τ
+        D·(g′(s) + g(t))                                         asymmetry
+        [‖x(t+1) − x(s)‖² − ‖x(t−1) − x(s)‖²]/2,   D·(ξ(s) + g′(s) + g(t))    both sides of its identity
+
+    Args:
+        positions, gradient: (coordinate, N), positions centred so that their running sum keeps its digits.
+        noise, probe: ξ and g′ of each origin (coordinate, M). origins: (M,) ascending. lags: (L,).
+
+    Returns:
+        (8, L, M), NaN where s−1 or t+1 is outside.
+    """
+    count, n = positions.shape
+    out = np.zeros((8, lags.size, origins.size))
+    total = np.zeros(n)
+    for c in range(count):
+        x = positions[c]
+        running = np.float64(0.0)
+        for t in range(n):
+            running += x[t]
+            total[t] = running
+        for i in range(lags.size):
+            lag = lags[i]
+            for m in range(origins.size):
+                s = origins[m]
+                t = s + lag
+                if s < 1 or t + 1 >= n:
+                    continue
+                xi, other = np.float64(noise[c, m]), np.float64(probe[c, m])
+                moved, next_moved = x[t] - x[s], x[t + 1] - x[s]
+                first, before = x[s + 1] - x[s], x[t - 1] - x[s]
+                out[0, i, m] -= moved * xi
+                out[1, i, m] -= (total[t] - total[s] - lag * x[s]) * xi
+                out[2, i, m] += (moved * moved + next_moved * next_moved - first * first) / 2
+                out[3, i, m] += x[t] * (x[t] + x[t - 1]) / 2
+                out[4, i, m] += x[t] * (x[s] + x[s - 1]) / 2
+                out[5, i, m] += moved * (other + gradient[c, t])
+                out[6, i, m] += (next_moved * next_moved - before * before) / 2
+                out[7, i, m] += moved * (xi + other + gradient[c, t])
+    for i in range(lags.size):
+        for m in range(origins.size):
+            if origins[m] < 1 or origins[m] + lags[i] + 1 >= n:
+                out[:, i, m] = np.nan
+    return out
+
+
+def ratios_of_origins(
+    numerator: series.Floats, denominator: series.Floats, counts: NDArray[np.int64], memory: int
+) -> tuple[series.Floats, series.Floats, series.Floats]:
+    """Ratios of means over the first `counts` origins of each lag, with errors and effective samples.
+
+    A ratio of means is off by what its denominator fluctuates; the jackknife over blocks of origins takes that off.
+
+    Args:
+        numerator, denominator: (..., L, M). counts: (L,). memory: in origins, as in `mean_and_error`.
+
+    Returns:
+        (..., L) each; NaN where a lag has no origin.
+    """
+    value, error, n_eff = np.full((3, *numerator.shape[:-1]), np.nan)
+    for i, count in enumerate(counts):
+        if not count:
+            n_eff[..., i] = 0
+            continue
+        above, below = numerator[..., i, :count], denominator[..., i, :count]
+        value[..., i], error[..., i], n_eff[..., i] = series.ratio_and_error(above, below, memory=memory)
+        if count >= _BLOCKS:
+            edges = np.linspace(0, count, _BLOCKS + 1).astype(int)[:-1]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                top, bottom = (np.add.reduceat(x, edges, axis=-1) for x in (above, below))
+                without = (top.sum(-1, keepdims=True) - top) / (bottom.sum(-1, keepdims=True) - bottom)
+                share = np.diff(edges, append=count) / count
+                value[..., i] = _BLOCKS * value[..., i] - without @ (1 - share)
+    return value, error, n_eff

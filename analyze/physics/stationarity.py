@@ -110,7 +110,9 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     if not is_sgd(run) or is_nesterov(run):
         raise NotDefinedError(
             f"FDR1 in this form is not defined for {run.attrs['optimizer']['class']}"
-            f"{' with Nesterov momentum' if is_nesterov(run) else ''}: it needs the heavy-ball velocity"
+            f"{' with Nesterov momentum' if is_nesterov(run) else ''}: it needs the heavy-ball velocity",
+            f"没有为{'采用 Nesterov 动量的 ' if is_nesterov(run) else ' '}{run.attrs['optimizer']['class']} "
+            "定义这种形式的 FDR1：它需要重球速度",
         )
     require(run, "velocity_squared", "parameter_sketch")
     segment = choose_segment(run, settings.segment)

@@ -7,9 +7,9 @@ import pytest
 import xarray as xr
 
 from thermodl.analyze import AnalysisSettings, tails
+from thermodl.analyze.dimensions import inverse_dimension
 from thermodl.analyze.physics import noise
 from thermodl.analyze.quantities import group_sum
-from thermodl.analyze.series import inverse_dimension
 
 BATCH, REPLICATES, STEPS = 125, 1000, 64
 """replicates are groups of one run, which takes the square of their number"""

@@ -10,10 +10,12 @@ import xarray as xr
 
 from thermodl import cli
 from thermodl.analyze import AnalysisSettings, analyze, open_results, open_run, physics, versions
+from thermodl.analyze.export import results_table
 from thermodl.analyze.results import ResultsError, read_verdicts, write_results
 from thermodl.analyze.settings import AnalysisError, NotDefinedError, make_settings
 from thermodl.record.errors import RunError
 from thermodl.record.writer import RunWriter
+from thermodl.viewer.report import build_report
 
 import truth
 
@@ -169,11 +171,12 @@ def test_what_is_not_defined_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert "not defined for Adam" in str(reasons["stationarity"])
     assert "Adam steps otherwise" in str(reasons["dissipation"])
     assert ("diffusion_coefficient", "memory-unknown") in verdicts_of(tmp_path / "run", "diffusion")
-    # What an older version has made is not left beside it.
+    # What an older version has made is not left in its place.
     place = tmp_path / "run" / "results.zarr" / "default"
+    shutil.rmtree(place / "dissipation")
     shutil.copytree(place / "temperature", place / "dissipation")
     analyze(tmp_path / "run")
-    assert not (place / "dissipation").exists()
+    assert not open_results(tmp_path / "run")["dissipation"].data_vars
     temperature = open_results(tmp_path / "run")["temperature"]
     assert not [name for name in temperature if str(name).startswith("temperature_")]
     assert "noise_trace" in temperature
@@ -370,10 +373,10 @@ def test_one_analysis_that_breaks_does_not_stop_the_rest(
     both = [str(tmp_path / name) for name in ("one", "two")]
     for path in both:
         write_walk(Path(path))
-    kinds = iter([ZeroDivisionError, NotDefinedError, NotDefinedError])
+    kinds = iter([lambda en, _: ZeroDivisionError(en), NotDefinedError, NotDefinedError])
 
     def estimate(*_: object) -> xr.Dataset:
-        raise next(kinds)("no such thing")
+        raise next(kinds)("no such thing", "没有")
 
     monkeypatch.setattr("thermodl.analyze.physics.temperature.estimate", estimate)
     with pytest.raises(SystemExit) as stopped:
@@ -384,7 +387,18 @@ def test_one_analysis_that_breaks_does_not_stop_the_rest(
     assert error.splitlines()[-1] == f"thermodl: {both[0]} temperature: ZeroDivisionError: no such thing"
     assert "  temperature: not defined: no such thing" in out.splitlines()
     assert all("dissipation" in open_results(path) for path in both)
+    assert "temperature" not in open_results(both[0])
+    kept = open_results(both[1])["temperature"]
+    assert not kept.data_vars
+    (why,) = read_verdicts(kept)
+    assert (why["code"], why["en"], why["zh"]) == ("not-defined", "no such thing.", "没有。")
     with pytest.raises(SystemExit) as stopped:
         cli.main(["analyze", both[1], "--only", "temperature"])
     assert stopped.value.code == 0
-    assert not capsys.readouterr().err
+    out, error = capsys.readouterr()
+    assert not error
+    assert "  temperature: not defined: no such thing" in out.splitlines()
+    # Exports and the report take it for what it is.
+    table = results_table(open_results(both[1]))
+    assert set(table["analysis"]) == {"dissipation"}
+    assert "no such thing." in build_report(Path(both[1]))

@@ -244,7 +244,7 @@ def test_products_are_those_of_the_formulas() -> None:
     rng = np.random.default_rng(3)
     x, g, xi, other = (rng.standard_normal((3, size)) for size in (40, 40, 40, 40))
     x = x.cumsum(1)
-    found = response.series.response_products(x, g, xi, other, np.arange(40), np.array([1, 7]))
+    found = response.response_products(x, g, xi, other, np.arange(40), np.array([1, 7]))
     assert np.isnan(found[:, :, 0]).all()
     assert np.isnan(found[:, 1, 32:]).all()
     s, t = 11, 18

@@ -28,7 +28,7 @@ import numpy as np
 import xarray as xr
 from made_up import write_run
 
-from thermodl.analyze import open_run, series
+from thermodl.analyze import displacements, open_run, series
 
 Call = Callable[[], Any]
 _SHAPES = ((3, 10_000), (64, 10_000), (3, 100_000), (64, 100_000))
@@ -105,7 +105,7 @@ def bench_msd(rng: np.random.Generator, pairs: int) -> None:
                 title = f"MSD, {len(lags)} log lags, {where}, {name}"
                 compare(
                     title,
-                    lambda same=same, lags=lags: series.mean_squared_displacement_at(same, lags),
+                    lambda same=same, lags=lags: displacements.mean_squared_displacement_at(same, lags),
                     peer,
                     target,
                     pairs,
@@ -119,7 +119,7 @@ def bench_all_lags(rng: np.random.Generator, pairs: int) -> None:
         x = walks(rng, count, steps)
         if tidynamics:
             title = f"MSD, all lags, {steps:.0e} × {count}, tidynamics"
-            ours = lambda x=x: series.mean_squared_displacement(x)  # noqa: E731
+            ours = lambda x=x: displacements.mean_squared_displacement(x)  # noqa: E731
             compare(title, ours, lambda x=x: tidynamics.msd(x.T), 4, pairs)
 
 
@@ -144,8 +144,8 @@ def bench_agreement(rng: np.random.Generator) -> None:
         x = walks(rng, 16, 10_000, step, offset)
         lags = series.log_lags(2500, 10)
         exact = np.array([np.sum((x[:, lag:] - x[:, :-lag]) ** 2) / (x.shape[1] - lag) for lag in lags])
-        direct = np.max(np.abs(series.mean_squared_displacement_at(x, lags) / exact - 1))
-        by_fft = np.max(np.abs(series.mean_squared_displacement(x)[lags] / exact - 1))
+        direct = np.max(np.abs(displacements.mean_squared_displacement_at(x, lags) / exact - 1))
+        by_fft = np.max(np.abs(displacements.mean_squared_displacement(x)[lags] / exact - 1))
         print(f"offset {offset:g}, step {step:g}: log lags {direct:.0e}, all lags {by_fft:.0e}  target ≤ 1e-9")
 
 
@@ -156,8 +156,8 @@ def bench_growth(rng: np.random.Generator) -> None:
         lags = series.log_lags(steps // 4, 10)
         found = []
         calls = (
-            lambda x=x, lags=lags: series.mean_squared_displacement_at(x, lags),
-            lambda x=x: series.mean_squared_displacement(x),
+            lambda x=x, lags=lags: displacements.mean_squared_displacement_at(x, lags),
+            lambda x=x: displacements.mean_squared_displacement(x),
         )
         for call in calls:
             call()
@@ -179,7 +179,7 @@ def bench_zarr(pairs: int) -> None:
         def whole() -> None:
             # Block by block, as the analyses do it.
             xr.apply_ufunc(
-                lambda x: series.mean_squared_displacement_at(x, lags),
+                lambda x: displacements.mean_squared_displacement_at(x, lags),
                 run,
                 input_core_dims=[["sketch", "step"]],
                 output_core_dims=[["lag"]],

@@ -12,6 +12,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from thermodl.record import Recorder, RecorderSettings, open_run  # noqa: E402
+from thermodl.record.check import check_recording  # noqa: E402
 from thermodl.record.errors import RunError  # noqa: E402
 from thermodl.record.models import cnn  # noqa: E402
 from thermodl.record.signs import draw_signs  # noqa: E402
@@ -174,10 +175,13 @@ def step_with(optimizer_of, folder: Path, steps: int = 5, **settings: int):
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "RMSprop", "Adagrad"])
 def test_other_optimizers_leave_out_what_is_not_defined(name: str, tmp_path: Path) -> None:
-    """The velocity is absent and named; the generic channels are there and finite."""
+    """The velocity and SGD time are absent and named, units unsaid; the generic channels are there and finite."""
     run = step_with(lambda m: getattr(torch.optim, name)(m.parameters(), lr=1e-2), tmp_path / "run")
-    assert "velocity_squared" not in run
-    assert name in run.attrs["not_recorded"]["velocity_squared"]
+    for array in ("velocity_squared", "sgd_time"):
+        assert array not in run
+        assert name in run.attrs["not_recorded"][array]
+    assert "units" not in run["learning_rate"].attrs
+    assert all(not check.defects for check in check_recording(tmp_path / "run")[1])
     assert np.isfinite(run["update_squared"].values).all()
     assert np.isfinite(run["gradient_squared"].values).all()
 

@@ -193,6 +193,16 @@ def _dataset_attributes(name: str) -> dict[str, object]:
     }
 
 
+def write_undefined(folder: Path, analysis: str, en: str, zh: str) -> None:
+    """Write that an analysis is not defined for a run."""
+    verdicts = [{"quantity": "", "status": "caution", "code": "not-defined", "en": en, "zh": zh}]
+    attributes = {
+        key: value for key, value in _dataset_attributes(analysis).items() if key not in ("segment", "cache_key")
+    }
+    text = json.dumps(verdicts, ensure_ascii=False)
+    write_results(folder, "default", analysis, xr.Dataset(attrs=attributes | {"verdicts": text}))
+
+
 def _variable(dims, values, units, en, zh, stderr=None):
     """{"": value, "_stderr": its error} with attributes."""
     attrs = {"units": units, "long_name": en, "long_name_zh": zh}

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
-from viewer.synthetic import GROUPS, write_all_results, write_run
+from viewer.synthetic import GROUPS, write_all_results, write_run, write_undefined
 
 import thermodl.viewer
-from thermodl.analyze.results import forget_results
 from thermodl.viewer import app
 from thermodl.viewer.cli import LANG, PACKED, ROOT
 from thermodl.viewer.pages import temperature
@@ -93,11 +92,19 @@ def test_a_page_without_results_names_the_command_that_makes_them(world, monkeyp
     assert at.code[0].value == f"thermodl analyze {world / 'no-results'}"
 
 
-def test_an_analysis_that_is_not_defined_is_not_promised(tmp_path, monkeypatch):
-    """There are results, but none of this analysis: the command may only say why."""
-    forget_results(write_all_results(write_run(tmp_path / "adam")), "default", "dissipation")
-    at = go_to(open_app(tmp_path, monkeypatch, run="adam"), "dissipation")
-    assert "not defined for this kind of training" in at.info[0].value
+@pytest.mark.parametrize(
+    "page", ["dissipation", "entropy_production", "flatness", "events", "compare", "overview", "data"]
+)
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_what_is_not_defined_is_said_where_it_would_be(tmp_path, monkeypatch, page, lang):
+    """The page of an analysis that this training has none of gives the reason, in its language; no page trips."""
+    write_all_results(write_run(tmp_path / "adam"))
+    for analysis in ("dissipation", "entropy_production", "flatness", "events"):
+        write_undefined(tmp_path / "adam", analysis, "not for Adam.", "对 Adam 没有定义。")
+    at = go_to(open_app(tmp_path, monkeypatch, run="adam", lang=lang), page)
+    assert not at.exception
+    if page in ("dissipation", "entropy_production", "flatness", "events"):
+        assert {"en": "not for Adam.", "zh": "对 Adam 没有定义。"}[lang] in at.warning[0].value.replace("\\", "")
 
 
 @pytest.mark.parametrize("page", ["data", "new", "diffusion"])

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from viewer.synthetic import write_all_results, write_run
 
-from thermodl.analyze.results import forget_results
 from thermodl.analyze.versions import find_changes
 from thermodl.data import unpack_sample
 from thermodl.record.errors import RunError
@@ -122,7 +121,7 @@ def test_metadata_are_read_again_only_where_they_changed(tmp_path, monkeypatch):
 
     metadata = folders[0] / "run.zarr" / "zarr.json"
     metadata.write_text(metadata.read_text().replace('"finished"', '"failed"'))
-    forget_results(folders[1], "default", "diffusion")
+    shutil.rmtree(folders[1] / "results.zarr" / "default" / "diffusion")
     results = folders[2] / "results.zarr" / "default" / "noise" / "zarr.json"
     results.write_text(results.read_text().replace('"Gradient noise"', '"Changed"'))
     read.clear()

@@ -11,8 +11,8 @@ from viewer.test_app import go_to, open_app
 
 from thermodl.analyze.results import ResultsError, open_results
 from thermodl.record.store import open_run
-from thermodl.viewer import app, catalog, charts, clocks, figures
-from thermodl.viewer.figures import Source
+from thermodl.viewer import app, catalog, charts, clocks, figures, recorded
+from thermodl.viewer.curves import Source
 from thermodl.viewer.pages import layout
 from thermodl.viewer.state import AXES, ViewState
 
@@ -41,7 +41,7 @@ def test_entries_lie_where_the_recording_says(world, axis, name):
 def test_an_interval_is_the_same_steps_on_every_axis(world, axis):
     state = ViewState(axis=axis, steps="1000-1999")
     whole = clocks.clock_of(world / "good", "loss", axis)
-    found = figures.training(world / "good", state)
+    found = recorded.training(world / "good", state)
     loss = open_run(world / "good")["loss"].values[1000:2000]
     spec, rows = drawn(found[0])
     assert "1,000 values" in str(spec["title"])
@@ -125,7 +125,7 @@ def test_noise_time_that_could_not_be_read_once_is_there_at_the_next_look(tmp_pa
 
 
 def test_what_a_logarithmic_axis_drops_is_counted_before_it_is_put_into_buckets(world):
-    spec, rows = drawn(figures.training(world / "good", ViewState(scale="xy"))[0])
+    spec, rows = drawn(recorded.training(world / "good", ViewState(scale="xy"))[0])
     assert any(note.endswith("cannot show: 1") for note in spec["title"]["text"]), "step 0"
     assert {layer["encoding"]["x"]["scale"]["type"] for layer in spec["layer"]} == {"log"}
     assert sum(row["x"] < 30 for row in rows) == 29, "the first decades keep their points"
@@ -152,7 +152,7 @@ def test_an_interval_beyond_the_end_of_a_run_breaks_nothing(world, monkeypatch):
 
 
 def test_a_chart_without_values_in_the_interval_is_left_out(world):
-    found = [figure.id for figure in figures.training(world / "good", ViewState(steps="8-95"))]
+    found = [figure.id for figure in recorded.training(world / "good", ViewState(steps="8-95"))]
     assert found == ["training-loss", "training-learning_rate"]
     data = open_results(world / "good")["dissipation"]
     found = figures.dissipation([Source("good", data)], ViewState(steps="1000000-1000001"))

@@ -10,9 +10,9 @@ from viewer.test_app import go_to, open_app
 
 from thermodl.analyze.results import open_results
 from thermodl.record.store import open_run
-from thermodl.viewer import charts, clocks, comparison, figures, tables
+from thermodl.viewer import charts, clocks, comparison, curves, figures, tables
 from thermodl.viewer.catalog import Run, read_run
-from thermodl.viewer.figures import Source
+from thermodl.viewer.curves import Source
 from thermodl.viewer.series import Series, read_series
 from thermodl.viewer.state import ViewState
 
@@ -44,11 +44,11 @@ def test_an_estimate_is_drawn_with_its_own_error_in_its_own_colour(runs):
     sources = comparison.sources_of(results, "temperature/temperature_noise", {run.id: run for run in runs})
     assert [source.run for source in sources] == ["good", "other"]
     state = ViewState(group="fc1")
-    _, drawn = rows_of(figures.by_run(sources, "temperature_noise", ["a", "b"], ["x", "y"], "s", [3, 9], state))
+    _, drawn = rows_of(curves.by_run(sources, "temperature_noise", ["a", "b"], ["x", "y"], "s", [3, 9], state))
     for row, source in zip(drawn, sources, strict=True):
         value, error = (float(source.data[name][3]) for name in ("temperature_noise", "temperature_noise_stderr"))
         assert (row["y"], row["high"] - row["y"]) == (pytest.approx(value), pytest.approx(error))
-    spec, drawn = rows_of(figures.overlay(sources, "temperature_noise_over_time", ["a", "b"], [3, 9], state))
+    spec, drawn = rows_of(curves.overlay(sources, "temperature_noise_over_time", ["a", "b"], [3, 9], state))
     assert drawn[0]["y"] == pytest.approx(float(sources[0].data["temperature_noise_over_time"][3, 0]))
     colour, dash = (spec["layer"][1]["encoding"][channel]["scale"] for channel in ("color", "strokeDash"))
     assert colour["range"] == [charts.PALETTE[3], charts.PALETTE[3]]
@@ -141,7 +141,7 @@ def test_values_without_a_place_on_the_axis_are_counted(tmp_path):
         late = analyses["temperature"].assign_coords(window_step=analyses["temperature"]["window_step"] + 1000)
         analyses["temperature"] = late
     sources = comparison.sources_of(results, "temperature/temperature_noise_over_time", {run.id: run for run in runs})
-    found["estimate"] = figures.overlay(sources, "temperature_noise_over_time", ["one", "two"], [0, 1], state)
+    found["estimate"] = curves.overlay(sources, "temperature_noise_over_time", ["one", "two"], [0, 1], state)
     found["alone"] = figures.dissipation(
         [Source("one", late.rename(temperature_noise_over_time="descent_power_over_time"), runs[0].path)], state
     )[0]

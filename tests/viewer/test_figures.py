@@ -6,8 +6,8 @@ import pytest
 from viewer.synthetic import ALL_GROUPS, write_run
 
 from thermodl.analyze.results import open_results
-from thermodl.viewer import charts, clocks, figures, tables
-from thermodl.viewer.figures import Source
+from thermodl.viewer import charts, clocks, curves, figures, recorded, tables
+from thermodl.viewer.curves import Source
 from thermodl.viewer.series import read_series
 from thermodl.viewer.state import ViewState
 
@@ -15,7 +15,7 @@ from thermodl.viewer.state import ViewState
 def _all_figures(world, state, other=False):
     runs = ["good", "other"] if other else ["good"]
     results = {run: open_results(world / run) for run in runs}
-    found = figures.training(world / "good", state)
+    found = recorded.training(world / "good", state)
     for name, draw in figures.ANALYSES.items():
         found += draw([Source(run, results[run][name]) for run in runs], state)
     return found
@@ -117,7 +117,7 @@ def test_jumps_of_two_runs_have_the_colour_of_their_run_and_the_shape_of_their_k
     sources = [Source(run, data, world / "good", place) for run, place in (("one", 3), ("two", 1))]
     jumps = figures.events(sources, ViewState())[1].chart.to_dict()
     scales = {key: part["scale"] for key, part in _encodings(jumps) if key in ("color", "shape")}
-    kinds = [figures.EVENT_KINDS[kind].en for kind in sorted(set(data["event_kind"].values))]
+    kinds = [curves.EVENT_KINDS[kind].en for kind in sorted(set(data["event_kind"].values))]
     assert len(kinds) > 1
     assert scales["color"]["domain"] == [f"{run} · {kind}" for run in ("two", "one") for kind in kinds]
     assert scales["color"]["range"] == [charts.PALETTE[place] for place in (1, 3) for _ in kinds]
@@ -154,7 +154,7 @@ def test_losses_that_are_not_finite_are_told_of_short_runs_too(world):
     """Those of the middle of the run, where each value has a bucket of its own."""
     middle = len(read_series(world / "good", "loss").values) // 2
     state = ViewState(steps=f"{middle - 50}-{middle + 49}")
-    spec = figures.training(world / "good", state)[0].chart.to_dict()
+    spec = recorded.training(world / "good", state)[0].chart.to_dict()
     assert "3 not finite or not measured" in str(spec["title"])
 
 
@@ -170,7 +170,7 @@ def test_what_all_names_have_before_their_colon_names_the_axis(world):
     names = {"temperature_noise": "less: drift", "temperature_kinetic": "less: heat"}
     for name, words in names.items():
         data[name].attrs["long_name"] = words
-    figure = figures._by_group([Source("good", data)], list(names), ViewState(), "x", figures.ALL)
+    figure = curves.by_group([Source("good", data)], list(names), ViewState(), "x", curves.ALL)
     spec = figure.chart.to_dict()
     assert {row["series"] for row in next(iter(spec["datasets"].values()))} == {"drift", "heat"}
     assert next(part["title"] for key, part in _encodings(spec) if key == "y") == "less (loss)"
@@ -200,18 +200,18 @@ def test_many_names_side_by_side_are_slanted_rather_than_on_top_of_each_other():
 def test_many_evaluations_become_bands_that_lose_nothing(tmp_path):
     """Drawn one by one, those of a million steps are more rows than Altair takes."""
     run = write_run(tmp_path / "run", steps=600_000)
-    drawn = {figure.id: figure.chart.to_dict() for figure in figures.training(run, ViewState())}
+    drawn = {figure.id: figure.chart.to_dict() for figure in recorded.training(run, ViewState())}
     spec = drawn["training-evaluated-loss"]
     rows = pd.DataFrame(spec["datasets"][spec["data"]["name"]])
     assert len(rows) * len(spec["layer"]) <= charts.MAX_ROWS
     assert "3,000 values" in spec["title"]["text"][0]
     for label, name in (("training loss", "train_loss"), ("test loss", "test_loss")):
-        recorded, band = read_series(run, name).values, rows[rows["series"] == label]
-        assert (band["low"].min(), band["high"].max()) == (recorded.min(), recorded.max())
+        values, band = read_series(run, name).values, rows[rows["series"] == label]
+        assert (band["low"].min(), band["high"].max()) == (values.min(), values.max())
         assert (band["low"] <= band["y"]).all()
         assert (band["y"] <= band["high"]).all()
     # An interval with few of them shows each.
-    few = figures.training(run, ViewState(steps="1000-3000"))
+    few = recorded.training(run, ViewState(steps="1000-3000"))
     spec = next(figure for figure in few if figure.id == "training-evaluated-loss").chart.to_dict()
     assert len(spec["datasets"][spec["data"]["name"]]) == 2 * 11
 
@@ -241,10 +241,10 @@ def test_values_without_a_place_on_the_axis_are_told(world, monkeypatch):
     clock = clocks.clock_of(world / "good", "loss", "step")
     x = clock.x.copy()
     x[:7] = np.nan
-    monkeypatch.setattr(figures.clocks, "clock_of", lambda *_: clock._replace(x=x))
-    spec = figures.recorded_curve(world / "good", "loss", None, figures.ALL, ViewState()).chart.to_dict()
+    monkeypatch.setattr(recorded.clocks, "clock_of", lambda *_: clock._replace(x=x))
+    spec = recorded.recorded_curve(world / "good", "loss", None, curves.ALL, ViewState()).chart.to_dict()
     assert "values without a place on this axis: 7" in spec["title"]["text"]
-    drawn = figures._evaluations(world / "good", "loss", ["test_loss"], figures.ALL, figures.ALL, ViewState())
+    drawn = recorded._evaluations(world / "good", "loss", ["test_loss"], curves.ALL, curves.ALL, ViewState())
     assert "values without a place on this axis: 7" in drawn.chart.to_dict()["title"]["text"]
 
 
@@ -260,7 +260,7 @@ def test_ratios_of_the_two_relations_do_not_share_a_name(world):
 
 
 def test_the_shade_of_an_interval_from_zero_has_a_width_on_logarithmic_time(world):
-    spec = figures.whole_run(world / "good", ViewState(steps="0-500", scale="x")).chart.to_dict()
+    spec = recorded.whole_run(world / "good", ViewState(steps="0-500", scale="x")).chart.to_dict()
     (shade,) = next(rows for rows in spec["datasets"].values() if "left" in rows[0])
     assert 0 < shade["left"] < shade["right"] == 500
 
@@ -272,7 +272,7 @@ def test_flatness_of_another_version_draws_and_lists_what_it_has(world, lacking)
     gone = {"curvature": {"flatness-noise"}, "flatness_stderr": {"flatness-variance"},
             "mode_used": {"flatness-noise", "flatness-variance"}}.get(lacking, set())  # fmt: skip
     assert drawn == {"flatness-variance", "flatness-noise", "flatness-exponents"} - gone
-    table = tables.directions(figures.of_group(data, ViewState()), "en")
+    table = tables.directions(curves.of_group(data, ViewState()), "en")
     assert len(table) == (0 if lacking == "mode_used" else data.sizes["mode"])
 
 

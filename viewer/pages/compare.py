@@ -3,7 +3,7 @@
 import streamlit as st
 
 from thermodl.record.errors import RunError
-from thermodl.viewer import catalog, comparison, figures, tables
+from thermodl.viewer import catalog, comparison, curves, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.comparison import MOST, Results
 from thermodl.viewer.pages import layout
@@ -117,7 +117,7 @@ def _curve(context: Context, runs: list[Run], results: Results, labels: dict[str
         sources = comparison.sources_of(results, chosen, context.runs)
         names = [source.run for source in sources]
         _say_lacking(labels, names, lang)
-        figure = figures.overlay(
+        figure = curves.overlay(
             sources, chosen.partition("/")[2], [labels[name] for name in names], [at[name] for name in names], state
         )
     if figure is None:
@@ -136,7 +136,7 @@ def _number(context: Context, results: Results, labels: dict[str, str], values: 
     names = [source.run for source in sources]
     at = comparison.places(labels, context.runs.values())
     _say_lacking(labels, names, lang)
-    figure = figures.by_run(
+    figure = curves.by_run(
         sources,
         chosen.partition("/")[2],
         [labels[name] for name in names],

@@ -29,7 +29,7 @@ from thermodl.record.archive import count_bytes
 from thermodl.record.errors import UserError
 from thermodl.viewer import pictures, tables
 from thermodl.viewer.catalog import Run
-from thermodl.viewer.figures import Figure
+from thermodl.viewer.curves import Figure
 from thermodl.viewer.pages import layout
 from thermodl.viewer.pages.layout import Context
 from thermodl.viewer.report import build_report

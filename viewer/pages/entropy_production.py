@@ -3,7 +3,7 @@
 import streamlit as st
 
 from thermodl.viewer import tables
-from thermodl.viewer.figures import of_group
+from thermodl.viewer.curves import of_group
 from thermodl.viewer.pages.layout import Context, analysis_page, note, table
 from thermodl.viewer.text import Text
 

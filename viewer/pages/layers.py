@@ -9,7 +9,7 @@ import streamlit as st
 from thermodl.record.errors import RunError
 from thermodl.viewer import layers
 from thermodl.viewer.catalog import Run
-from thermodl.viewer.figures import Figure
+from thermodl.viewer.curves import Figure
 from thermodl.viewer.pages import layout
 from thermodl.viewer.pages.layout import Context
 from thermodl.viewer.state import ViewState

@@ -13,10 +13,11 @@ import xarray as xr
 from thermodl.analyze.results import STATUSES
 from thermodl.record.errors import UserError
 from thermodl.record.words import command_line
-from thermodl.viewer import catalog, clocks, comparison, figures, tables
+from thermodl.viewer import catalog, clocks, comparison, recorded, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.charts import PALETTE
-from thermodl.viewer.figures import ANALYSES, Figure, Source
+from thermodl.viewer.curves import Figure, Source
+from thermodl.viewer.figures import ANALYSES, of_analysis
 from thermodl.viewer.state import ViewState
 from thermodl.viewer.text import COLON, Text, attribute, escape_markdown
 
@@ -35,9 +36,8 @@ _NO_RUNS = Text("There are no runs in this folder yet. Record one:", "这个文�
 _NOT_ANALYZED = Text("This run has no results for this page yet. This command makes them:",
                      "这个实验还没有本页所需的分析结果。运行下面的命令即可得到：")  # fmt: skip
 _LACKS_THIS = Text(
-    "This run has results, but none for this page: what it shows is not defined for this kind of training, or was not "
-    "asked for. This command makes it, or says why there is none:",
-    "这个实验已有分析结果，但没有本页的：该量对这种训练没有定义，或尚未要求分析。运行下面的命令即可得到结果，或得知没有结果的原因：",
+    "This run has results, but none for this page. This command makes them:",
+    "这个实验已有分析结果，但没有本页的。运行下面的命令即可得到：",
 )
 _UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 _BAD_RESULTS = Text("The results cannot be read:", "无法读取分析结果：")
@@ -187,8 +187,10 @@ def analysis_page(context: Context, analysis: str, title: Text, question: Text) 
         missing_results(context, run)
         return None
     _explain(data, run, analysis, context.lang)
+    if not data.data_vars:
+        return None
     sources = overlaid(context, run, analysis, data)
-    draw_figures(ANALYSES[analysis](sources, context.state), context.lang)
+    draw_figures(of_analysis(analysis, sources, context.state), context.lang)
     _draw_numbers(sources, analysis, context.lang)
     with st.expander(_METHOD(context.lang)):
         for key in ("method", "reference"):
@@ -242,7 +244,7 @@ def _other_source(context: Context, analysis: str) -> list[Source]:
     # Results of other settings, however named, are no comparison.
     same = context.run is not None and other.results_name == context.run.results_name
     data = None if other.broken or not same else results_of(other, lang, [analysis]).get(analysis)
-    if data is None:
+    if data is None or not data.data_vars:
         name = tables.analysis_name(analysis, lang)
         st.info(_OTHER_LACKS(lang).format(run=escape_markdown(other.id), analysis=name))
         return []
@@ -340,7 +342,7 @@ def draw_brush(run: Run, context: Context) -> None:
         RunError: if the recording cannot be read.
     """
     state, lang = context.state, context.lang
-    figure = figures.whole_run(run.path, state)
+    figure = recorded.whole_run(run.path, state)
     if figure is None:
         return
     st.subheader(figure.title(lang), anchor=False)

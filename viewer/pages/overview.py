@@ -3,7 +3,7 @@
 import streamlit as st
 
 from thermodl.record.errors import RunError
-from thermodl.viewer import catalog, figures, tables
+from thermodl.viewer import catalog, recorded, tables
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.pages import layout
 from thermodl.viewer.pages.layout import Context
@@ -29,7 +29,7 @@ def _page(context: Context) -> None:
     _headlines(context, run)
     try:
         layout.draw_brush(run, context)
-        layout.draw_figures(figures.training(run.path, context.state), context.lang)
+        layout.draw_figures(recorded.training(run.path, context.state), context.lang)
     except RunError as error:
         layout.say_unreadable(error, run.path, context.lang)
     _origin(run, context.lang)
