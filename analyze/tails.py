@@ -14,6 +14,8 @@ number that rises with n. Both mean nothing but beside what `gaussian_twin` give
 coordinates share, and never from the number of coordinates.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from .series import Floats, mean_and_error
@@ -28,35 +30,48 @@ _DRIFT_DRAWS, _DRIFT_PARTS = 32, 8
 """least draws of a part, and most parts, in which a twin has a scale of its own"""
 
 
-def tail_statistics(*groups: np.ndarray) -> tuple[Floats, Floats]:
-    """The mean over all coordinates of the kurtosis and of the three 1/α, with errors.
+class Sums(NamedTuple):
+    """Of the four statistics, in the order of `STATISTICS`, over the coordinates of a group."""
+
+    coordinates: int
+    values: Floats
+    influences: tuple[Floats, ...]
+    """what each draw, or block of draws, adds to a value to first order"""
+
+
+def tail_sums(samples: np.ndarray) -> Sums:
+    """The kurtosis and the three 1/α of each coordinate, added up.
 
     Coordinates that are ever 0 have no logarithm, and are left out.
 
     Args:
-        groups: (coordinate, n) of one or more groups, draws independent of each other.
+        samples: (coordinate, n), n ≥ `LEAST` draws that are independent of each other.
+    """
+    longest = int(np.sqrt(samples.shape[1]))
+    live = samples[np.all(samples != 0, axis=1)].astype(np.float64)
+    if not np.isfinite(live).all():
+        live = np.full((1, samples.shape[1]), np.nan)
+    # Where numbers are tiny their fourth powers are 0.
+    signed = live / np.abs(live).max(axis=1, keepdims=True, initial=0.0)
+    x = np.abs(signed)
+    found = [_kurtosis(x), _hill(x), _stable(signed, longest), _stable(signed, max(2, longest // 4))]
+    values, influences = zip(*found, strict=True)
+    return Sums(len(live), np.array(values), influences)
+
+
+def tail_statistics(*groups: Sums) -> tuple[Floats, Floats]:
+    """The mean over all coordinates of one or more groups, with errors from the draws that all of them share.
 
     Returns:
-        Values and errors in the order of `STATISTICS`, (4,) each; NaN for fewer than `LEAST` draws, without any
-        coordinate, or where a value is not finite.
+        Values and errors in the order of `STATISTICS`, (4,) each; NaN without any coordinate, or where a value is not
+        finite.
     """
-    n = groups[0].shape[1]
-    longest, count, sums = int(np.sqrt(n)), 0, None
-    for group in groups if n >= LEAST else ():
-        samples = group[np.all(group != 0, axis=1)].astype(np.float64)
-        if not np.isfinite(samples).all():
-            return np.full(4, np.nan), np.full(4, np.nan)
-        # Where numbers are tiny their fourth powers are 0.
-        signed = samples / np.abs(samples).max(axis=1, keepdims=True, initial=0.0)
-        x = np.abs(signed)
-        found = [_kurtosis(x), _hill(x), _stable(signed, longest), _stable(signed, max(2, longest // 4))]
-        sums = found if sums is None else [(a + c, b + d) for (a, b), (c, d) in zip(sums, found, strict=True)]
-        count += len(samples)
-    if not sums or not count:
+    count = sum(group.coordinates for group in groups)
+    values = np.sum([group.values for group in groups], axis=0)
+    if not count or not np.isfinite(values).all():
         return np.full(4, np.nan), np.full(4, np.nan)
-    values = np.array([value for value, _ in sums]) / count
-    errors = np.array([mean_and_error(influence / count)[1] for _, influence in sums])
-    return values, errors
+    influences = (np.sum(parts, axis=0) / count for parts in zip(*(group.influences for group in groups), strict=True))
+    return values / count, np.array([mean_and_error(influence)[1] for influence in influences])
 
 
 def gaussian_twin(samples: Floats, rng: np.random.Generator) -> Floats:

@@ -14,7 +14,7 @@ ANALYSES = {
     "entropy_production": 3,
     "events": 1,
     "flatness": 2,
-    "noise": 1,
+    "noise": 2,
     "response": 1,
     "stationarity": 3,
     "temperature": 5,

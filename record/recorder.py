@@ -853,6 +853,8 @@ class Recorder:
                     "class": type(self._optimizer).__name__,
                     "weight_decay_kind": self._decay,
                     "nesterov": any(g.get("nesterov", False) for g in self._optimizer.param_groups),
+                    # The built-in training has them in its settings.
+                    **({} if "settings" in attributes else _first_hyperparameters(self._optimizer)),
                 },
                 "recorder": self.settings.model_dump(),
                 "parameter_dtype": str(self._layers[0].parameter.dtype).removeprefix("torch."),
@@ -986,6 +988,13 @@ def _stack(events: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def _spell(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in settings.items())
+
+
+def _first_hyperparameters(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Of the first parameter group, those that the optimizer has."""
+    group = optimizer.param_groups[0]
+    names = {"learning_rate": "lr"} | {name: name for name in HYPERPARAMETERS[1:]}
+    return {name: float(group[key]) for name, key in names.items() if key in group}
 
 
 def _provenance() -> dict[str, Any]:

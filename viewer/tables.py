@@ -399,9 +399,9 @@ def _run_row(run: Run, lang: str) -> dict[str, Any]:
     except RunError:
         accuracy = float("nan")
     facts = {"state": STATES.get(run.state, Text(run.state, run.state))(lang), "steps": run.steps}
-    cells = {
-        title(lang): facts.get(key, _plain(own.get(key, run.attributes.get(key)))) for key, title in _COLUMNS.items()
-    }
+    # In one's own loop the optimizer alone knows its hyper-parameters.
+    known = {key: own.get(key, own.get(f"optimizer.{key}", run.attributes.get(key))) for key in _COLUMNS}
+    cells = {title(lang): facts.get(key, _plain(known[key])) for key, title in _COLUMNS.items()}
     analyzed = [analysis_name(name, lang) for name in run.analyzed]
     return {
         RUN(lang): run.id,

@@ -56,6 +56,8 @@ from itertools import pairwise
 
 import numpy as np
 import xarray as xr
+from dask.base import compute
+from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from .. import errorbar, series, tails
@@ -268,19 +270,19 @@ def _ends(name: str, low: xr.DataArray, high: xr.DataArray) -> dict[str, xr.Data
     }
 
 
-def _differences(part: xr.Dataset) -> np.ndarray:
+def _differences(part: xr.Dataset) -> xr.DataArray:
     """g−g′ of at most so many probes, evenly chosen, (group, sketch, probe)."""
     count = part.sizes["probe"]
     chosen = part.isel(probe=np.unique(np.linspace(0, count - 1, min(count, _PROBES)).round().astype(int)))
     difference = at_probes(chosen["gradient_sketch"], chosen) - chosen["probe_sketch"]
-    # The order in memory, which differs between what is read and what was, would show in the last digits of sums.
-    return np.ascontiguousarray(difference.transpose("group", "sketch", "probe").values)
+    return difference.transpose("group", "sketch", "probe").persist()
 
 
-def _dimensions(part: xr.Dataset, differences: np.ndarray) -> dict[str, xr.DataArray]:
+def _dimensions(part: xr.Dataset, differences: xr.DataArray) -> dict[str, xr.DataArray]:
     """d_eff with its error and interval."""
     sizes = group_sizes(part).values[1:]
-    inverse, error, n_eff = (labelled(values, part) for values in inverse_dimension(differences, sizes))
+    found = inverse_dimension(np.ascontiguousarray(differences.values), sizes)
+    inverse, error, n_eff = (labelled(values, part) for values in found)
     # More than the parameters, or than probes times coordinates, cannot be told apart from none.
     most = np.minimum(group_sizes(part), n_eff * differences.shape[1])
     value = xr.where(inverse * most > 1, 1 / inverse, most).where(inverse.notnull())
@@ -370,11 +372,20 @@ def _shuffled(part: xr.Dataset, places: np.ndarray, past: np.ndarray, epoch: flo
     return -together / (batches - 1)
 
 
-def _tails(part: xr.Dataset, differences: np.ndarray) -> dict[str, xr.DataArray]:
+def _tails(part: xr.Dataset, differences: xr.DataArray) -> dict[str, xr.DataArray]:
     """Kurtosis and tail indices of each group's coordinates, and of those of a normal twin."""
     if part.sizes["probe"] < tails.LEAST:
         return {}
-    value, error, normal = (labelled(values, part, "statistic") for values in _of_groups(differences))
+    call = delayed if differences.chunks else lambda function: function
+    of_groups = [call(_tails_and_twin)(one.data, number) for number, one in enumerate(differences)]
+    sums, twins = zip(*(compute(*of_groups) if differences.chunks else of_groups), strict=True)
+    # Of all groups together the statistics of single coordinates are averaged, not the coordinates pooled.
+    found = [tails.tail_statistics(*sums), *(tails.tail_statistics(group) for group in sums)]
+    live = np.array([group.coordinates for group in sums])
+    together = np.average(np.nan_to_num(twins), axis=0, weights=live) if live.any() else np.full(4, np.nan)
+    values, errors = (np.array(column) for column in zip(*found, strict=True))
+    normal = np.stack([np.where(np.isnan(values[0]), np.nan, together), *twins])
+    value, error, normal = (labelled(one, part, "statistic") for one in (values, errors, normal))
     found: dict[str, xr.DataArray] = {}
     for index, statistic in enumerate(tails.STATISTICS):
         name = f"tail_{statistic}"
@@ -389,21 +400,13 @@ def _tails(part: xr.Dataset, differences: np.ndarray) -> dict[str, xr.DataArray]
     return found
 
 
-def _of_groups(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Statistics, errors and those of the twin, (1 + group, statistic) each, all groups' coordinates first.
-
-    For all of them together the statistics of single coordinates are averaged, not the coordinates pooled.
-    """
-    rng = np.random.default_rng(0)
-    twins = []
-    for group in samples:
-        many = np.tile(group.astype(np.float64), (-(-_TWIN // len(group)), 1))
-        twins.append(tails.tail_statistics(tails.gaussian_twin(many, rng))[0])
-    live = np.array([np.sum(np.all(group != 0, axis=1)) for group in samples])
-    together = np.average(np.nan_to_num(twins), axis=0, weights=live) if live.any() else np.full(4, np.nan)
-    found = [tails.tail_statistics(*samples), *(tails.tail_statistics(group) for group in samples)]
-    values, errors = (np.array(column) for column in zip(*found, strict=True))
-    return values, errors, np.stack([np.where(np.isnan(values[0]), np.nan, together), *twins])
+def _tails_and_twin(samples: np.ndarray, number: int) -> tuple[tails.Sums, np.ndarray]:
+    """Sums over the coordinates of a group (coordinate, n), and the statistics of its twin (statistic,)."""
+    # The order in memory, which differs between what is read and what was, would show in the last digits of sums.
+    samples = np.ascontiguousarray(samples, dtype=np.float64)
+    many = np.tile(samples, (-(-_TWIN // len(samples)), 1))
+    twin = tails.gaussian_twin(many, np.random.default_rng([0, number]))
+    return tails.tail_sums(samples), tails.tail_statistics(tails.tail_sums(twin))[0]
 
 
 def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset) -> list[dict[str, str]]:

@@ -181,6 +181,7 @@ def test_other_optimizers_leave_out_what_is_not_defined(name: str, tmp_path: Pat
         assert array not in run
         assert name in run.attrs["not_recorded"][array]
     assert "units" not in run["learning_rate"].attrs
+    assert run.attrs["optimizer"]["learning_rate"] == 1e-2
     assert all(not check.defects for check in check_recording(tmp_path / "run")[1])
     assert np.isfinite(run["update_squared"].values).all()
     assert np.isfinite(run["gradient_squared"].values).all()

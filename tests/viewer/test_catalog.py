@@ -12,7 +12,7 @@ from thermodl.analyze.versions import find_changes
 from thermodl.data import unpack_sample
 from thermodl.record.errors import RunError
 from thermodl.record.store import SILENT_AFTER_SECONDS
-from thermodl.viewer import catalog, figures
+from thermodl.viewer import catalog, figures, tables
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,12 @@ def test_what_recording_took_is_no_setting():
     attributes = {"settings": {"seed": 1}, "provenance": {"torch": "2.6"}, "recorder_seconds": {"steps": 2.5}}
     assert catalog.settings_of(attributes) == {"seed": 1}
     assert catalog.provenance_of(attributes) == {"torch": "2.6", "recorder_seconds.steps": 2.5}
+
+
+def test_a_foreign_loop_shows_the_hyperparameters_of_its_optimizer():
+    attributes = {"committed": {"step": 7}, "optimizer": {"class": "SGD", "learning_rate": 0.05, "momentum": 0.9}}
+    (row,) = tables.runs([catalog.Run("mine", Path("mine"), attributes, "finished")], "en").to_dict("records")
+    assert (row["learning rate"], row["momentum"]) == ("0.05", "0.9")
 
 
 def test_the_sample_was_made_by_these_analyses(tmp_path):
