@@ -13,7 +13,7 @@ from .settings import RunSettings
 
 CHANNELS: tuple[str, ...] = ("step", "products", "probe", "curvature", "per_sample", "window", "snapshot", "evaluation")
 _BYTES = {"f8": 8, "i8": 8, "f4": 4, "u4": 4}
-_VELOCITY = {"velocity_squared", "velocity_dot_gradient", "parameter_dot_velocity"}
+_OF_SGD = {"velocity_squared", "velocity_dot_gradient", "parameter_dot_velocity", "sgd_time"}
 _CHUNKS = {"chunk_noise_trace", "chunk_count"}
 # For steps that a GradScaler skips; of snapshots either the parameters or, as here, their code; once in a run.
 _NOT_WRITTEN = {"skipped", "parameters", "initial_parameters", "final_parameters"}
@@ -67,7 +67,7 @@ def entry_bytes(settings: RunSettings, size: Size) -> dict[str, int]:
     missing = _NOT_WRITTEN | (set() if settings.clip_norm else {"clip_factor"})
     missing |= _CHUNKS if settings.accumulate == 1 else set()
     if settings.optimizer != "SGD":
-        missing |= _VELOCITY
+        missing |= _OF_SGD
     elif settings.momentum:
         missing |= {"update_squared"}  # the velocity tells it
     found = dict.fromkeys(CHANNELS, 0)

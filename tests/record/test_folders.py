@@ -285,11 +285,14 @@ def test_hostile_entries(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, mode: int, message: str
 ) -> None:
     """Refused before anything is written, whatever the other entries are."""
-    hostile(tmp_path / "evil.zip", (name, mode, PNG.getvalue()), ("ant/late.png", 0o100644, PNG.getvalue()))
-    before = {path for path in tmp_path.parent.rglob("*") if "cache" not in path.parts}
-    assert message in fails(capsys, tmp_path, "--data", str(tmp_path / "evil.zip"))
-    assert {path for path in tmp_path.parent.rglob("*") if "cache" not in path.parts} == before
-    assert not list((tmp_path / "cache").rglob("*.png"))
+    # As deep as the entries climb.
+    folder = tmp_path / "one" / "two"
+    folder.mkdir(parents=True)
+    hostile(folder / "evil.zip", (name, mode, PNG.getvalue()), ("ant/late.png", 0o100644, PNG.getvalue()))
+    before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
+    assert message in fails(capsys, folder, "--data", str(folder / "evil.zip"))
+    assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} == before
+    assert not list((folder / "cache").rglob("*.png"))
 
 
 def test_archives_that_are_too_much(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -128,8 +129,14 @@ def _set_attribute(folder: Path, name: str, value: float) -> None:
     metadata.write_text(json.dumps(content))
 
 
-def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, name: str = "default") -> Path:
-    """Write the analyses of a run, under a settings name."""
+def write_all_results(
+    folder: Path,
+    sampling: str = "shuffle",
+    seed: int = 0,
+    name: str = "default",
+    only: Collection[str] = tuple(versions.ANALYSES),
+) -> Path:
+    """Write the analyses of a run, or some of them, under a settings name."""
     recorded = read_attributes(folder)
     rng = np.random.default_rng(seed)
     makers = {
@@ -154,7 +161,8 @@ def write_all_results(folder: Path, sampling: str = "shuffle", seed: int = 0, na
             "started": recorded["started"],
             "committed_steps": recorded["committed"]["step"],
         }
-        write_results(folder, name, analysis, data)
+        if analysis in only:
+            write_results(folder, name, analysis, data)
     return folder
 
 

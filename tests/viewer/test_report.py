@@ -52,7 +52,7 @@ def test_the_report_says_what_to_trust_and_how_it_was_made(report):
 
 
 def test_a_hostile_setting_stays_text(tmp_path):
-    folder = write_all_results(write_run(tmp_path / "run"))
+    folder = write_all_results(write_run(tmp_path / "run"), only=["temperature"])
     metadata = folder / "run.zarr" / "zarr.json"
     content = json.loads(metadata.read_bytes())
     attack = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -77,10 +77,11 @@ def test_what_cannot_be_read_is_an_error_of_the_user(world, name):
         build_report(world / name)
 
 
-def test_writing_is_all_or_nothing(world, tmp_path):
+def test_writing_is_all_or_nothing(world, tmp_path, monkeypatch):
     target = tmp_path / "report.html"
     assert write_report(world / "truncated-chunk", target) == target
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    monkeypatch.setattr("thermodl.viewer.report.build_report", lambda *_: "made")
     (tmp_path / "folder").mkdir()
     for place in (tmp_path / "folder", target / "below-a-file.html"):
         with pytest.raises(UserError, match="cannot be written"):
@@ -93,7 +94,7 @@ def test_the_command_puts_the_report_into_the_run_folder(tmp_path, monkeypatch):
 
     from thermodl.viewer.cli import report as command
 
-    folder = write_all_results(write_run(tmp_path / "run"))
+    folder = write_all_results(write_run(tmp_path / "run"), only=["temperature"])
     app = typer.Typer()
     app.command()(command)
     result = CliRunner().invoke(app, [str(folder), "--lang", "zh"])
@@ -101,7 +102,7 @@ def test_the_command_puts_the_report_into_the_run_folder(tmp_path, monkeypatch):
     assert result.output.strip() == str(folder / "report.zh.html")
     assert (folder / "report.zh.html").stat().st_size > 1e6
 
-    write_all_results(folder, name="other")
+    write_all_results(folder, name="other", only=["temperature"])
     monkeypatch.chdir(folder)
     assert CliRunner().invoke(app, [".", "--results", "other"]).output.strip() == "report.other.html"
     html = (folder / "report.other.html").read_text("utf-8")
@@ -111,12 +112,12 @@ def test_the_command_puts_the_report_into_the_run_folder(tmp_path, monkeypatch):
         build_report(folder, results_name="thrid")
 
 
-def test_only_a_report_is_written_over(world, tmp_path):
-    target = tmp_path / "notes.html"
+def test_only_a_report_is_written_over(tmp_path):
+    run, target = write_all_results(write_run(tmp_path / "run"), only=["temperature"]), tmp_path / "notes.html"
     target.write_text("mine")
     with pytest.raises(UserError, match="is there and no thermodl report"):
-        write_report(world / "good", target)
+        write_report(run, target)
     assert target.read_text() == "mine"
-    write_report(world / "good", target, overwrite=True)
-    assert write_report(world / "good", target, "zh") == target
+    write_report(run, target, overwrite=True)
+    assert write_report(run, target, "zh") == target
     assert 'lang="zh-Hans"' in target.read_text("utf-8")
