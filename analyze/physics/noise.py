@@ -176,10 +176,11 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         scale = _examples(run)
         results |= _ends("simple_noise_scale", scale / high, scale / low)
     if part.sizes.get("probe") and "gradient_sketch" in part and "probe_sketch" in part:
-        differences = _differences(part)
+        differences, of_tails = _draws(part)
         results |= _dimensions(part, differences)
         results |= _colour(part)
-        results |= _tails(part, differences)
+        if of_tails:
+            results |= _tails(part, of_tails)
     windows = matching_windows(run, settings.windows)
     for name, values in _strengths(run, windows).items():
         results |= errorbar.named(f"{name}_over_time", values, *NAMES[name], samples=False)
@@ -270,19 +271,36 @@ def _ends(name: str, low: xr.DataArray, high: xr.DataArray) -> dict[str, xr.Data
     }
 
 
-def _differences(part: xr.Dataset) -> xr.DataArray:
-    """g−g′ of at most so many probes, evenly chosen, (group, sketch, probe)."""
+def _draws(part: xr.Dataset) -> tuple[np.ndarray, list[tuple[tails.Sums, np.ndarray]]]:
+    """g−g′ of at most so many probes, evenly chosen, (group, sketch, probe); and what `_tails` takes of each group.
+
+    Both at once, so that the gradients are read once; of fewer probes than tails need there is nothing of these.
+    """
     count = part.sizes["probe"]
     chosen = part.isel(probe=np.unique(np.linspace(0, count - 1, min(count, _PROBES)).round().astype(int)))
     difference = at_probes(chosen["gradient_sketch"], chosen) - chosen["probe_sketch"]
-    return difference.transpose("group", "sketch", "probe").persist()
+    difference = difference.transpose("group", "sketch", "probe")
+    call = delayed if difference.chunks else lambda function: function
+    of_groups = [call(_draws_of_group)(one.data, number) for number, one in enumerate(difference)]
+    samples, of_tails = zip(*(compute(*of_groups) if difference.chunks else of_groups), strict=True)
+    return np.stack(samples), [one for one in of_tails if one]
 
 
-def _dimensions(part: xr.Dataset, differences: xr.DataArray) -> dict[str, xr.DataArray]:
+def _draws_of_group(samples: np.ndarray, number: int) -> tuple[np.ndarray, tuple[tails.Sums, np.ndarray] | None]:
+    """The draws (coordinate, n), and their sums with the statistics of a normal twin (statistic,)."""
+    # The order in memory, which differs between what is read and what was, would show in the last digits of sums.
+    samples = np.ascontiguousarray(samples)
+    if samples.shape[1] < tails.LEAST:
+        return samples, None
+    many = np.tile(samples.astype(np.float64), (-(-_TWIN // len(samples)), 1))
+    twin = tails.gaussian_twin(many, np.random.default_rng([0, number]))
+    return samples, (tails.tail_sums(samples), tails.tail_statistics(tails.tail_sums(twin))[0])
+
+
+def _dimensions(part: xr.Dataset, differences: np.ndarray) -> dict[str, xr.DataArray]:
     """d_eff with its error and interval."""
     sizes = group_sizes(part).values[1:]
-    found = inverse_dimension(np.ascontiguousarray(differences.values), sizes)
-    inverse, error, n_eff = (labelled(values, part) for values in found)
+    inverse, error, n_eff = (labelled(values, part) for values in inverse_dimension(differences, sizes))
     # More than the parameters, or than probes times coordinates, cannot be told apart from none.
     most = np.minimum(group_sizes(part), n_eff * differences.shape[1])
     value = xr.where(inverse * most > 1, 1 / inverse, most).where(inverse.notnull())
@@ -372,18 +390,14 @@ def _shuffled(part: xr.Dataset, places: np.ndarray, past: np.ndarray, epoch: flo
     return -together / (batches - 1)
 
 
-def _tails(part: xr.Dataset, differences: xr.DataArray) -> dict[str, xr.DataArray]:
+def _tails(part: xr.Dataset, of_groups: list[tuple[tails.Sums, np.ndarray]]) -> dict[str, xr.DataArray]:
     """Kurtosis and tail indices of each group's coordinates, and of those of a normal twin."""
-    if part.sizes["probe"] < tails.LEAST:
-        return {}
-    call = delayed if differences.chunks else lambda function: function
-    of_groups = [call(_tails_and_twin)(one.data, number) for number, one in enumerate(differences)]
-    sums, twins = zip(*(compute(*of_groups) if differences.chunks else of_groups), strict=True)
+    sums, twins = zip(*of_groups, strict=True)
     # Of all groups together the statistics of single coordinates are averaged, not the coordinates pooled.
-    found = [tails.tail_statistics(*sums), *(tails.tail_statistics(group) for group in sums)]
+    statistics = [tails.tail_statistics(*sums), *(tails.tail_statistics(group) for group in sums)]
     live = np.array([group.coordinates for group in sums])
     together = np.average(np.nan_to_num(twins), axis=0, weights=live) if live.any() else np.full(4, np.nan)
-    values, errors = (np.array(column) for column in zip(*found, strict=True))
+    values, errors = (np.array(column) for column in zip(*statistics, strict=True))
     normal = np.stack([np.where(np.isnan(values[0]), np.nan, together), *twins])
     value, error, normal = (labelled(one, part, "statistic") for one in (values, errors, normal))
     found: dict[str, xr.DataArray] = {}
@@ -398,15 +412,6 @@ def _tails(part: xr.Dataset, differences: xr.DataArray) -> dict[str, xr.DataArra
             units=units, long_name=f"{en}, of normal noise", long_name_zh=f"高斯对照：{zh}"
         )
     return found
-
-
-def _tails_and_twin(samples: np.ndarray, number: int) -> tuple[tails.Sums, np.ndarray]:
-    """Sums over the coordinates of a group (coordinate, n), and the statistics of its twin (statistic,)."""
-    # The order in memory, which differs between what is read and what was, would show in the last digits of sums.
-    samples = np.ascontiguousarray(samples, dtype=np.float64)
-    many = np.tile(samples, (-(-_TWIN // len(samples)), 1))
-    twin = tails.gaussian_twin(many, np.random.default_rng([0, number]))
-    return tails.tail_sums(samples), tails.tail_statistics(tails.tail_sums(twin))[0]
 
 
 def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset) -> list[dict[str, str]]:
