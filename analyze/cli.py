@@ -216,7 +216,12 @@ def _describe(folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"name": folder.resolve().name, "analyzed": [], "reason": ""}
     row |= dict.fromkeys(("steps", "model", "data", "sampling", "recorded"), "")
     try:
-        found = {analysis for name in list_settings_names(folder) for analysis in read_result_attributes(folder, name)}
+        found = {
+            analysis
+            for name in list_settings_names(folder)
+            for analysis, stored in read_result_attributes(folder, name).items()
+            if stored.get("defined", True)
+        }
         row["analyzed"] = sorted(map(_printable, found))
         if not (folder / "run.zarr").exists():
             return row | {"state": "empty"}

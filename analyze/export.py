@@ -191,6 +191,8 @@ def _copy(source: Path, path: Path) -> None:
 def results_table(results: Mapping[str, xr.Dataset]) -> Table:
     """One row for each value of each analysis, as columns.
 
+    One that is not defined has a row without a quantity, for its verdict.
+
     `analysis`, `quantity`, the coordinates of all dimensions (None where a quantity has no such dimension), `value`,
     `stderr`, `low`, `high`, `n_eff` (None where there is none), `units`, `verdict` (the worst status on it, empty for
     NaN of which no verdict says more) and `codes` of all verdicts on it.
@@ -202,6 +204,8 @@ def results_table(results: Mapping[str, xr.Dataset]) -> Table:
     rows: list[dict[str, Any]] = []
     coordinates: dict[str, None] = {}
     for analysis, dataset in results.items():
+        if not dataset.data_vars:
+            rows.append({"analysis": analysis, "quantity": "", **_judge(dataset, "")})
         for quantity in map(str, dataset.data_vars):
             if any(quantity.endswith(end) and quantity.removesuffix(end) in dataset for end in _ENDS):
                 continue

@@ -103,24 +103,29 @@ def _analyze(
         run = open_whole_run(as_seen_by_workers(path)) if run is None else run
         try:
             with naming_losses(path):
-                results = module.estimate(run, settings).compute()
-            labelled = _label(results, module, analysis, attributes, settings).assign_attrs(cache_key=key)
-            write_results(path, name, analysis, labelled)
-        except NotDefinedError as error:
-            # Without a key, so that it is said again, and found out again whether it still holds.
-            why = verdict("", "caution", "not-defined", f"{error}.", f"{error.zh}。")
-            nothing = xr.Dataset(attrs={"verdicts": [why], "segment_stationary": False})
-            write_results(path, name, analysis, _label(nothing, module, analysis, attributes, settings))
-            errors[analysis] = error
-            report(analysis, f"not defined: {error}")
+                results, undefined = _estimate(module, run, settings)
+            labelled = _label(results, module, analysis, attributes, settings)
+            # Without a key what is not defined is found out, and said, every time.
+            kept = labelled.assign_attrs(defined=False) if undefined else labelled.assign_attrs(cache_key=key)
+            write_results(path, name, analysis, kept)
         except (BrokenPipeError, ClusterError):  # nothing that follows could be printed, or computed
             raise
         except Exception as error:  # one analysis that breaks must not cost the others
             errors[analysis] = error
             report(analysis, "failed")
         else:
-            report(analysis, "computed")
+            report(analysis, f"not defined: {undefined}" if undefined else "computed")
+            errors |= {analysis: undefined} if undefined else {}
     return errors
+
+
+def _estimate(module: Any, run: xr.Dataset, settings: AnalysisSettings) -> tuple[xr.Dataset, NotDefinedError | None]:
+    """Results in memory; of what is not defined for this training none but a verdict that says why, and the error."""
+    try:
+        return module.estimate(run, settings).compute(), None
+    except NotDefinedError as error:
+        why = verdict("", "untrusted", "not-defined", f"Not defined: {error}.", f"没有定义：{error.zh}。")
+        return xr.Dataset(attrs={"verdicts": [why], "segment_stationary": False}), error
 
 
 def estimate(run: xr.Dataset, analysis: str, **settings: Any) -> xr.Dataset:

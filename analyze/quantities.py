@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from thermodl.record.format import ALL_GROUPS, measured_stretches
+from thermodl.record.format import ALL_GROUPS, measured_stretches, steps_as_sgd
 
 from . import series
 from .dimensions import effective_dimension
@@ -47,7 +47,7 @@ class Segment:
 
 def is_sgd(run: xr.Dataset) -> bool:
     """Whether the formulas of SGD with momentum apply."""
-    return run.attrs["optimizer"]["class"] == "SGD"
+    return steps_as_sgd(run.attrs)
 
 
 def is_nesterov(run: xr.Dataset) -> bool:

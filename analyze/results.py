@@ -4,8 +4,9 @@ A variable `x` is accompanied by its standard error `x_stderr` (and, where known
 independent samples behind it), tied by the attribute `ancillary_variables`. Every variable carries `units`,
 `long_name` and `long_name_zh`. Every group carries `analysis`, `analysis_version`, `kernels_version`, `cache_key`,
 `run_id`, `started`, `committed_steps`, `segment`, `settings`, `method`, `reference`, `verdicts`, `thermodl_version`,
-`created` and `digest`, the SHA-256 of all values, since zarr reads a chunk that was lost as NaN. Names along a
-dimension are the attribute `names_<dimension>`, since Zarr v3 has no stable type for strings.
+`created` and `digest`, the SHA-256 of all values, since zarr reads a chunk that was lost as NaN. What is not defined
+for a kind of training has no variables, `defined` false, neither `cache_key` nor `segment`, and a verdict. Names along
+a dimension are the attribute `names_<dimension>`, since Zarr v3 has no stable type for strings.
 A verdict is `{"quantity", "status", "code", "en", "zh"}` with status `ok`, `caution` or `untrusted`.
 
 A group is written beside its place and renamed into it, so that a reader never sees half a result.

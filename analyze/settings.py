@@ -22,6 +22,10 @@ class NotDefinedError(AnalysisError):
         super().__init__(en)
         self.zh = zh
 
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Errors are sent between processes, by default with what Exception was given alone."""
+        return type(self), (str(self), self.zh)
+
 
 class AnalysisSettings(BaseModel):
     """How runs are analyzed."""

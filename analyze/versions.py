@@ -21,7 +21,7 @@ ANALYSES = {
 }
 """of each analysis: raised when its numbers change"""
 
-KERNELS = 5
+KERNELS = 6
 """raised when numbers of `series`, `displacements`, `dimensions`, `quantities` or `errorbar`, which all use, change"""
 
 

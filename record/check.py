@@ -24,7 +24,7 @@ u_s being that of the stored gradient sketch, and `sums` the float64 roundoff of
 signs. This module knows nothing of torch.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -35,7 +35,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from .format import ARRAYS, GROWING, UNITS_OF_SGD, measured_stretches
+from .format import ARRAYS, GROWING, UNITS_OF_SGD, measured_stretches, steps_as_sgd
 from .signs import draw_signs
 from .snapshots import PERIOD
 from .store import read_attributes, run_folder
@@ -236,7 +236,7 @@ def _check_schema(path: Path, attributes: dict[str, Any]) -> tuple[Check, dict[s
         except Exception as error:  # zarr raises what it likes on metadata that makes no sense
             check.defects.append(f"{folder.name} cannot be opened ({type(error).__name__}: {error})")
     committed, double = attributes["committed"], attributes.get("parameter_dtype") == "float64"
-    of_sgd = _is_sgd(attributes)
+    of_sgd = steps_as_sgd(attributes)
     sizes = {
         "layer": len(attributes.get("layers", [])),
         "group": len(attributes.get("groups", [])),
@@ -339,10 +339,6 @@ def _chunk_parts(array: zarr.Array, committed: dict[str, int]) -> Iterator[tuple
         yield array.metadata.encode_chunk_key(place), tuple(part)
 
 
-def _is_sgd(attributes: Mapping[str, Any]) -> bool:
-    return attributes.get("optimizer", {}).get("class") == "SGD"
-
-
 def _growing(array: zarr.Array) -> str | None:
     names = getattr(array.metadata, "dimension_names", None) or ("",)
     return names[-1] if names[-1] in GROWING else None
@@ -368,7 +364,7 @@ def _check_clocks(run: _Run) -> Check:
     back = np.flatnonzero(np.diff(wall_time) < 0) + 1
     _name_first(check, back, lambda t: f"step {t}: wall time runs back by {wall_time[t - 1] - wall_time[t]:.3g} s")
     check.found = f"{counted(step.size, 'step')} one by one"
-    if not _is_sgd(run.attributes):  # of which early recordings summed the learning rates all the same
+    if not steps_as_sgd(run.attributes):  # of which early recordings summed the learning rates all the same
         return check
     sgd_time = run.read("sgd_time")
     eta, mu, nu = (np.nan_to_num(run.read(name)[0]) for name in ("learning_rate", "momentum", "dampening"))
@@ -490,9 +486,10 @@ def _name_first(check: Check, places: np.ndarray, describe: Callable[[int], str]
 
 def _check_replay(run: _Run) -> Check:
     """D_t against the optimizer's recursion, for every step and group."""
-    check, optimizer = Check("replay"), run.attributes["optimizer"]
-    if not _is_sgd(run.attributes):
-        raise _NotThereError(f"not done: the recursion of {optimizer['class']} needs more than the gradient")
+    check, optimizer = Check("replay"), run.attributes.get("optimizer", {})
+    if not steps_as_sgd(run.attributes):
+        name = optimizer.get("class", "an unknown optimizer")
+        raise _NotThereError(f"not done: the recursion of {name} needs more than the gradient")
     if optimizer["weight_decay_kind"] != "coupled":
         raise _NotThereError("not done: the recursion is not defined where the weight decay is not in the gradient")
     for name in ("parameter_sketch", "gradient_sketch", "parameter_squared", "gradient_squared", "velocity_squared"):

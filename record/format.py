@@ -147,6 +147,12 @@ RESERVED |= {"initial_parameters", "final_parameters", "zarr.json"}
 """names that cannot be logged: dimensions and coordinates of an opened run, and what lies beside the arrays"""
 
 
+def steps_as_sgd(attributes: Mapping[str, Any]) -> bool:
+    """Whether the optimizer makes the step of torch's SGD, by whatever name; early recordings have the name alone."""
+    optimizer = attributes.get("optimizer", {})
+    return optimizer.get("rule", optimizer.get("class")) == "SGD"
+
+
 def measured_stretches(attributes: Mapping[str, Any], steps: int) -> list[tuple[int, int]]:
     """Stretches [start, stop) of consecutive steps whose inner products and sketches were due, of the first `steps`.
 

@@ -141,6 +141,12 @@ def decay_kind(optimizer: torch.optim.Optimizer) -> str:
     return "coupled"
 
 
+def rule_of(optimizer: torch.optim.Optimizer) -> str:
+    """The name of the optimizer of torch whose step is made; empty for one of somebody's own."""
+    rule = _torch_rule(type(optimizer))
+    return rule.__name__ if rule else ""
+
+
 def has_velocity(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the heavy-ball velocity is defined, which it is for SGD."""
     return _torch_rule(type(optimizer)) is torch.optim.SGD

@@ -46,7 +46,7 @@ from .distributed import (
 from .errors import RunError, first_line
 from .format import GROWING, NAME, RESERVED, UNITS_OF_SGD, growing_dimension
 from .hooks import StepHooks, has_overflow, loss_scale
-from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, unwrap_optimizer
+from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, rule_of, unwrap_optimizer
 from .moments import MomentWindow
 from .per_sample import Samples, sample_noise
 from .probe import probe_gradient
@@ -326,6 +326,9 @@ class Recorder:
             list(state["rates"]),
         )
         self._probe_checked, self._dropped = state["probe_checked"], self._dropped | state["not_recorded"]
+        if "sgd_time" not in state["not_recorded"]:
+            # An early recording of another optimizer summed its learning rates, and goes on with it.
+            self._dropped.pop("sgd_time", None)
         self._writer.note(**self._model_facts())
         self._lacking = dict(state.get("lacking", self._lacking))
         if "velocity_curvature" in self._lacking:
@@ -851,6 +854,7 @@ class Recorder:
                 **self._model_facts(),
                 "optimizer": {
                     "class": type(self._optimizer).__name__,
+                    "rule": rule_of(self._optimizer),
                     "weight_decay_kind": self._decay,
                     "nesterov": any(g.get("nesterov", False) for g in self._optimizer.param_groups),
                     # The built-in training has them in its settings.
@@ -994,7 +998,7 @@ def _first_hyperparameters(optimizer: torch.optim.Optimizer) -> dict[str, float]
     """Of the first parameter group, those that the optimizer has."""
     group = optimizer.param_groups[0]
     names = {"learning_rate": "lr"} | {name: name for name in HYPERPARAMETERS[1:]}
-    return {name: float(group[key]) for name, key in names.items() if key in group}
+    return {name: float(group[key]) for name, key in names.items() if isinstance(group.get(key), int | float | Tensor)}
 
 
 def _provenance() -> dict[str, Any]:

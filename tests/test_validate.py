@@ -37,7 +37,7 @@ def test_05_fdr1_is_not_defined_for_decoupled_decay_nor_nesterov() -> None:
         assert abs(results[name] - 1) > 10 * results[f"{name}_stderr"], name
         assert abs(results[name] - 1) > 0.02, name
     for optimizer in ({"class": "SGDW", "nesterov": False}, {"class": "SGD", "nesterov": True}):
-        with pytest.raises(NotDefinedError, match="FDR1 in this form is not defined"):
+        with pytest.raises(NotDefinedError, match="FDR1 in this form is that of heavy ball"):
             stationarity.estimate(run.assign_attrs(optimizer=optimizer), settings)
 
 

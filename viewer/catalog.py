@@ -48,6 +48,11 @@ class Run:
         return int(self.attributes["committed"]["step"]) if self.attributes else 0
 
     @property
+    def defined(self) -> list[str]:
+        """The analyses of which there is more than a reason why there is nothing."""
+        return [analysis for analysis, attributes in self.analyzed.items() if attributes.get("defined", True)]
+
+    @property
     def version(self) -> str:
         """Changes whenever the recording or the results do; the key of everything cached."""
         stamps = sorted((name, str(attrs.get("created"))) for name, attrs in self.analyzed.items())

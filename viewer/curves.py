@@ -587,7 +587,8 @@ def _places(source: Source, name: str) -> np.ndarray | None:
     """
     data = source.data
     if name in data.coords:
-        return data[name].values
+        # What has no such clock has no place on it anywhere.
+        return data[name].values if np.isfinite(data[name].values).any() else None
     if name == "lag_epoch":
         steps = _steps_per_epoch(data)
         return data["lag"].values / steps if np.isfinite(steps) else None

@@ -39,17 +39,17 @@ def temperature(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     parts = [f"disagreement_{part}" for part in ("drift", "heat", "rest")]
     return present(
         over_time(sources, names, state, "temperature-time", Text("Thermometers over time", "各温度计随时间的变化"),
-                   _TEMPERATURE),
+                  _TEMPERATURE),
         by_group(sources, names, state, "temperature-group", Text("Thermometers by group", "各层组的温度"),
-                  _TEMPERATURE, log_y=True),
+                 _TEMPERATURE, log_y=True),
         by_group(sources, ["kinetic_over_noise"], state, "temperature-ratio",
-                  Text("Kinetic over noise temperature", "动能温度与噪声温度之比"), level=(1.0, _AGREE(state.lang))),
+                 Text("Kinetic over noise temperature", "动能温度与噪声温度之比"), level=(1.0, _AGREE(state.lang))),
         by_group(sources, parts, state, "temperature-parts",
-                  Text("Why kinetic and noise temperature differ", "动能温度与噪声温度之差的来源"),
-                  Text("kinetic less noise temperature", "动能温度减噪声温度"), level=(0.0, "0")),
+                 Text("Why kinetic and noise temperature differ", "动能温度与噪声温度之差的来源"),
+                 Text("kinetic less noise temperature", "动能温度减噪声温度"), level=(0.0, "0")),
         by_group(sources, ["configurational_colour"], state, "temperature-colour",
-                  Text("What coloured noise adds to the configurational temperature", "有色噪声对构型温度的贡献"),
-                  _TEMPERATURE, level=(0.0, "0")),
+                 Text("What coloured noise adds to the configurational temperature", "有色噪声对构型温度的贡献"),
+                 _TEMPERATURE, level=(0.0, "0")),
     )  # fmt: skip
 
 
@@ -59,9 +59,9 @@ def dissipation(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     return present(
         over_time(sources, seed, state, "dissipation-seed", Text("Dissipation rate η‖g‖²", "耗散率 η‖g‖²")),
         over_time(sources, powers, state, "dissipation-powers",
-                   Text("Descent and noise power", "下降功率与噪声功率"), _POWER),
+                  Text("Descent and noise power", "下降功率与噪声功率"), _POWER),
         by_group(sources, [*seed, *powers], state, "dissipation-group",
-                  Text("Powers by group", "各层组的功率"), _POWER),
+                 Text("Powers by group", "各层组的功率"), _POWER),
     )  # fmt: skip
 
 
@@ -70,28 +70,28 @@ def noise(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     traces = ["noise_trace", "noise_trace_chunks", "noise_trace_samples"]
     return present(
         over_time(sources, [*traces, "gradient_norm_squared"], state, "noise-time",
-                   Text("Noise and signal over time", "噪声与信号随时间的变化"), _SQUARED_GRADIENT),
+                  Text("Noise and signal over time", "噪声与信号随时间的变化"), _SQUARED_GRADIENT),
         over_time(sources, ["signal_to_noise"], state, "noise-signal",
-                   Text("Signal to noise over time", "信噪比随时间的变化")),
+                  Text("Signal to noise over time", "信噪比随时间的变化")),
         by_group(sources, traces, state, "noise-group", Text("tr C by group", "各层组的 tr C"),
-                  _SQUARED_GRADIENT, log_y=True),
+                 _SQUARED_GRADIENT, log_y=True),
         by_group(sources, ["simple_noise_scale"], state, "noise-scale",
-                  Text("Batch size at which noise equals signal", "噪声与信号相等的批量大小"), log_y=True),
+                 Text("Batch size at which noise equals signal", "噪声与信号相等的批量大小"), log_y=True),
         by_group(sources, ["effective_dimension"], state, "noise-dimension",
-                  Text("Effective dimension of the noise by group", "各层组噪声的有效维数"), log_y=True),
+                 Text("Effective dimension of the noise by group", "各层组噪声的有效维数"), log_y=True),
         over_lag(sources, ["noise_autocovariance", "noise_autocovariance_shuffled"], state, "noise-colour",
-                  Text("Colour: autocovariance of the noise", "噪声的颜色：自协方差"), level=(0.0, "0")),
+                 Text("Colour: autocovariance of the noise", "噪声的颜色：自协方差"), level=(0.0, "0")),
         over_lag(sources, ["noise_spectrum", "noise_spectrum_shuffled"], state, "noise-spectrum",
-                  Text("Colour: spectrum of the noise", "噪声的颜色：功率谱"), level=(1.0, _WHITE(state.lang)),
-                  x="frequency"),
+                 Text("Colour: spectrum of the noise", "噪声的颜色：功率谱"), level=(1.0, _WHITE(state.lang)),
+                 x="frequency"),
         by_group(sources, ["low_frequency_weight"], state, "noise-low-frequency",
-                  Text("Low-frequency weight: 1 if white, 0 if shuffled", "低频权重：白噪声为 1，打乱采样为 0"),
-                  level=(1.0, "1")),
+                 Text("Low-frequency weight: 1 if white, 0 if shuffled", "低频权重：白噪声为 1，打乱采样为 0"),
+                 level=(1.0, "1")),
         by_group(sources, ["tail_kurtosis", "tail_kurtosis_normal"], state, "noise-kurtosis",
-                  Text("Kurtosis beside normal noise", "峰度（与高斯噪声对照）")),
+                 Text("Kurtosis beside normal noise", "峰度（与高斯噪声对照）")),
         by_group(sources, ["tail_index", "tail_index_normal", "tail_index_short", "tail_index_short_normal"], state,
-                  "noise-tails", Text("Tail index beside normal noise", "尾指数（与高斯噪声对照）"),
-                  Text("tail index", "尾指数")),
+                 "noise-tails", Text("Tail index beside normal noise", "尾指数（与高斯噪声对照）"),
+                 Text("tail index", "尾指数")),
     )  # fmt: skip
 
 
@@ -100,19 +100,19 @@ def entropy_production(sources: Sequence[Source], state: ViewState) -> list[Figu
     nothing = (0.0, "0")
     return present(
         over_time(sources, ["heat"], state, "entropy-heat-time",
-                   Text("Heat over time", "热量随时间的变化"), level=nothing),
+                  Text("Heat over time", "热量随时间的变化"), level=nothing),
         by_group(sources, ["heat", "heat_direct"], state, "entropy-heat-group",
-                  Text("Heat by group, in both forms", "各层组的热量（两种形式）"), _HEAT, level=nothing),
+                 Text("Heat by group, in both forms", "各层组的热量（两种形式）"), _HEAT, level=nothing),
         by_part(sources, "heat_of_layer", "layer", state, "entropy-heat-layer", Text("Heat by layer", "各层的热量"),
-                 _LAYER),
+                _LAYER),
         by_part(sources, "mode_heat", "mode", state, "entropy-heat-direction",
-                 Text("Heat by principal direction", "各主方向的热量"), _DIRECTION),
+                Text("Heat by principal direction", "各主方向的热量"), _DIRECTION),
         by_group(sources, ["entropy_production", "entropy_production_bias"], state, "entropy-production",
-                  Text("Lower bound on entropy production, and what chance gives", "熵产生的下界与纯随机涨落的贡献"),
-                  Text("entropy production", "熵产生"), level=nothing),
+                 Text("Lower bound on entropy production, and what chance gives", "熵产生的下界与纯随机涨落的贡献"),
+                 Text("entropy production", "熵产生"), level=nothing),
         by_group(sources, ["cycling_frequency", "cycling_frequency_null"], state, "entropy-cycling",
-                  Text("Fastest cycling, and its upper limit in equilibrium", "最快的循环频率及其在平衡态下的上限"),
-                  Text("cycling frequency", "循环频率")),
+                 Text("Fastest cycling, and its upper limit in equilibrium", "最快的循环频率及其在平衡态下的上限"),
+                 Text("cycling frequency", "循环频率")),
     )  # fmt: skip
 
 
@@ -121,11 +121,11 @@ def flatness(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     exponents = ["flatness_exponent", "exponent_iid", "exponent_epoch"]
     return present(
         by_direction(sources, "flatness", "mode_variance", ("variance_iid", "variance_epoch", "variance_walk"), state,
-                      "flatness-variance", Text("Variance against flatness of the directions", "各方向的方差与平坦度")),
+                     "flatness-variance", Text("Variance against flatness of the directions", "各方向的方差与平坦度")),
         by_direction(sources, "curvature", "mode_noise", (), state, "flatness-noise",
-                      Text("Gradient noise against curvature of the directions", "各方向的梯度噪声与曲率")),
+                     Text("Gradient noise against curvature of the directions", "各方向的梯度噪声与曲率")),
         by_group(sources, exponents, state, "flatness-exponents",
-                  Text("Exponent ψ beside its null hypotheses", "指数 ψ 与零假设值"), Text("exponent ψ", "指数 ψ")),
+                 Text("Exponent ψ beside its null hypotheses", "指数 ψ 与零假设值"), Text("exponent ψ", "指数 ψ")),
     )  # fmt: skip
 
 
@@ -137,11 +137,11 @@ def diffusion(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     return present(
         over_lag(sources, squared, state, "diffusion-msd", Text("Mean squared displacement", "均方位移"), log_y=True),
         over_lag(sources, ["local_exponent"], state, "diffusion-exponent",
-                  Text("Local exponent of the displacement", "位移的局部指数"),
-                  level=(1.0, Text("free diffusion: 1", "自由扩散：1")(state.lang))),
+                 Text("Local exponent of the displacement", "位移的局部指数"),
+                 level=(1.0, Text("free diffusion: 1", "自由扩散：1")(state.lang))),
         two_time(sources, state),
         by_group(sources, coefficients, state, "diffusion-coefficients",
-                  Text("Diffusion coefficient, measured and predicted", "扩散系数：实测与预测"), log_y=True),
+                 Text("Diffusion coefficient, measured and predicted", "扩散系数：实测与预测"), log_y=True),
     )  # fmt: skip
 
 
@@ -151,14 +151,14 @@ def ageing(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     return present(
         *(on_clock(sources, clock, state) for clock in clocks),
         by_group(sources, [f"collapse_{clock}" for clock in clocks], state, "ageing-collapse",
-                  Text("Spread of the curves, relative to curves that agree", "曲线间的离散程度与曲线重合时预期值之比"),
-                  _SPREAD, level=(1.0, Text("curves agree: 1", "曲线一致：1")(state.lang)), log_y=True),
+                 Text("Spread of the curves, relative to curves that agree", "曲线间的离散程度与曲线重合时预期值之比"),
+                 _SPREAD, level=(1.0, Text("curves agree: 1", "曲线一致：1")(state.lang)), log_y=True),
         by_group(sources, [f"ageing_exponent_{clock}" for clock in clocks], state, "ageing-exponent",
-                  Text("Ageing exponent d ln Δ/d ln t_w", "老化指数 d ln Δ/d ln t_w"), _AGEING_EXPONENT,
-                  level=(0.0, Text("no ageing: 0", "没有老化：0")(state.lang))),
+                 Text("Ageing exponent d ln Δ/d ln t_w", "老化指数 d ln Δ/d ln t_w"), _AGEING_EXPONENT,
+                 level=(0.0, Text("no ageing: 0", "没有老化：0")(state.lang))),
         by_group(sources, ["doubling_ratio"], state, "ageing-doubling",
-                  Text("Displacement from t to 2t over that before t", "从 t 到 2t 的位移与 t 之前位移之比"),
-                  level=(1.0, Text("stationary increments: 1", "增量平稳：1")(state.lang))),
+                 Text("Displacement from t to 2t over that before t", "从 t 到 2t 的位移与 t 之前位移之比"),
+                 level=(1.0, Text("stationary increments: 1", "增量平稳：1")(state.lang))),
     )  # fmt: skip
 
 
@@ -168,10 +168,10 @@ def correlation(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     times = ["parameter_integrated_time", "gradient_integrated_time"]
     return present(
         over_lag(sources, functions, state, "correlation-functions", Text("Autocorrelation", "自相关函数"),
-                  level=(0.0, "0"), y=Text("autocorrelation", "自相关")),
+                 level=(0.0, "0"), y=Text("autocorrelation", "自相关")),
         by_group(sources, times, state, "correlation-times",
-                  Text("Integrated autocorrelation time by group", "各层组的积分自相关时间"),
-                  Text("integrated time", "积分自相关时间"), log_y=True),
+                 Text("Integrated autocorrelation time by group", "各层组的积分自相关时间"),
+                 Text("integrated time", "积分自相关时间"), log_y=True),
     )  # fmt: skip
 
 
@@ -182,18 +182,18 @@ def response(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     closed = (0.0, Text("identity holds: 0", "恒等式成立：0")(state.lang))
     return present(
         parametric(sources, "displacement", "response_of_displacement", state, "response-displacement",
-                    Text("χ–Δ: response over displacement", "χ–Δ 图：响应与位移的关系"), log=True),
+                   Text("χ–Δ: response over displacement", "χ–Δ 图：响应与位移的关系"), log=True),
         parametric(sources, "correlation", "response_of_correlation", state, "response-correlation",
-                    Text("χ–C: response over correlation", "χ–C 图：响应与关联的关系")),
+                   Text("χ–C: response over correlation", "χ–C 图：响应与关联的关系")),
         over_lag(sources, ["displacement_ratio", "correlation_ratio"], state, "response-ratio",
-                  Text("Fluctuation–dissipation ratio", "涨落耗散比"), level=law, y=ratio),
+                 Text("Fluctuation–dissipation ratio", "涨落耗散比"), level=law, y=ratio),
         over_lag(sources, ["integrated_response"], state, "response-integrated",
-                  Text("Integrated response", "积分响应")),
+                 Text("Integrated response", "积分响应")),
         by_group(sources, ["fdt_ratio"], state, "response-group",
-                  Text("Fluctuation–dissipation ratio X by group", "各层组的涨落耗散比 X"), ratio, level=law),
+                 Text("Fluctuation–dissipation ratio X by group", "各层组的涨落耗散比 X"), ratio, level=law),
         *fdt_thermometer(sources, state),
         over_lag(sources, ["asymmetry_z"], state, "response-asymmetry",
-                  Text("Does the asymmetry identity hold?", "不对称恒等式成立吗？"), level=closed),
+                 Text("Does the asymmetry identity hold?", "不对称恒等式成立吗？"), level=closed),
     )  # fmt: skip
 
 
@@ -213,14 +213,14 @@ def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     ratio = Text("ratio of the two sides", "等式两边之比")
     return present(
         over_time(sources, ratios, state, "stationarity-time",
-                   Text("FDR1: ratio of its two sides over time", "FDR1 等式两边之比随时间的变化"), ratio, level=law),
+                  Text("FDR1: ratio of its two sides over time", "FDR1 等式两边之比随时间的变化"), ratio, level=law),
         by_group(sources, ratios, state, "stationarity-group",
-                  Text("FDR1: ratio of its two sides by group", "各层组的 FDR1 等式两边之比"), ratio, level=law),
+                 Text("FDR1: ratio of its two sides by group", "各层组的 FDR1 等式两边之比"), ratio, level=law),
         by_group(sources, ["fdr2"], state, "stationarity-second",
-                  Text("Second fluctuation–dissipation relation FDR2", "第二涨落耗散关系 FDR2"), ratio, level=law),
+                 Text("Second fluctuation–dissipation relation FDR2", "第二涨落耗散关系 FDR2"), ratio, level=law),
         by_group(sources, ["identity_residual", "identity_floor"], state, "stationarity-identity",
-                  Text("Is the record consistent? Residual and rounding floor", "记录自洽吗？恒等式残差与舍入误差下限"),
-                  Text("relative residual", "相对残差"), log_y=True),
+                 Text("Is the record consistent? Residual and rounding floor", "记录自洽吗？恒等式残差与舍入误差下限"),
+                 Text("relative residual", "相对残差"), log_y=True),
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ class PictureError(UserError):
 
 def parts_of(run: Run) -> list[str]:
     """The parts of a run that have charts: the training, and analyses in the order of the pages."""
-    return [TRAINING, *(name for name in ANALYSES if name in run.analyzed)]
+    return [TRAINING, *(name for name in ANALYSES if name in run.defined)]
 
 
 def figures_of(run: Run, part: str, data: xr.Dataset | None, state: ViewState) -> dict[str, Figure]:

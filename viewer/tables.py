@@ -402,7 +402,7 @@ def _run_row(run: Run, lang: str) -> dict[str, Any]:
     # In one's own loop the optimizer alone knows its hyper-parameters.
     known = {key: own.get(key, own.get(f"optimizer.{key}", run.attributes.get(key))) for key in _COLUMNS}
     cells = {title(lang): facts.get(key, _plain(known[key])) for key, title in _COLUMNS.items()}
-    analyzed = [analysis_name(name, lang) for name in run.analyzed]
+    analyzed = [analysis_name(name, lang) for name in run.defined]
     return {
         RUN(lang): run.id,
         **cells,

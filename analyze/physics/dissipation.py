@@ -73,7 +73,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     if not is_sgd(run):
         raise NotDefinedError(
             f"η‖g‖² is the heat of a step along the gradient; {run.attrs['optimizer']['class']} steps otherwise",
-            f"η‖g‖² 是沿梯度走一步放出的热量；{run.attrs['optimizer']['class']} 的步不沿梯度",
+            f"η‖g‖² 是沿梯度更新一步放出的热量，而 {run.attrs['optimizer']['class']} 的更新不沿梯度方向",
         )
     segment = choose_segment(run, settings.segment)
     part = within(run, segment)

@@ -148,9 +148,9 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     """
     if not is_sgd(run):
         raise NotDefinedError(
-            "heat and entropy production are not defined for "
-            f"{run.attrs['optimizer']['class']}, whose noise has another temperature in each parameter",
-            f"对 {run.attrs['optimizer']['class']} 没有定义热量与熵产生：其噪声在每个参数上温度不同",
+            "heat and entropy production are taken at one temperature; under "
+            f"{run.attrs['optimizer']['class']} the noise has another in each parameter",
+            f"热量与熵产生按同一温度计算，而 {run.attrs['optimizer']['class']} 的噪声在每个参数上温度不同",
         )
     require(run, "parameter_sketch")
     segment = choose_segment(run, settings.segment)

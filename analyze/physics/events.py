@@ -102,8 +102,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     known = np.isfinite(loss)
     if known.mean() < 0.9:
         raise NotDefinedError(
-            f"needs the loss of nine steps in ten; {int(known.sum())} of {len(loss)} are finite",
-            f"十步中须有九步的损失；{len(loss)} 步中只有 {int(known.sum())} 步的损失有限",
+            f"events need the loss of nine steps in ten; {int(known.sum())} of {len(loss)} are finite",
+            f"十步中须有九步的损失；{len(loss)} 步中只有 {int(known.sum())} 步的损失为有限数",
         )
     steps = np.arange(len(loss))
     filled = np.interp(steps, steps[known], loss[known])

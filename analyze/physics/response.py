@@ -161,7 +161,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     try:
         require(run, "probe_sketch", "noise_trace")
     except AnalysisError as error:
-        raise NotDefinedError(str(error), "需要独立批次的探针及其随机投影，这次记录中没有") from error
+        raise NotDefinedError(f"the response {error}", "响应须由探针及其随机投影得到，这次记录中没有") from error
     segment = choose_segment(run, settings.segment)
     part = within(run, segment)
     # The first step of the segment has no step before it, which the kernel takes.

@@ -108,11 +108,10 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         AnalysisError: if the run is too short.
     """
     if not is_sgd(run) or is_nesterov(run):
+        kind = run.attrs["optimizer"]["class"]
         raise NotDefinedError(
-            f"FDR1 in this form is not defined for {run.attrs['optimizer']['class']}"
-            f"{' with Nesterov momentum' if is_nesterov(run) else ''}: it needs the heavy-ball velocity",
-            f"没有为{'采用 Nesterov 动量的 ' if is_nesterov(run) else ' '}{run.attrs['optimizer']['class']} "
-            "定义这种形式的 FDR1：它需要重球速度",
+            f"FDR1 in this form is that of heavy ball, not of {kind}{' with Nesterov momentum' * is_nesterov(run)}",
+            f"这种形式的 FDR1 属于重球法，不适用于{'采用 Nesterov 动量的' * is_nesterov(run)} {kind}",
         )
     require(run, "velocity_squared", "parameter_sketch")
     segment = choose_segment(run, settings.segment)

@@ -271,7 +271,7 @@ def test_heat_covers(momentum: float, dampening: float) -> None:
 def test_what_cannot_be_had_is_said() -> None:
     """Other optimizers, no probes, nothing that moves, shuffled epochs; no warnings."""
     settings, run = AnalysisSettings(segment="0:400", modes=2), recorded(gyrator(), 4, 400)
-    with pytest.raises(NotDefinedError, match="not defined for Adam"):
+    with pytest.raises(NotDefinedError, match="under Adam the noise has another"):
         entropy_production.estimate(run.assign_attrs(optimizer={"class": "Adam", "nesterov": False}), settings)
     shuffled = entropy_production.estimate(run.assign_attrs(sampling="shuffle"), settings)
     assert "coloured-noise" in [one["code"] for one in shuffled.attrs["verdicts"]]

@@ -1,6 +1,7 @@
 """The pipeline: cached by content, settings side by side, refusals with a reason; on a synthetic run without torch."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -168,7 +169,7 @@ def test_what_is_not_defined_is_refused_with_the_reason(tmp_path: Path) -> None:
     write_walk(tmp_path / "run", optimizer="Adam")
     reasons = analyze(tmp_path / "run")
     assert sorted(reasons) == ["dissipation", "entropy_production", "stationarity"]
-    assert "not defined for Adam" in str(reasons["stationarity"])
+    assert "not of Adam" in str(reasons["stationarity"])
     assert "Adam steps otherwise" in str(reasons["dissipation"])
     assert ("diffusion_coefficient", "memory-unknown") in verdicts_of(tmp_path / "run", "diffusion")
     # What an older version has made is not left in its place.
@@ -181,6 +182,22 @@ def test_what_is_not_defined_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert not [name for name in temperature if str(name).startswith("temperature_")]
     assert "noise_trace" in temperature
     assert next(verdict["code"] for verdict in read_verdicts(temperature)) == "not-defined"
+
+
+def test_a_reason_that_cannot_be_written_costs_no_other_analysis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As results that cannot be; and the error of what is not defined travels between processes."""
+    write_walk(tmp_path / "run", optimizer="Adam")
+
+    def refuse(_path: Path, _name: str, analysis: str, _results: xr.Dataset) -> None:
+        raise ResultsError(f"{analysis} cannot be written")
+
+    monkeypatch.setattr("thermodl.analyze.pipeline.write_results", refuse)
+    errors = analyze(tmp_path / "run", ["dissipation", "events"])
+    assert [str(error) for error in errors.values()] == ["dissipation cannot be written", "events cannot be written"]
+    error = pickle.loads(pickle.dumps(NotDefinedError("why", "为什么")))
+    assert (str(error), error.zh) == ("why", "为什么")
 
 
 def test_without_probes(tmp_path: Path) -> None:
@@ -391,7 +408,7 @@ def test_one_analysis_that_breaks_does_not_stop_the_rest(
     kept = open_results(both[1])["temperature"]
     assert not kept.data_vars
     (why,) = read_verdicts(kept)
-    assert (why["code"], why["en"], why["zh"]) == ("not-defined", "no such thing.", "没有。")
+    assert (why["code"], why["en"], why["zh"]) == ("not-defined", "Not defined: no such thing.", "没有定义：没有。")
     with pytest.raises(SystemExit) as stopped:
         cli.main(["analyze", both[1], "--only", "temperature"])
     assert stopped.value.code == 0
@@ -400,5 +417,12 @@ def test_one_analysis_that_breaks_does_not_stop_the_rest(
     assert "  temperature: not defined: no such thing" in out.splitlines()
     # Exports and the report take it for what it is.
     table = results_table(open_results(both[1]))
-    assert set(table["analysis"]) == {"dissipation"}
+    at = table["analysis"].index("temperature")
+    assert [table[column][at] for column in ("quantity", "value", "verdict", "codes")] == [
+        "",
+        None,
+        "untrusted",
+        "not-defined",
+    ]
+    assert table["analysis"].count("temperature") == 1
     assert "no such thing." in build_report(Path(both[1]))

@@ -11,7 +11,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from thermodl.analyze.quantities import is_sgd  # noqa: E402
 from thermodl.record import Recorder, RecorderSettings, open_run  # noqa: E402
+from thermodl.record.absent import reasons  # noqa: E402
 from thermodl.record.check import check_recording  # noqa: E402
 from thermodl.record.errors import RunError  # noqa: E402
 from thermodl.record.models import cnn  # noqa: E402
@@ -185,6 +187,65 @@ def test_other_optimizers_leave_out_what_is_not_defined(name: str, tmp_path: Pat
     assert all(not check.defects for check in check_recording(tmp_path / "run")[1])
     assert np.isfinite(run["update_squared"].values).all()
     assert np.isfinite(run["gradient_squared"].values).all()
+
+
+class SGD(torch.optim.Optimizer):
+    """Of somebody's own, with the name of torch's."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.1, "weight_decay": None})
+
+    @torch.no_grad()
+    def step(self):
+        for parameter in self.param_groups[0]["params"]:
+            parameter -= 0.1 * parameter.grad.sign()
+
+
+class Named(torch.optim.SGD):
+    """Torch's by another name."""
+
+
+def test_an_optimizer_is_known_by_its_step_and_not_by_its_name(tmp_path: Path) -> None:
+    """A namesake has no SGD time, a class that only inherits has; the certificate takes both for what they are."""
+    own = step_with(lambda m: SGD(m.parameters()), tmp_path / "own")
+    assert "sgd_time" not in own
+    assert not is_sgd(own)
+    named = step_with(lambda m: Named(m.parameters(), lr=0.1), tmp_path / "named")
+    np.testing.assert_allclose(named["sgd_time"], 0.1 * np.arange(named.sizes["step"]))
+    assert is_sgd(named)
+    for name in ("own", "named"):
+        assert not [check.defects for check in check_recording(tmp_path / name)[1] if check.defects]
+
+
+def test_an_early_recording_of_adam_goes_on_with_what_it_called_sgd_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resumed, it has no gap, and no array that is there is said to be missing."""
+    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+
+    def train(recorder: Recorder) -> None:
+        for _ in range(12):
+            optimizer.zero_grad()
+            model(torch.ones(3, 6)).square().mean().backward()
+            optimizer.step()
+        recorder.flush()
+
+    with monkeypatch.context() as early:
+        early.setattr(
+            "thermodl.record.recorder.reasons",
+            lambda *given, **named: {k: v for k, v in reasons(*given, **named).items() if k != "sgd_time"},
+        )
+        recorder = Recorder(model, optimizer, tmp_path / "run")
+        train(recorder)
+        state = recorder.state_dict()
+        recorder.close()
+    with Recorder(model, optimizer, tmp_path / "run", resume=state) as recorder:
+        train(recorder)
+    run = open_run(tmp_path / "run")
+    np.testing.assert_allclose(run["sgd_time"], 0.01 * np.arange(24))
+    assert "sgd_time" not in run.attrs["not_recorded"]
+    assert not [check.defects for check in check_recording(tmp_path / "run")[1] if check.defects]
 
 
 def test_momentum_free_velocity_is_the_last_gradient(tmp_path: Path) -> None:

@@ -203,12 +203,12 @@ def _dataset_attributes(name: str) -> dict[str, object]:
 
 def write_undefined(folder: Path, analysis: str, en: str, zh: str) -> None:
     """Write that an analysis is not defined for a run."""
-    verdicts = [{"quantity": "", "status": "caution", "code": "not-defined", "en": en, "zh": zh}]
+    verdicts = [{"quantity": "", "status": "untrusted", "code": "not-defined", "en": en, "zh": zh}]
     attributes = {
         key: value for key, value in _dataset_attributes(analysis).items() if key not in ("segment", "cache_key")
     }
     text = json.dumps(verdicts, ensure_ascii=False)
-    write_results(folder, "default", analysis, xr.Dataset(attrs=attributes | {"verdicts": text}))
+    write_results(folder, "default", analysis, xr.Dataset(attrs=attributes | {"verdicts": text, "defined": False}))
 
 
 def _variable(dims, values, units, en, zh, stderr=None):

@@ -183,7 +183,8 @@ def test_what_is_stale_or_of_another_segment_says_so(tmp_path, monkeypatch, lang
     folder = write_all_results(write_run(tmp_path / "good"))
     at = open_app(tmp_path, monkeypatch, run="good", lang=lang)
     mark = {"en": "⟳ stale", "zh": "⟳ 已过期"}[lang]
-    assert mark not in " ".join(words(go_to(at, "diffusion")))
+    fresh = write_all_results(write_run(tmp_path / "elsewhere" / "fresh"), only=["temperature"])
+    assert mark not in " ".join(words(go_to(at, "diffusion"))) + build_report(fresh, lang)
     results = folder / "results.zarr" / "default"
     _edit_result(results / "temperature", committed_steps=2000)
     _edit_result(results / "dissipation", analysis_version=0)

@@ -308,3 +308,17 @@ def test_a_long_name_in_a_legend_has_a_row_of_its_own_and_is_not_cut(name):
     """Chinese letters are twice as wide."""
     legend = charts._legend([name, "b"])
     assert (legend["columns"], legend["labelLimit"]) == (1, 640)
+
+
+def test_a_run_without_sgd_time_keeps_its_curves_on_that_axis(world):
+    """Results of other optimizers have nothing but NaN on that clock: all are drawn over steps then."""
+    found = open_results(world / "good")
+    for name, draw in (("correlation", figures.correlation), ("dissipation", figures.dissipation)):
+        data, clock = found[name], {"correlation": "lag_sgd_time", "dissipation": "window_sgd_time"}[name]
+        adam = data.assign_coords({clock: (data[clock].dims, np.full(data[clock].size, np.nan))})
+        for sources in ([Source("adam", adam)], [Source("sgd", data), Source("adam", adam)]):
+            spec = draw(sources, ViewState(axis="sgd_time"))[0].chart.to_dict()
+            rows = pd.DataFrame(next(values for values in spec["datasets"].values() if "series" in values[0]))
+            assert np.isfinite(rows["x"].astype(float)).all()
+            titles = {value["title"] for key, value in _encodings(spec) if key == "x" and value.get("title")}
+            assert titles & {"lag (step)", "optimizer step"}

@@ -219,7 +219,7 @@ def _place(context: Context, run: Run) -> int:
 
 
 def missing_results(context: Context, run: Run) -> None:
-    """Name the command that makes the results, or says why there are none."""
+    """Name the command that makes the results."""
     st.info((_LACKS_THIS if run.analyzed else _NOT_ANALYZED)(context.lang))
     named = ["--name", run.results_name] if run.results_name != "default" else []
     show_commands(context, ["analyze", str(context.root / run.id), *named])
