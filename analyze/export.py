@@ -191,7 +191,7 @@ def _copy(source: Path, path: Path) -> None:
 def results_table(results: Mapping[str, xr.Dataset]) -> Table:
     """One row for each value of each analysis, as columns.
 
-    One that is not defined has a row without a quantity, for its verdict.
+    What is not defined has a row without a value, for its verdict; without a quantity where that is all of an analysis.
 
     `analysis`, `quantity`, the coordinates of all dimensions (None where a quantity has no such dimension), `value`,
     `stderr`, `low`, `high`, `n_eff` (None where there is none), `units`, `verdict` (the worst status on it, empty for
@@ -204,8 +204,10 @@ def results_table(results: Mapping[str, xr.Dataset]) -> Table:
     rows: list[dict[str, Any]] = []
     coordinates: dict[str, None] = {}
     for analysis, dataset in results.items():
-        if not dataset.data_vars:
-            rows.append({"analysis": analysis, "quantity": "", **_judge(dataset, "")})
+        undefined = [one["quantity"] for one in read_verdicts(dataset) if one["code"] == "not-defined"]
+        for quantity in dict.fromkeys(undefined):
+            if quantity not in dataset and (quantity or not dataset.data_vars):
+                rows.append({"analysis": analysis, "quantity": quantity, **_judge(dataset, quantity)})
         for quantity in map(str, dataset.data_vars):
             if any(quantity.endswith(end) and quantity.removesuffix(end) in dataset for end in _ENDS):
                 continue

@@ -8,8 +8,8 @@ from typing import Any
 
 ANALYSES = {
     "ageing": 2,
-    "correlation": 4,
-    "diffusion": 7,
+    "correlation": 5,
+    "diffusion": 8,
     "dissipation": 3,
     "entropy_production": 3,
     "events": 1,

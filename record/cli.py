@@ -58,7 +58,9 @@ def record(
         ),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="A class of torch.optim. [default: SGD]")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Learning rate η. [default: 0.05]")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Learning rate η. [default: 0.05, of SGD; Adam takes less]")
+    ] = None,
     momentum: Annotated[float | None, typer.Option(help="Momentum μ, SGD only. [default: 0.9]")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay. [default: 0.005]")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and probes.")] = None,
@@ -102,6 +104,8 @@ def record(
         label = str(file or name or "run")
         try:
             folder, settings = _plan(file, name, flags, set_ or [], runs_dir)
+            if momentum and settings.optimizer != "SGD":
+                raise SettingsError(f"--momentum {momentum:g}: momentum is SGD's; {settings.optimizer} takes none")
             if dry_run:
                 from .plan import describe_plan, make_plan
 

@@ -98,6 +98,8 @@ _COEFFICIENTS = (
     ("diffusion_coefficient", "parameter2 step-1", "diffusion coefficient D", "扩散系数 D"),
     ("diffusion_coefficient_sgd_time", "loss", "diffusion coefficient per SGD time", "按 SGD 时间的扩散系数"),
 )
+_STRAIGHT = 0.2
+"""by which α of free motion differs from 1 at most: the transient of μ = 0.9 makes it 1.16 at √2·5/(1−μ)"""
 _UNKNOWN_MEMORY = 50
 """lag where the optimizer does not say its momentum; that of μ = 0.9"""
 REFERENCE = (
@@ -461,6 +463,7 @@ def _verdicts(
                 "未记录采样方式；按轮次打乱采样会限制 D。",
             )
         )
+    found += _freedom(results, lag)
     if "predicted_mean_squared_displacement" in results:
         found.append(
             verdict(
@@ -472,3 +475,38 @@ def _verdicts(
             )
         )
     return found
+
+
+def _freedom(results: xr.Dataset, lag: int) -> list[dict[str, str]]:
+    """A word where the MSD of all groups is no straight line between ℓ and 2ℓ, so that D holds at no other lag."""
+    everything = results.sel(group="all")
+    value, error = (float(everything[f"diffusion_coefficient{end}"]) for end in ("", "_stderr"))
+    if value < -3 * error:
+        return [
+            verdict(
+                "diffusion_coefficient",
+                "untrusted",
+                "confined",
+                f"Confined: the displacement falls between lags {lag} and {2 * lag}. D is half its slope there, and no "
+                "diffusion coefficient.",
+                f"受限：间隔 {lag} 至 {2 * lag} 步之间位移下降。D 是该处斜率的一半，不是扩散系数。",
+            )
+        ]
+    exponents = everything[["local_exponent", "local_exponent_stderr"]].dropna("lag")
+    if not exponents.sizes["lag"]:
+        return []
+    there = exponents.sel(lag=np.sqrt(2) * lag, method="nearest")
+    alpha, spread = float(there["local_exponent"]), float(there["local_exponent_stderr"])
+    if not abs(alpha - 1) > max(_STRAIGHT, 3 * spread):
+        return []
+    return [
+        verdict(
+            "diffusion_coefficient",
+            "caution",
+            "not-free",
+            f"Not free between lags {lag} and {2 * lag}, where the local exponent is {alpha:.2f} ± {spread:.2f}: D is half "
+            "the slope there, and differs at other lags.",
+            f"间隔 {lag} 至 {2 * lag} 步之间并非自由运动，局部指数为 {alpha:.2f} ± {spread:.2f}："
+            "D 是该处斜率的一半，其他间隔处不同。",
+        )
+    ]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import signal
 
 from thermodl.analyze import AnalysisSettings
 from thermodl.analyze.physics import diffusion, stationarity, temperature
@@ -269,6 +270,25 @@ def test_confined_diffusion_coefficient_covers(coordinates: int, relaxation: flo
     # 93–97 %, and two spreads of 1,000 replicates.
     assert 0.915 <= covered(results, "diffusion_coefficient", exact, bias=0.1) <= 0.985
     assert 0.9 <= excess_error(results) <= 1.4
+
+
+@pytest.mark.parametrize("motion", ["free", "ballistic at first", "confined", "swinging"])
+def test_a_slope_that_is_no_diffusion_coefficient_says_so(motion: str) -> None:
+    """D of motion that is not free between ℓ and 2ℓ holds at no other lag, and may be negative."""
+    rng, times, lag = np.random.default_rng(3), np.arange(4000), 25
+    if motion == "free":
+        positions = truth.brownian(rng, (2, 4, 4000), 0.5)
+    elif motion == "ballistic at first":  # heavy ball with μ = 0.9, at its lag of 50
+        lag, steps = 50, signal.lfilter([1.0], [1.0, -0.9], rng.standard_normal((2, 4, 4000)))
+        positions = np.cumsum(steps, axis=-1)
+    elif motion == "confined":
+        positions = truth.ornstein_uhlenbeck(rng, (2, 4, 4000), 2.5)
+    else:
+        phase = rng.uniform(0, 2 * np.pi, (2, 4, 1))
+        positions = np.cos(2 * np.pi * times / (2 * lag) + phase) + 0.1 * rng.standard_normal((2, 4, 4000))
+    settings = AnalysisSettings(segment="0:4000", diffusion_lag=lag)
+    found = {one["code"] for one in diffusion.estimate(moving_run(positions), settings).attrs["verdicts"]}
+    assert found & {"confined", "not-free"} == {"confined": {"not-free"}, "swinging": {"confined"}}.get(motion, set())
 
 
 def test_a_long_walk_has_all_its_estimates() -> None:

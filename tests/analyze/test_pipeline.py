@@ -172,6 +172,13 @@ def test_what_is_not_defined_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert "not of Adam" in str(reasons["stationarity"])
     assert "Adam steps otherwise" in str(reasons["dissipation"])
     assert ("diffusion_coefficient", "memory-unknown") in verdicts_of(tmp_path / "run", "diffusion")
+    table = results_table({"temperature": open_results(tmp_path / "run")["temperature"]})
+    assert ("temperature_noise", None, "not-defined") in zip(
+        table["quantity"],
+        table["value"],
+        (str(codes).split()[0] if codes else "" for codes in table["codes"]),
+        strict=True,
+    )
     # What an older version has made is not left in its place.
     place = tmp_path / "run" / "results.zarr" / "default"
     shutil.rmtree(place / "dissipation")
