@@ -143,7 +143,10 @@ def _verdicts(results: xr.Dataset, steps: int) -> list[dict[str, str]]:
                 f"The {en} is anti-correlated (τ_int below ½): its fluctuations cancel beyond the window of the sum "
                 "too. τ_int is this much at most, and may be 0; the error bar does not hold that."
             )
-            zh_text = f"{zh}反相关（τ_int 小于 ½）：求和窗口之外涨落仍相互抵消，该值只是 τ_int 的上限（可低至 0），误差棒不含此项。"
+            zh_text = (
+                f"{zh}反相关（τ_int 小于 ½）：求和窗口之外涨落仍相互抵消，"
+                "该值只是 τ_int 的上限（可低至 0），误差棒不含此项。"
+            )
         elif held >= 50:
             status, code = "ok", "long-enough"
             en_text = f"The segment holds {held:.0f} integrated times of the {en}."

@@ -504,8 +504,8 @@ def _freedom(results: xr.Dataset, lag: int) -> list[dict[str, str]]:
             "diffusion_coefficient",
             "caution",
             "not-free",
-            f"Not free between lags {lag} and {2 * lag}, where the local exponent is {alpha:.2f} ± {spread:.2f}: D is half "
-            "the slope there, and differs at other lags.",
+            f"Not free between lags {lag} and {2 * lag}, where the local exponent is {alpha:.2f} ± {spread:.2f}: D is "
+            "half the slope there, and differs at other lags.",
             f"间隔 {lag} 至 {2 * lag} 步之间并非自由运动，局部指数为 {alpha:.2f} ± {spread:.2f}："
             "D 是该处斜率的一半，其他间隔处不同。",
         )
