@@ -354,7 +354,14 @@ def log_lags(longest: int, per_decade: int) -> NDArray[np.int64]:
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 def lagged_products(positions, lags):
-    """x(t)·x(t+τ) of every origin, summed over coordinates; NaN where t+τ is past the end. Shapes as above."""
+    """x(t)·x(t+τ) of every origin, summed over coordinates; NaN where t+τ is past the end.
+
+    Args:
+        positions: (coordinate, N); lags: (L,) whole numbers.
+
+    Returns:
+        (L, N) float64.
+    """
     count, n = positions.shape
     out = np.zeros((lags.size, n))
     for i in range(lags.size):

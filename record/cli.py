@@ -105,7 +105,7 @@ def record(
         try:
             folder, settings = _plan(file, name, flags, set_ or [], runs_dir)
             if momentum and settings.optimizer != "SGD":
-                raise SettingsError(f"--momentum {momentum:g}: momentum is SGD's; {settings.optimizer} takes none")
+                raise SettingsError(f"--momentum {momentum:g} goes to SGD only, not to {settings.optimizer}")
             if dry_run:
                 from .plan import describe_plan, make_plan
 

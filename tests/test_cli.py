@@ -151,7 +151,7 @@ def test_a_dry_run_says_what_would_be_recorded_and_writes_nothing(
     [
         (["--data", "imagnet"], "--data 'imagnet' is unknown; expected fashion-mnist-10k"),
         (["--data", "nowhere.npz"], "nowhere.npz: there is no such file"),
-        (["--optimizer", "Adam", "--momentum", "0.5"], "--momentum 0.5: momentum is SGD's; Adam takes none"),
+        (["--optimizer", "Adam", "--momentum", "0.5"], "--momentum 0.5 goes to SGD only, not to Adam"),
         (["--model", "resnett"], "--model 'resnett' is unknown"),
         (["--optimizer", "Adamm"], "expected a class of torch.optim"),
         (["--batch-size", "9999"], "larger than the data set"),

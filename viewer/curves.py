@@ -71,6 +71,7 @@ class Figure:
 
 
 def present(*figures: Figure | None) -> list[Figure]:
+    """The figures that there are."""
     return [figure for figure in figures if figure is not None]
 
 
@@ -157,6 +158,7 @@ def over_time(
     y: Text | None = None,
     level: tuple[float, str] | None = None,
 ) -> Figure | None:
+    """Estimates of windows along the chosen time axis, in the chosen group."""
     found = [(source, f"{name}_over_time") for source in sources for name in names]
     found = [(source, name) for source, name in found if name in source.data]
     if not found:
@@ -239,6 +241,7 @@ def mark_events(figure: Figure | None, sources: Sequence[Source], state: ViewSta
 
 
 def jumps(sources: Sequence[Source], state: ViewState) -> list[Figure]:
+    """The size of each event at its place; nothing without events."""
     frame = _events(sources, state)
     if frame.empty:
         return []
@@ -464,6 +467,7 @@ def by_group(
     level: tuple[float, str] | None = None,
     log_y: bool = False,
 ) -> Figure | None:
+    """Estimates of each group side by side; a click on one chooses it."""
     found = [(source, name) for source in sources for name in names if name in source.data]
     if not found:
         return None
@@ -602,6 +606,7 @@ def _stderr(data: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def frame_of(x: Sequence[str] | np.ndarray, y: np.ndarray, stderr: np.ndarray, series: str) -> pd.DataFrame:
+    """Values with one standard error to either side as a tidy frame of one series."""
     y, stderr = np.asarray(y, float), np.asarray(stderr, float)
     return pd.DataFrame({"x": x, "y": y, "low": y - stderr, "high": y + stderr, "series": series})
 

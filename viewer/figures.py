@@ -249,5 +249,6 @@ ANALYSES: dict[str, Callable[[Sequence[Source], ViewState], list[Figure]]] = {
 
 
 def of_analysis(analysis: str, sources: Sequence[Source], state: ViewState) -> list[Figure]:
-    """The figures of an analysis, of those runs for which it is defined."""
-    return ANALYSES[analysis]([source for source in sources if source.data.data_vars], state)
+    """The figures of an analysis, of those runs for which it is defined; none of one that is not of this package."""
+    draw, defined = ANALYSES.get(analysis), [source for source in sources if source.data.data_vars]
+    return draw(defined, state) if draw and defined else []

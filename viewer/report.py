@@ -195,10 +195,7 @@ def _section(run: Run, name: str, data: xr.Dataset, state: ViewState) -> Section
             for status, quantities, sentence in tables.verdict_lines(data, lang)
         ],
         numbers=tables.numbers(data, tables.NUMBERS.get(name, ()), lang),
-        figures=[
-            _picture(figure, lang)
-            for figure in (of_analysis(name, [Source(run.id, data, run.path)], state) if name in ANALYSES else [])
-        ],
+        figures=[_picture(figure, lang) for figure in of_analysis(name, [Source(run.id, data, run.path)], state)],
         method=attribute(data.attrs, "method", lang),
         reference=attribute(data.attrs, "reference", lang),
     )

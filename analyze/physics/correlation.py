@@ -138,14 +138,16 @@ def _verdicts(results: xr.Dataset, steps: int) -> list[dict[str, str]]:
             en_text = f"Unresolved: the integrated time of the {en} is not known to half of itself."
             zh_text = f"未分辨：{zh}的积分自相关时间的误差超过其一半。"
         elif time + 2 * error < 0.5:
-            status, code = "untrusted", "anticorrelated"
+            # Gradients of a stationary segment cancel to the last, since the parameters that they move stay.
+            status, code = "untrusted" if name == "gradient" else "caution", "anticorrelated"
             en_text = (
-                f"The {en} is anti-correlated (τ_int below ½): its fluctuations cancel beyond the window of the sum "
-                "too. τ_int is this much at most, and may be 0; the error bar does not hold that."
+                f"The {en} is anti-correlated (τ_int below ½): its fluctuations cancel, and no memory is measured. "
+                "Where they cancel on beyond the window of the sum τ_int is lower, down to 0, and the error bar does "
+                "not hold that."
             )
             zh_text = (
-                f"{zh}反相关（τ_int 小于 ½）：求和窗口之外涨落仍相互抵消，"
-                "该值只是 τ_int 的上限（可低至 0），误差棒不含此项。"
+                f"{zh}反相关（τ_int 小于 ½）：其涨落相互抵消，测得的不是记忆时间。"
+                "若在求和窗口之外仍相互抵消，τ_int 更小（可低至 0），误差棒不含此项。"
             )
         elif held >= 50:
             status, code = "ok", "long-enough"

@@ -99,7 +99,7 @@ _COEFFICIENTS = (
     ("diffusion_coefficient_sgd_time", "loss", "diffusion coefficient per SGD time", "按 SGD 时间的扩散系数"),
 )
 _STRAIGHT = 0.2
-"""by which α of free motion differs from 1 at most: the transient of μ = 0.9 makes it 1.16 at √2·5/(1−μ)"""
+"""more than α of free motion differs from 1: at √2·5/(1−μ) the transient of momentum makes it 1.16, of any μ at most"""
 _UNKNOWN_MEMORY = 50
 """lag where the optimizer does not say its momentum; that of μ = 0.9"""
 REFERENCE = (

@@ -12,6 +12,7 @@ import xarray as xr
 from thermodl import cli
 from thermodl.analyze import AnalysisSettings, analyze, open_results, open_run, physics, versions
 from thermodl.analyze.export import results_table
+from thermodl.analyze.physics import correlation
 from thermodl.analyze.results import ResultsError, read_verdicts, write_results
 from thermodl.analyze.settings import AnalysisError, NotDefinedError, make_settings
 from thermodl.record.errors import RunError
@@ -205,6 +206,25 @@ def test_a_reason_that_cannot_be_written_costs_no_other_analysis(
     assert [str(error) for error in errors.values()] == ["dissipation cannot be written", "events cannot be written"]
     error = pickle.loads(pickle.dumps(NotDefinedError("why", "为什么")))
     assert (str(error), error.zh) == ("why", "为什么")
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "error", "expected"),
+    [
+        ("gradient", 0.25, 0.01, ("untrusted", "anticorrelated")),
+        ("loss", 0.25, 0.01, ("caution", "anticorrelated")),
+        ("gradient", 0.02, 0.27, ("untrusted", "unresolved")),
+        ("parameter", 30.0, 16.0, ("untrusted", "unresolved")),
+        ("parameter", np.nan, np.nan, ("untrusted", "unresolved")),
+        ("parameter", 3.0, 0.5, ("ok", "long-enough")),
+        ("parameter", 8.0, 2.0, ("caution", "too-short")),
+    ],
+)
+def test_integrated_times_are_judged(name: str, time: float, error: float, expected: tuple[str, str]) -> None:
+    """Of 200 steps: an error of half or more leaves nothing, and below ½ what cancels later is not in it."""
+    values = {f"{name}_integrated_time{end}": ("group", [number]) for end, number in (("", time), ("_stderr", error))}
+    (found,) = correlation._verdicts(xr.Dataset(values, coords={"group": ["all"]}), 200)
+    assert (found["status"], found["code"]) == expected
 
 
 def test_without_probes(tmp_path: Path) -> None:
