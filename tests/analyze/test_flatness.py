@@ -212,6 +212,24 @@ def test_a_turn_of_the_directions_leaves_curvature_and_noise() -> None:
         assert turned[name] == pytest.approx(straight[name], rel=0.1), name
 
 
+def test_the_choice_of_directions_leaves_curvature_and_variance() -> None:
+    """λ and σ² of a heavy ball's principal directions, chosen in the first half, have no bias in 100 trainings."""
+    lam, noise = np.geomspace(0.1, 1, 6), np.ones(6)
+    found = on_axes(descend(3, lam, noise, 0.1, 4000, momentum=0.9, replicates=100), 0.1, 0.9, chosen=True)
+    for name, exact in (("curvature", lam), ("mode_variance", flatness.white_variance(noise, lam, 0.1, 0.9))):
+        ratios = np.array([one[name] / exact for one in found]).mean(1)
+        assert abs(ratios.mean() - 1) < 3 * ratios.std() / 10, name
+        assert ratios.std() < 0.06
+
+
+@pytest.mark.parametrize(("spread", "code"), [(1.0, "no-range"), (1.02, "no-range"), (8.0, "as-expected")])
+def test_curvatures_without_a_range_give_no_exponent(spread: float, code: str) -> None:
+    """A line through curvatures that are one number within their errors is drawn by chance."""
+    lam = np.geomspace(0.1, 0.1 * spread, 8)
+    results = estimate(recorded(descend(9, lam, lam, 0.2, 20_000), 0.2))
+    assert [one for one in codes(results) if one in ("no-range", "as-expected", "not-expected")] == [code]
+
+
 def test_walk_is_marked() -> None:
     """A free walk in many coordinates: drift modes with the fractions 6/(π²k²), no exponent."""
     rng = np.random.default_rng(3)
