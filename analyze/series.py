@@ -18,7 +18,7 @@ from typing import cast
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 from scipy.fft import next_fast_len
 
 Floats = NDArray[np.float64]
@@ -120,24 +120,34 @@ def _cut_sum(
     covariance: Floats, n: int, oscillating: bool = False, dimensions: float = 1.0
 ) -> tuple[Floats, NDArray[np.int64]]:
     """τ_int of n samples and the lag W where its sum was cut, at the last if not before; both of shape (...)."""
-    flat = covariance.reshape(-1, covariance.shape[-1])
-    variance = flat[:, :1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rho = np.where(variance > 0, flat / variance, 0.0)
-        after = rho[:, 1 : max(2, n // 2)]
-        cumulative = 0.5 + np.cumsum(after, axis=1)
-        lags = np.arange(1, cumulative.shape[1] + 1)
-        total = 0.5 + np.cumsum(np.abs(after), axis=1) if oscillating else cumulative
-        above = np.maximum(total, 0.5 + 1e-12)
-        decay = WINDOW / np.log((2 * above + 1) / (2 * above - 1))
-        balance = np.exp(-lags / decay) - decay / np.sqrt(lags * n * dimensions)
-    crossed = balance < 0
-    index = np.where(crossed.any(1), crossed.argmax(1), crossed.shape[1] - 1)
-    window = lags[index]
-    tau = np.maximum(cumulative[np.arange(len(flat)), index] * (1 + (2 * window + 1) / n), _SHORTEST)
-    tau = np.where(np.isnan(variance[:, 0]), np.nan, np.where(variance[:, 0] > 0, tau, 0.5))
     shape = covariance.shape[:-1]
+    tau, window = _cut_sums(covariance.reshape(-1, covariance.shape[-1]), n, oscillating, dimensions)
     return tau.reshape(shape), window.reshape(shape)
+
+
+@numba.njit(cache=True, nogil=True)
+def _cut_sums(covariance, n, oscillating, dimensions):
+    """`_cut_sum` of rows (k, N), each followed no further than it takes."""
+    count, last = covariance.shape[0], min(covariance.shape[1] - 1, max(1, n // 2 - 1))
+    tau, window = np.empty(count), np.empty(count, np.int64)
+    for k in range(count):
+        variance = covariance[k, 0]
+        known = variance > 0
+        # Where there is no variance every correlation is 0, and that cuts at once.
+        total = envelope = 0.5
+        lag = 0
+        while lag < last:
+            lag += 1
+            rho = covariance[k, lag] / variance if known else 0.0
+            total += rho
+            envelope += abs(rho)
+            above = max(envelope if oscillating else total, 0.5 + 1e-12)
+            decay = WINDOW / np.log((2 * above + 1) / (2 * above - 1))
+            if np.exp(-lag / decay) < decay / np.sqrt(lag * n * dimensions):
+                break
+        window[k] = lag
+        tau[k] = max(total * (1 + (2 * lag + 1) / n), _SHORTEST) if known else np.nan if np.isnan(variance) else 0.5
+    return tau, window
 
 
 def autocovariance_and_cut(series: Floats, memory: int = 0) -> tuple[Floats, Floats, NDArray[np.int64]]:
@@ -194,7 +204,7 @@ def mean_and_error(series: Floats, *, memory: int = 0, echo: Floats | float = 0.
     # Where fluctuations cancel, their sum is all estimation error: never count more samples than there are.
     n_eff = n / (2 * np.maximum(tau, 0.5))
     variance = np.maximum(covariance[..., 0], 0.0) * (1 + 1 / n_eff)
-    student = stats.t.ppf(0.975, np.maximum(n / (2 * window + 1), 1.0)) / NORMAL
+    student = special.stdtrit(np.maximum(n / (2 * window + 1), 1.0), 0.975) / NORMAL
     return mean, np.sqrt(variance / n_eff) * student, n_eff
 
 
@@ -222,7 +232,7 @@ def cancelling_error(series: Floats, memory: int) -> tuple[float, float]:
     variance = np.maximum(covariance[0] + 2 * weights @ covariance[1:width], 0.0) * (1 + width / n)
     if not np.isfinite(variance):
         return np.nan, np.nan
-    student = stats.t.ppf(0.975, max(1.5 * n / width, 1.0)) / NORMAL
+    student = special.stdtrit(max(1.5 * n / width, 1.0), 0.975) / NORMAL
     n_eff = min(n * covariance[0] / variance, n) if variance > 0 else n
     return float(np.sqrt(variance / n) * student), float(n_eff)
 
@@ -263,7 +273,7 @@ def returning_error(series: Floats, lag: int, memory: int) -> tuple[float, float
         return np.nan, np.nan
     n_eff = n * covariance[0] / found if found > 0 else n
     variance = max(covariance[0], 0.0) * (1 + 1 / n_eff) / n_eff
-    student = stats.t.ppf(0.975, max(n / summed, 1.0)) / NORMAL
+    student = special.stdtrit(max(n / summed, 1.0), 0.975) / NORMAL
     return float(np.sqrt(variance) * student), float(n_eff)
 
 
@@ -294,8 +304,8 @@ def single_square_error(freedom: Floats) -> Floats:
     for _ in range(50):
         middle = np.sqrt(low * high)
         with np.errstate(divide="ignore"):
-            above = stats.chi2.sf(np.where(middle < 1, freedom / np.maximum(1 - middle, 0.0), np.inf), freedom)
-        missed = above + stats.chi2.cdf(freedom / (1 + middle), freedom)
+            above = special.chdtrc(freedom, np.where(middle < 1, freedom / np.maximum(1 - middle, 0.0), np.inf))
+        missed = above + special.chdtr(freedom, freedom / (1 + middle))
         low, high = np.where(missed > 0.05, middle, low), np.where(missed > 0.05, high, middle)
     return np.where(np.isnan(freedom), np.nan, np.sqrt(low * high) / NORMAL)
 
@@ -341,7 +351,7 @@ def telescoping_ratio_and_error(left: Floats, right: Floats) -> tuple[Floats, Fl
     kurtosis = np.maximum(np.nan_to_num(np.mean(walk**4, axis=-1) / variance**2, nan=3.0), 3.0)
     # A centred motion is farther from its mean at the ends than in the middle, in variance by 2/n_eff once more.
     deviation = np.sqrt(variance) * n_eff / free
-    student = stats.t.ppf(0.975, np.maximum(2 * free / (kurtosis - 1), 1.0)) / NORMAL
+    student = special.stdtrit(np.maximum(2 * free / (kurtosis - 1), 1.0), 0.975) / NORMAL
     ends = np.sqrt(2) * deviation * student / (n * np.abs(bottom))
     return ratio, np.hypot(ends, (ratio - 1) * bottom_error / bottom), n_eff
 

@@ -98,9 +98,10 @@ EXPLANATION_ZH = (
     "方差相近的方向会相互混合：若曲率范围很窄，ψ 说明不了什么。"
 )
 METHOD = (
-    "Directions from the first half of the segment, everything else from the second; variance, curvature and noise "
-    "freed of the turn of the directions to first order. Means and ratios of means with Γ-method errors. Exponents: straight lines "
-    "with correlated errors in both coordinates, weights from the first half, errors from the influence of every step."
+    "Directions from the first half of the segment, all else from the second; variance, curvature and noise freed of "
+    "the turn of the directions to first order. Means and ratios of means with Γ-method errors. Exponents: straight "
+    "lines with correlated errors in both coordinates, weights from the first half, errors from the influence of every "
+    "step."
 )
 METHOD_ZH = (
     "方向由区间的前一半选出，其余的量由后一半测量；方差、曲率与噪声已对方向的偏转作一阶修正。"
