@@ -55,7 +55,8 @@ def analyze(
     """Turn recorded runs into temperatures, dissipation, diffusion coefficients and correlations, with error bars.
 
     Results go to results.zarr in each run folder. What was computed before from the same recording with the same
-    settings is not computed again. A run that cannot be analyzed does not stop the others; it is named at the end.
+    settings is not computed again. Beside each analysis stands what of it is not to be trusted; thermodl view says why.
+    A run that cannot be analyzed does not stop the others; it is named at the end.
 
     Exit code: 0 if all is well (a quantity that is not defined for the optimizer is no failure), 1 if an analysis
     broke, 2 if there is something to mend.
@@ -102,7 +103,8 @@ def analyze_runs(
         for run in runs:
             print(f"{run}", flush=True)
             try:
-                errors = analyze_run(run, wanted, settings, name=name, force=force, progress=_Lines(), memory=memory)
+                lines = _Lines(run, name)
+                errors = analyze_run(run, wanted, settings, name=name, force=force, progress=lines, memory=memory)
             except (BrokenPipeError, ClusterError):  # nothing that follows could be printed, or computed
                 raise
             except Exception as error:  # whatever is wrong with one run, the others are analyzed
@@ -199,9 +201,10 @@ def _folders(place: Path) -> list[Path]:
 
 
 class _Lines:
-    """One line per analysis, with the seconds that it took."""
+    """One line per analysis, with the seconds that it took, and what of it is not to be trusted."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: Path, name: str) -> None:
+        self._run, self._name = run, name
         self._started = time.monotonic()
 
     def __call__(self, analysis: str, state: str) -> None:
@@ -209,7 +212,17 @@ class _Lines:
             self._started = time.monotonic()
             return
         took = f" in {time.monotonic() - self._started:.1f} s" if state == "computed" else ""
-        print(f"  {analysis}: {state}{took}", flush=True)
+        doubts = self._untrusted(analysis) if state in ("computed", "cached") else []
+        print(f"  {analysis}: {state}{took}{'; not to be trusted: ' * bool(doubts)}{', '.join(doubts)}", flush=True)
+
+    def _untrusted(self, analysis: str) -> list[str]:
+        """Quantities with a verdict of untrusted, and its code: `response, fdt_ratio (sampler-limited)`."""
+        stored = read_result_attributes(self._run, self._name)[analysis]
+        quantities: dict[str, list[str]] = {}
+        for one in json.loads(stored["verdicts"]):
+            if one["status"] == "untrusted":
+                quantities.setdefault(one["code"], []).append(one["quantity"] or "all of it")
+        return [f"{', '.join(found)} ({code})" for code, found in quantities.items()]
 
 
 def _describe(folder: Path) -> dict[str, Any]:

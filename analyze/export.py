@@ -1,11 +1,11 @@
 """Results leave as plain files: NetCDF with everything, or one long table as Parquet or CSV; runs as zip, and their
 trained models as safetensors.
 
-NetCDF has a group for each analysis, as `results.zarr` has, with all attributes; what NetCDF has no type for, a truth
-value or a nested list, becomes a number or JSON. A table has a row for each value, with the coordinates that it
-belongs to, its error bar and the worst verdict on it. The recorded series are one row for each step instead. The
-model is the file that the built-in training wrote, buffers included; of another recording it is made of the final
-parameters, under their names, without buffers.
+NetCDF has a group for each analysis, as `results.zarr` has, with all attributes, and at its root those of the run; what
+NetCDF has no type for, a truth value or a nested list, becomes a number or JSON. A table has a row for each value, with
+the coordinates that it belongs to, its error bar and the worst verdict on it. The recorded series are one row for each
+step instead. The model is the file that the built-in training wrote, buffers included; of another recording it is made
+of the final parameters, under their names, without buffers.
 
 A file is written beside its place and renamed into it, so that what is there is whole.
 """
@@ -104,10 +104,11 @@ def export(
         write = _model(folder)
     elif series:
         recorded = recorded_series(folder)
-        write = _netcdf({"series": recorded}) if to == "netcdf" else _table(to, series_table(recorded))
+        write = _netcdf({"series": recorded}, _of_run(folder)) if to == "netcdf" else _table(to, series_table(recorded))
     else:
         results = _choose(folder, name, only)
-        write = _netcdf(results) if to == "netcdf" else _table(to, results_table(results))
+        about = _of_run(folder) | {"results": name}
+        write = _netcdf(results, about) if to == "netcdf" else _table(to, results_table(results))
     return write_file(path, write)
 
 
@@ -279,8 +280,16 @@ def _judge(dataset: xr.Dataset, quantity: str) -> dict[str, str]:
     return {"verdict": worst, "codes": " ".join(verdict["code"] for verdict in found)}
 
 
-def _netcdf(groups: Mapping[str, xr.Dataset]) -> Callable[[Path], None]:
+def _of_run(folder: Path) -> dict[str, Any]:
+    """What a file says of the run that it comes from; nothing but its name where the recording is not there."""
+    attributes = read_attributes(folder) if (folder / "run.zarr").is_dir() else {}
+    keys = ("run_id", "started", "state", "sampling", "optimizer", "settings", "thermodl_version")
+    return {"run": folder.resolve().name} | {key: attributes[key] for key in keys if key in attributes}
+
+
+def _netcdf(groups: Mapping[str, xr.Dataset], about: Mapping[str, Any] | None = None) -> Callable[[Path], None]:
     tree = xr.DataTree.from_dict({name: _for_netcdf(dataset) for name, dataset in groups.items()})
+    tree.attrs = _attributes(about or {})
     return lambda path: tree.to_netcdf(path, engine="h5netcdf")
 
 

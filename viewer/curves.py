@@ -68,6 +68,10 @@ class Figure:
     chart: alt.LayerChart
     groups: Mapping[str, str] = field(default_factory=dict)
     """groups that a click on the chart chooses, by the name that it draws"""
+    quantities: tuple[str, ...] = ()
+    """what it draws, as verdicts call it"""
+    caption: tuple[str, ...] = ()
+    """lines that go with it where it stands alone"""
 
 
 def present(*figures: Figure | None) -> list[Figure]:
@@ -111,7 +115,7 @@ def overlay(
         log_y="y" in state.scale or (bool(len(y)) and y.min() > 0 and y.max() > 100 * y.min()),
         rule=_one_epoch(sources[0].data, x, state.lang) if lagged and len(sources) == 1 else None,
     )
-    return Figure("compare-curve", _long_name(sources[0].data[name].attrs), chart)
+    return Figure("compare-curve", _long_name(sources[0].data[name].attrs), chart, quantities=(name,))
 
 
 def by_run(
@@ -141,7 +145,7 @@ def by_run(
         order=labels,
         places=places,
     )
-    return Figure("compare-number", _long_name(sources[0].data[name].attrs), chart)
+    return Figure("compare-number", _long_name(sources[0].data[name].attrs), chart, quantities=(name,))
 
 
 def _long_name(attrs: Mapping[Any, Any]) -> Text:
@@ -184,7 +188,8 @@ def over_time(
         others=others,
         **_looks(found, names),
     )
-    return Figure(figure_id, title, chart)
+    drawn = dict.fromkeys(name.removesuffix("_over_time") for _, name in found)
+    return Figure(figure_id, title, chart, quantities=tuple(drawn))
 
 
 def _event_places(source: Source, step: np.ndarray, x: str) -> np.ndarray:
@@ -237,7 +242,7 @@ def mark_events(figure: Figure | None, sources: Sequence[Source], state: ViewSta
     frame = _events(sources, state)
     if figure is None or frame.empty:
         return figure
-    return Figure(figure.id, figure.title, charts.marked(figure.chart, frame))
+    return replace(figure, chart=charts.marked(figure.chart, frame))
 
 
 def jumps(sources: Sequence[Source], state: ViewState) -> list[Figure]:
@@ -261,7 +266,7 @@ def jumps(sources: Sequence[Source], state: ViewState) -> list[Figure]:
         within=np.concatenate(shown),
         log_x="x" in state.scale,
     )
-    return [Figure("events-jumps", Text("Jumps of the loss", "损失的跳变"), chart)]
+    return [Figure("events-jumps", Text("Jumps of the loss", "损失的跳变"), chart, quantities=("jump",))]
 
 
 def over_lag(
@@ -295,7 +300,7 @@ def over_lag(
         **_looks(found, names),
         rule=_one_epoch(found[0][0].data, x, state.lang) if x.startswith("lag") else None,
     )
-    return Figure(figure_id, title, chart)
+    return Figure(figure_id, title, chart, quantities=tuple(dict.fromkeys(name for _, name in found)))
 
 
 def parametric(
@@ -328,7 +333,7 @@ def parametric(
         log_y=log,
         **_looks(found, ["integrated_response", line]),
     )
-    return Figure(figure_id, title, chart)
+    return Figure(figure_id, title, chart, quantities=("integrated_response", axis, line))
 
 
 def two_time(sources: Sequence[Source], state: ViewState) -> Figure | None:
@@ -354,9 +359,8 @@ def two_time(sources: Sequence[Source], state: ViewState) -> Figure | None:
         log_y=True,
         sequential=True,
     )
-    return Figure(
-        "diffusion-two-time", Text("Does it age? Displacement by waiting time", "是否老化？不同等待时间的位移"), chart
-    )
+    title = Text("Does it age? Displacement by waiting time", "是否老化？不同等待时间的位移")
+    return Figure("diffusion-two-time", title, chart, quantities=(name,))
 
 
 def on_clock(sources: Sequence[Source], clock: str, state: ViewState) -> Figure | None:
@@ -384,7 +388,7 @@ def on_clock(sources: Sequence[Source], clock: str, state: ViewState) -> Figure 
         sequential=True,
     )
     names = (sentence_case(str(data[name].attrs[key])) for key in ("long_name", "long_name_zh"))
-    return Figure(f"ageing-{clock}", Text(*names), chart)
+    return Figure(f"ageing-{clock}", Text(*names), chart, quantities=(name,))
 
 
 def by_direction(
@@ -443,7 +447,7 @@ def by_direction(
         order=list(looks),
         **({"places": places, "styles": styles} if len(sources) > 1 else {}),
     )
-    return Figure(figure_id, title, chart)
+    return Figure(figure_id, title, chart, quantities=(x, y, *expected))
 
 
 def of_group(data: xr.Dataset, state: ViewState) -> xr.Dataset:
@@ -492,8 +496,9 @@ def by_group(
         choose=True,
         **_looks(found, names),
     )
-    groups = group_names(found[0][0].data)
-    return Figure(figure_id, title, chart, dict(zip(_shown_groups(found[0][0].data, state.lang), groups, strict=True)))
+    data = found[0][0].data
+    groups = dict(zip(_shown_groups(data, state.lang), group_names(data), strict=True))
+    return Figure(figure_id, title, chart, groups, tuple(dict.fromkeys(name for _, name in found)))
 
 
 def by_part(
@@ -523,7 +528,7 @@ def by_part(
         level=(0.0, "0"),
         **_looks(found, [name]),
     )
-    return Figure(figure_id, title, chart)
+    return Figure(figure_id, title, chart, quantities=(name,))
 
 
 def _any_known(frame: pd.DataFrame) -> bool:

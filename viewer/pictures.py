@@ -8,6 +8,7 @@ the same the chart is drawn in English. SVG and Vega-Lite keep the text and leav
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -22,12 +23,12 @@ from thermodl.analyze.export import check_place, write_file
 from thermodl.record.errors import UserError
 from thermodl.record.store import read_attributes
 
-from . import catalog, charts, clocks, recorded
+from . import catalog, charts, clocks, recorded, tables
 from .catalog import Run, read_run
 from .curves import Figure, Source
 from .figures import ANALYSES, of_analysis
 from .state import ViewState, is_interval
-from .text import Text
+from .text import COLON, Text
 
 SUFFIXES = {"png": ".png", "svg": ".svg", "pdf": ".pdf", "vega": ".vl.json"}
 DRAWN_HERE = ("png", "pdf")
@@ -40,6 +41,9 @@ IN_ENGLISH = Text(
     "本机字体不含汉字，因此 PNG 和 PDF 以英文输出；SVG 和 Vega-Lite 仍保留中文。"
     "安装 Noto Sans CJK 等字体即可（Debian、Ubuntu：apt install fonts-noto-cjk）。",
 )
+_STEPS = Text("steps {steps}", "第 {steps} 步")
+_WIDE = {"en": 140, "zh": 78}
+"""characters of a line that is as wide as a chart"""
 _SCALE = 2.0
 """pixels of a PNG per point: sharp on paper and on dense screens"""
 _CHINESE = re.compile("[\u3000-\u9fff\uff00-\uffef]")
@@ -72,7 +76,26 @@ def figures_of(run: Run, part: str, data: xr.Dataset | None, state: ViewState) -
         found = recorded.training(run.path, state) if part == TRAINING else []
     else:
         found = of_analysis(part, [Source(run.id, data, run.path)], state)
-    return {figure.id: figure for figure in found}
+    return {figure.id: replace(figure, caption=_caption(run, part, data, figure, state.lang)) for figure in found}
+
+
+def _caption(run: Run, part: str, data: xr.Dataset | None, figure: Figure, lang: str) -> tuple[str, ...]:
+    """What a page tells around a chart: of which run, which steps and results, and what not to trust or is stale."""
+    if data is None:
+        return (run.id,)
+    steps, name = tables.segment_of(data.attrs), run.results_name
+    source = [run.id, *([name] if name not in ("", "default") else []), _STEPS(lang).format(steps=steps)]
+    # In words: fonts that have the signs are not the ones that the words are drawn with.
+    doubts = [
+        COLON(lang).join([tables.STATUS[status](lang), sentence])
+        for status, _, sentence in tables.verdict_lines(data, lang, of=figure.quantities)
+        if status != "ok"
+    ]
+    return (
+        " · ".join(source),
+        *doubts,
+        *(COLON(lang).join([tables.STALE(lang), one]) for one in tables.stale(run, part, lang)),
+    )
 
 
 def find_figure(run: Run, name: str, results: Mapping[str, xr.Dataset], state: ViewState) -> Figure:
@@ -89,7 +112,13 @@ def find_figure(run: Run, name: str, results: Mapping[str, xr.Dataset], state: V
         if name in found:
             return found[name]
         offered += found
-    raise PictureError(f"{run.id} has no chart {name!r}; it has {', '.join(offered)}")
+    why = "".join(
+        f"; {part}: {sentence}"
+        for part, data in results.items()
+        if part not in run.defined and name.startswith(part.split("_")[0])
+        for _, _, sentence in tables.verdict_lines(data, "en")
+    )
+    raise PictureError(f"{run.id} has no chart {name!r}; it has {', '.join(offered)}{why}")
 
 
 def draw(make: Callable[[str], Figure], to: str, lang: str) -> tuple[bytes, str]:
@@ -186,5 +215,9 @@ def _titled(figure: Figure, lang: str) -> dict[str, Any]:
     spec = charts.themed(figure.chart)
     # In the app the notes above a chart are its title, for the heading stands on the page.
     notes = spec.get("title", {}).get("text", [])
+    about = [line for text in figure.caption for line in textwrap.wrap(text, _WIDE[lang])]
     title = {"text": figure.title(lang), "fontSize": 15, "anchor": "start", "offset": 6}
-    return {**spec, "title": {**title, "subtitle": notes, "subtitleColor": "#606060", "subtitleFontSize": 12}}
+    return {
+        **spec,
+        "title": {**title, "subtitle": [*notes, *about], "subtitleColor": "#606060", "subtitleFontSize": 12},
+    }

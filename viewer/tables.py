@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -297,17 +297,17 @@ def headlines(run: Run, results: Mapping[str, xr.Dataset], lang: str) -> pd.Data
         if data is not None and name in data:
             title, cell = quantity_title(data[name].attrs, lang), with_error(*_values(data, name)[0], lang)
             mark = f" · {STALE_SIGN} {STALE(lang)}" if stale(run, analysis, lang) else ""
-            rows.append((title, cell, _segment_of(data.attrs), status_word(worst_status(data, name), lang) + mark))
+            rows.append((title, cell, segment_of(data.attrs), status_word(worst_status(data, name), lang) + mark))
     return pd.DataFrame(rows, columns=[QUANTITY(lang), VALUE(lang), _ESTIMATED_FROM(lang), VERDICT(lang)])
 
 
-def verdict_lines(data: xr.Dataset, lang: str, of: str | None = None) -> list[tuple[str, str, str]]:
+def verdict_lines(data: xr.Dataset, lang: str, of: Container[str] | None = None) -> list[tuple[str, str, str]]:
     """Status, quantities and sentence of the verdicts, worst first; the same sentence about several is one line.
 
-    With `of` those on one quantity and on the whole analysis.
+    With `of` those on these quantities and on the whole analysis.
     """
     lines: dict[tuple[str, str], list[str]] = {}
-    verdicts = [one for one in read_verdicts(data) if of is None or one["quantity"] in (of, "")]
+    verdicts = [one for one in read_verdicts(data) if of is None or not one["quantity"] or one["quantity"] in of]
     for verdict in sorted(verdicts, key=lambda verdict: STATUSES.index(verdict["status"]), reverse=True):
         name, sentence = verdict["quantity"], Text(verdict["en"], verdict["zh"])(lang)
         title = quantity_title({**data[name].attrs, "units": "1"}, lang) if name in data else ""
@@ -330,13 +330,13 @@ def basis(attrs: Mapping[Any, Any], lang: str) -> str:
     except (TypeError, ValueError):
         used = {}
     words = [f"{key} = {value}" for key, value in used.items() if value is not None] if isinstance(used, dict) else []
-    steps = _segment_of(attrs)
+    steps = segment_of(attrs)
     if steps == MISSING:
         return ""
     return _BASIS(lang).format(steps=steps, settings=_LIST(lang).join(words) or MISSING)
 
 
-def _segment_of(attrs: Mapping[Any, Any]) -> str:
+def segment_of(attrs: Mapping[Any, Any]) -> str:
     """The first and the end step that an analysis used, `1,000–3,000`."""
     try:
         start, stop = (int(step) for step in attrs["segment"])
@@ -351,9 +351,9 @@ def stale(run: Run, analysis: str, lang: str) -> list[str]:
     old = stored.get("committed_steps")
     covered = {"old": f"{old:,}" if isinstance(old, int) else old, "new": f"{run.steps:,}"}
     reasons = [_CHANGES[change](lang).format(**covered) for change in find_changes(run.attributes, stored)]
-    own, names = _segment_of(stored), {}
+    own, names = segment_of(stored), {}
     for sister, attrs in run.analyzed.items():
-        names.setdefault(_segment_of(attrs), []).append(analysis_name(sister, lang))
+        names.setdefault(segment_of(attrs), []).append(analysis_name(sister, lang))
     for steps in names:
         if MISSING not in (own, steps) and steps != own:
             reasons.append(_OTHER_SEGMENT(lang).format(names=_LIST(lang).join(names[steps]), steps=steps, own=own))

@@ -417,19 +417,21 @@ def _verdicts(
                 "caution",
                 "memory-unknown",
                 f"How long a step of {run.attrs['optimizer']['class']} remembers is not recorded; D is taken at lags "
-                f"{lag}–{2 * lag}: compare it at a longer diffusion_lag.",
+                f"{lag}–{2 * lag}: compare it at a longer one (setting diffusion_lag, --diffusion-lag).",
                 f"未记录 {run.attrs['optimizer']['class']} 每步的记忆长度；D 取自间隔 {lag}–{2 * lag} 步："
-                "请用更长的 diffusion_lag 比较。",
+                "请用更长的间隔比较（设置 diffusion_lag，即 --diffusion-lag）。",
             )
         )
     elif lag < needed:
         mend = (
-            f"choose a diffusion_lag from {needed} to {held}"
+            f"choose a lag from {needed} to {held} (setting diffusion_lag, --diffusion-lag)"
             if held >= needed
             else f"that takes a segment of {20 * needed} steps"
         )
         mend_zh = (
-            f"请在 {needed} 至 {held} 之间选择 diffusion_lag" if held >= needed else f"需要 {20 * needed} 步的区间"
+            f"请在 {needed} 至 {held} 之间选择间隔（设置 diffusion_lag，即 --diffusion-lag）"
+            if held >= needed
+            else f"需要 {20 * needed} 步的区间"
         )
         found.append(
             verdict(

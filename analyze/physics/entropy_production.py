@@ -46,6 +46,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy import stats
 
+from thermodl.record.words import counted
+
 from .. import errorbar, series
 from ..modes import principal_motions
 from ..quantities import (
@@ -647,10 +649,12 @@ def _irreversibility_verdicts(results: xr.Dataset) -> list[dict[str, str]]:
             name,
             "caution",
             "lower-bound",
-            f"Lower bound: σ ≥ {value:.2e} ± {error:.1e} nats per step in {int(results.sizes['mode'])} principal "
-            "directions at most; what is left out only adds to it.",
-            f"下界：在至多 {int(results.sizes['mode'])} 个主方向上 σ ≥ {value:.2e} ± {error:.1e} 奈特/步；"
-            "未包含的方向只会使其增大。",
+            f"Lower bound from {counted(int(results.sizes['mode']), 'principal direction')} or fewer: "
+            f"{value:.2e} ± {error:.1e} nats per step"
+            f"{'' if value > 2 * error else ', which is 0 within its error, so that only σ ≥ 0 is known'}; what is "
+            "left out only adds to it.",
+            f"下界，取自至多 {int(results.sizes['mode'])} 个主方向：{value:.2e} ± {error:.1e} 奈特/步"
+            f"{'' if value > 2 * error else '，在误差内为 0，因此只知 σ ≥ 0'}；未包含的方向只会使其增大。",
         )
     ]
     if not samples >= 10:

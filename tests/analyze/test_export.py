@@ -21,6 +21,7 @@ from thermodl.analyze.settings import AnalysisError
 from thermodl.record import archive
 from thermodl.record.archive import unpack_run
 from thermodl.record.errors import RunError
+from thermodl.record.store import read_attributes
 
 from .test_pipeline import STEPS, write_walk
 
@@ -48,6 +49,10 @@ def test_netcdf_keeps_everything(mine: Path) -> None:
     tree = xr.open_datatree(export("runs/mine", "netcdf"), engine="h5netcdf", decode_times=False)
     kept = open_results("runs/mine")
     assert sorted(tree.children) == sorted(kept)
+    recorded = read_attributes("runs/mine")
+    assert (tree.attrs["run"], tree.attrs["results"]) == ("mine", "default")
+    assert tree.attrs["run_id"] == recorded["run_id"]
+    assert json.loads(tree.attrs["optimizer"]) == recorded["optimizer"]
     for analysis, dataset in kept.items():
         back = tree[analysis].to_dataset().load()
         assert back.drop_attrs().identical(dataset.drop_attrs())

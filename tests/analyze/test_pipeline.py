@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -408,6 +409,24 @@ def test_results_that_cannot_be_written(tmp_path: Path) -> None:
     errors = analyze(tmp_path / "run", ["dissipation", "correlation"])
     assert list(errors) == ["dissipation", "correlation"]
     assert all(isinstance(error, ResultsError) and "cannot be written" in str(error) for error in errors.values())
+
+
+def test_what_is_not_to_be_trusted_stands_beside_its_analysis(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the stored verdicts say, computed or kept."""
+    write_walk(tmp_path / "run")
+    for state in (r"computed in [\d.]+ s", "cached"):
+        with pytest.raises(SystemExit):
+            cli.main(["analyze", str(tmp_path / "run"), "--only", "correlation,dissipation"])
+        lines = capsys.readouterr().out.splitlines()
+        for analysis, results in open_results(tmp_path / "run").items():
+            found = [(one["quantity"], one["code"]) for one in read_verdicts(results) if one["status"] == "untrusted"]
+            (line,) = (line for line in lines if line.startswith(f"  {analysis}: "))
+            assert re.match(rf"  {analysis}: {state}(; not to be trusted: |$)", line)
+            assert ("not to be trusted" in line) == bool(found)
+            assert all(code in line and (quantity or "all of it") in line for quantity, code in found)
+    assert any("not to be trusted" in line for line in lines)
 
 
 def test_one_analysis_that_breaks_does_not_stop_the_rest(

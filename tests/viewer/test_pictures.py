@@ -8,9 +8,10 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from viewer.synthetic import write_all_results, write_run
+from viewer.synthetic import write_all_results, write_run, write_undefined
 
 from thermodl import cli
+from thermodl.analyze.results import read_verdicts
 from thermodl.viewer import catalog, charts, clocks, curves, pictures
 from thermodl.viewer.pictures import draw, figures_of, find_figure, parts_of, rows
 from thermodl.viewer.state import ViewState
@@ -77,6 +78,27 @@ def test_a_picture_has_the_title_and_a_sharp_size(loaded):
     assert "± 1 standard error" in text
     spec = json.loads(draw(_maker(loaded, "temperature-time"), "vega", "en")[0])
     assert spec["$schema"].startswith("https://vega.github.io/schema/vega-lite/v6")
+
+
+@pytest.mark.parametrize(("lang", "word"), [("en", "caution: "), ("zh", "慎用：")])
+def test_a_picture_says_of_which_run_it_is_and_what_not_to_trust(loaded, lang, word):
+    """Doubts about what it draws and about the whole analysis, whole sentences over as many lines as it takes."""
+    run, results = loaded
+    for part in parts_of(run):
+        for name, figure in figures_of(run, part, results.get(part), ViewState(lang=lang)).items():
+            spec = json.loads(draw(lambda _, figure=figure: figure, "vega", lang)[0])
+            lines = spec["title"]["subtitle"]
+            assert any(line.startswith(run.id) for line in lines), name
+            assert max(map(len, lines)) <= 140
+            told = "".join(lines).replace(" ", "")
+            if part == pictures.TRAINING:
+                continue
+            assert figure.quantities, name
+            for one in read_verdicts(results[part]):
+                concerns = one["quantity"] in ("", *figure.quantities) and one["status"] != "ok"
+                assert (one[lang].replace(" ", "") in told) == concerns, (name, one)
+    spec = draw(_maker(loaded, "temperature-group"), "vega", lang)[0].decode()
+    assert word in spec
 
 
 def test_rows_of_a_chosen_group_are_its_own_and_not_those_in_grey_behind(loaded):
@@ -164,6 +186,10 @@ def test_mistakes_are_named(good, tmp_path, monkeypatch, capsys, fonts):
         assert re.search(said, error), error
         assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+    undefined = write_run(tmp_path / "adam")
+    write_undefined(undefined, "dissipation", "Not defined: the heat of Adam.", "没有定义：Adam 的热。")
+    assert _run(undefined, "--to", "svg", "--chart", "dissipation-seed") == 2
+    assert "; dissipation: Not defined: the heat of Adam." in capsys.readouterr().err
     fonts(False)
     assert _run(good, "--to", "png", "--chart", "training-loss", "--lang", "zh") == 0
     assert "drawn in English" in capsys.readouterr().err

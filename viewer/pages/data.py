@@ -42,12 +42,12 @@ EXPLANATION = Text(
     "A chart can be taken as a picture or as the rows that it draws, an analysis as its full results with error bars "
     "and verdicts, the recording step by step, and the run as one zip that thermodl opens on any computer. Files are "
     "made when you click, and nothing is written next to your runs. What is unresolved or untrusted here stays so in "
-    "the file: full results say it in their columns of errors and verdicts, pictures and the rows of a chart by their "
-    "errors alone; no file but the report says what is stale.",
+    "the file: full results say it in their columns of errors and verdicts, pictures and the report in words, with "
+    "what is stale, and the rows of a chart by their errors alone.",
     "图表可以保存为图片，或保存所画的数据行；分析可以保存为带误差和判定的完整结果；记录可以逐步导出；"
     "整个实验可以打包为一个 zip，在任何计算机上用 thermodl 打开。"
-    "文件在点击时才生成，不会写入实验文件夹；此处未分辨或不可信的数值在文件中依然如此：完整结果带有误差列和判定列，图片和图表的数据行只带误差；"
-    "除报告外，文件不标明结果是否已过期。",
+    "文件在点击时才生成，不会写入实验文件夹；此处未分辨或不可信的数值在文件中依然如此：完整结果带有误差列和判定列，"
+    "图片和报告用文字写明判定以及结果是否已过期，图表的数据行只带误差。",
 )
 _CHARTS = Text("A chart", "图表")
 _PART = Text("Charts of", "图表来源")

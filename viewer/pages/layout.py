@@ -1,6 +1,6 @@
 """What all pages share: the context they draw from, verdicts, figures, tables and the words for what is missing."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -290,10 +290,10 @@ def _formula(formula: str) -> None:
             st.latex(rf"\;\;{part}\;\;", width="content")
 
 
-def draw_verdicts(data: xr.Dataset, lang: str, of: str | None = None) -> None:
+def draw_verdicts(data: xr.Dataset, lang: str, of: Container[str] | None = None) -> None:
     """The verdicts, worst first, one box for each status: sign, word, and what to think of which quantities.
 
-    A box shows a few; the rest are one click away. With `of` those on one quantity and on the whole analysis.
+    A box shows a few; the rest are one click away. With `of` those on these quantities and on the whole analysis.
     """
     lines = tables.verdict_lines(data, lang, of)
     by_status = {status: [line for line in lines if line[0] == status] for status in reversed(STATUSES)}

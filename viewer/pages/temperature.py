@@ -25,7 +25,7 @@ def page(context: Context) -> None:
         return
     response = results_of(context.run, context.lang, ["response"]).get("response")
     if response is not None and "fdt_temperature" in response:
-        draw_verdicts(response, context.lang, of="fdt_temperature")
+        draw_verdicts(response, context.lang, of=["fdt_temperature"])
         say_stale(context.run, "response", context.lang)
         sources = overlaid(context, context.run, "response", response)
         draw_figures(fdt_thermometer(sources, context.state), context.lang)
