@@ -557,3 +557,36 @@ def probe_verdicts(run: xr.Dataset, part: xr.Dataset, quantity: str, *also: str)
             for name in (quantity, *also)
         ]
     return []
+
+
+def few_probes_verdicts(results: xr.Dataset, *names: str) -> list[dict[str, str]]:
+    """A word on each of these quantities that some group does not know from ten effective probes."""
+    return [
+        verdict(
+            name,
+            "untrusted",
+            "unresolved",
+            "Unresolved: fewer than ten effective probes in the segment; record with a smaller probe_every.",
+            "未分辨：区间内有效探针少于十个；请减小 probe_every 重新记录。",
+        )
+        for name in names
+        if f"{name}_n_eff" in results and not float(results[f"{name}_n_eff"].min(skipna=False)) >= 10
+    ]
+
+
+def unresolved_signal_verdicts(results: xr.Dataset, *also: str) -> list[dict[str, str]]:
+    """A word where ‖∇L‖² of all groups is not known to differ from 0, on it and on what else rests on it."""
+    value = float(results["gradient_norm_squared"].sel(group="all"))
+    error = float(results["gradient_norm_squared_stderr"].sel(group="all"))
+    if value > series.NORMAL * error or value == error == 0:
+        return []
+    return [
+        verdict(
+            name,
+            "untrusted",
+            "unresolved",
+            f"Unresolved: ‖∇L‖² = {value:.3g} ± {error:.2g} is not known to differ from 0.",
+            f"未分辨：‖∇L‖² = {value:.3g} ± {error:.2g}，与 0 没有可分辨的差别。",
+        )
+        for name in ("gradient_norm_squared", *also)
+    ]

@@ -66,12 +66,14 @@ from ..dimensions import inverse_dimension
 from ..quantities import (
     at_probes,
     choose_segment,
+    few_probes_verdicts,
     group_sizes,
     group_sum,
     matching_windows,
     probe_verdicts,
     segment_verdict,
     sgd_time_per_step,
+    unresolved_signal_verdicts,
     verdict,
     window_coordinates,
     within,
@@ -141,7 +143,6 @@ _LONGEST_PAST = 1000
 _FREQUENCIES = 12
 _TWIN = 1024
 """least coordinates of a normal twin, which repeats those of the noise"""
-_NORMAL = 1.959964
 
 
 def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
@@ -254,7 +255,7 @@ def _examples(run: xr.Dataset) -> float:
 def _interval(estimate: errorbar.Estimate) -> tuple[xr.DataArray, xr.DataArray]:
     """Ends of the 95 % interval of what cannot be negative; NaN for an end that is not positive."""
     value, error, _ = estimate
-    low, high = value - _NORMAL * error, value + _NORMAL * error
+    low, high = value - series.NORMAL * error, value + series.NORMAL * error
     return low.where(low > 0), high.where(high > 0)
 
 
@@ -420,16 +421,7 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset) -> list[di
     found = probe_verdicts(run, part, "noise_trace", *(name for name in derived if name in results))
     spoilt = bool(found)
     if "noise_trace" in results:
-        if not float(results["noise_trace_n_eff"].min(skipna=False)) >= 10:
-            found.append(
-                verdict(
-                    "noise_trace",
-                    "untrusted",
-                    "unresolved",
-                    "Unresolved: fewer than ten effective probes in the segment; record with a smaller probe_every.",
-                    "未分辨：区间内有效探针少于十个；请减小 probe_every 重新记录。",
-                )
-            )
+        found += few_probes_verdicts(results, "noise_trace")
         found += _unresolved_signal(results)
         found += _batch_size(run)
         found += _dimension(results)
@@ -444,21 +436,8 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset) -> list[di
 
 def _unresolved_signal(results: xr.Dataset) -> list[dict[str, str]]:
     """A word where ‖∇L‖² of all groups is not known to differ from 0."""
-    value = float(results["gradient_norm_squared"].sel(group="all"))
-    error = float(results["gradient_norm_squared_stderr"].sel(group="all"))
-    if value > _NORMAL * error or value == error == 0:
-        return []
-    found = [
-        verdict(
-            name,
-            "untrusted",
-            "unresolved",
-            f"Unresolved: ‖∇L‖² = {value:.3g} ± {error:.2g} is not known to differ from 0.",
-            f"未分辨：‖∇L‖² = {value:.3g} ± {error:.2g}，与 0 没有可分辨的差别。",
-        )
-        for name in ("gradient_norm_squared", "signal_to_noise")
-    ]
-    if "simple_noise_scale" in results:
+    found = unresolved_signal_verdicts(results, "signal_to_noise")
+    if found and "simple_noise_scale" in results:
         least = float(results["simple_noise_scale_low"].sel(group="all"))
         bound, bound_zh = (
             (f"; B_simple is above {least:.3g}", f"；B_simple 大于 {least:.3g}") if least > 0 else ("", "")

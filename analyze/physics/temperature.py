@@ -51,6 +51,7 @@ from ..quantities import (
     choose_segment,
     correlated_steps,
     displacement_dimensions,
+    few_probes_verdicts,
     group_hyperparameters,
     group_sizes,
     group_sum,
@@ -62,6 +63,7 @@ from ..quantities import (
     next_velocity_squared,
     probe_verdicts,
     segment_verdict,
+    unresolved_signal_verdicts,
     velocity_memory,
     verdict,
     window_coordinates,
@@ -359,18 +361,20 @@ def _over_time(run: xr.Dataset, count: int) -> tuple[dict[str, xr.DataArray], di
 
 
 def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, *, stationary: bool) -> list[dict[str, str]]:
+    by_probes = [name for name in ("noise_trace", "gradient_norm_squared") if name in results]
+    found = probe_verdicts(run, part, "temperature_noise", *by_probes)
+    if by_probes:
+        found += few_probes_verdicts(results, "temperature_noise", "noise_trace") + unresolved_signal_verdicts(results)
     if not is_sgd(run):
         kind = run.attrs["optimizer"]["class"]
-        return [
-            verdict(
-                "temperature_noise",
-                "untrusted",
-                "not-defined",
-                f"Not defined for {kind}: its temperature depends on the preconditioner of each parameter.",
-                f"对 {kind} 没有定义：其温度取决于每个参数的预条件因子。",
-            )
-        ]
-    found = probe_verdicts(run, part, "temperature_noise")
+        undefined = verdict(
+            "temperature_noise",
+            "untrusted",
+            "not-defined",
+            f"Not defined for {kind}: its temperature depends on the preconditioner of each parameter.",
+            f"对 {kind} 没有定义：其温度取决于每个参数的预条件因子。",
+        )
+        return [undefined, *(one for one in found if one["quantity"] in by_probes)]
     if is_nesterov(run):
         found.append(
             verdict(
@@ -379,16 +383,6 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, *, station
                 "not-defined",
                 "Kinetic and configurational temperature depend on frequency for Nesterov momentum: not defined.",
                 "Nesterov 动量没有定义动能温度与构型温度：它们随频率变化。",
-            )
-        )
-    if "temperature_noise_n_eff" in results and not float(results["temperature_noise_n_eff"].min(skipna=False)) >= 10:
-        found.append(
-            verdict(
-                "temperature_noise",
-                "untrusted",
-                "unresolved",
-                "Unresolved: fewer than ten effective probes in the segment; record with a smaller probe_every.",
-                "未分辨：区间内有效探针少于十个；请减小 probe_every 重新记录。",
             )
         )
     if "kinetic_over_noise" in results:

@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -409,6 +410,31 @@ def test_results_that_cannot_be_written(tmp_path: Path) -> None:
     errors = analyze(tmp_path / "run", ["dissipation", "correlation"])
     assert list(errors) == ["dissipation", "correlation"]
     assert all(isinstance(error, ResultsError) and "cannot be written" in str(error) for error in errors.values())
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ({}, "unresolved"),
+        ({"probe_every": 400}, "unresolved"),
+        ({"clipped": True}, "clipped"),
+        ({"optimizer": "Adam"}, "unresolved"),
+    ],
+)
+def test_two_analyses_judge_alike_what_both_report(tmp_path: Path, how: dict[str, Any], code: str) -> None:
+    """tr C and ‖∇L‖² of too few probes, below their error, or of clipped gradients, under any optimizer."""
+    write_walk(tmp_path / "run", **how)
+    assert analyze(tmp_path / "run", ["noise", "temperature"]) == {}
+    both = [
+        {
+            (one["quantity"], one["status"], one["code"], one["en"], one["zh"])
+            for one in read_verdicts(results)
+            if one["quantity"] in ("noise_trace", "gradient_norm_squared")
+        }
+        for results in open_results(tmp_path / "run").values()
+    ]
+    assert both[0] == both[1]
+    assert code in {one[2] for one in both[0]}
 
 
 def test_what_is_not_to_be_trusted_stands_beside_its_analysis(
