@@ -59,7 +59,7 @@ def record(
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="A class of torch.optim. [default: SGD]")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Learning rate η. [default: 0.05, of SGD; Adam takes less]")
+        float | None, typer.Option(help="Learning rate η. [default: 0.05 of SGD, 0.001 of others]")
     ] = None,
     momentum: Annotated[float | None, typer.Option(help="Momentum μ, SGD only. [default: 0.9]")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay. [default: 0.005]")] = None,

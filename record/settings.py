@@ -143,7 +143,9 @@ class RunSettings(BaseModel):
         default="shuffle", description="shuffle: every example once per epoch; replacement: independent draws"
     )
     optimizer: str = Field(default="SGD", description="a class of torch.optim, such as SGD, Adam or AdamW")
-    learning_rate: Positive = Field(default=0.05, description="learning rate η")
+    learning_rate: Positive = Field(
+        default=0.05, description="learning rate η; of another optimizer than SGD 0.001 by default"
+    )
     momentum: Fraction = Field(default=0.9, description="momentum μ (SGD only)")
     dampening: Fraction = Field(default=0.0, description="dampening ν (SGD only)")
     nesterov: bool = Field(default=False, description="Nesterov momentum (SGD only)")
@@ -161,6 +163,13 @@ class RunSettings(BaseModel):
         default=500, description="when to keep what --resume goes on from, also at Ctrl-C; 0: never, not even then"
     )
     recorder: RecorderSettings = RecorderSettings.model_validate({})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_the_optimizer(cls, table: Any) -> Any:
+        if isinstance(table, dict) and "learning_rate" not in table:
+            return {**table, "learning_rate": default_learning_rate(table.get("optimizer", "SGD"))}
+        return table
 
     @model_validator(mode="after")
     def _check_micro_batches(self) -> "RunSettings":
@@ -180,6 +189,11 @@ class RunSettings(BaseModel):
         later = {name for name, default in defaults.items() if getattr(self.recorder, name) == default}
         text = json.dumps(self.model_dump(exclude={"recorder": later}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def default_learning_rate(optimizer: str) -> float:
+    """0.05 of SGD; 0.001 of others, whose steps do not shrink with the gradient and diverge with that."""
+    return 0.05 if optimizer == "SGD" else 0.001
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -59,7 +59,9 @@ def changes(settings: RunSettings) -> dict[str, Any]:
     >>> changes(make_settings({"seed": 3, "recorder": {"probe_every": "log:10"}}))
     {'seed': 3, 'recorder.probe_every': 'log:10'}
     """
-    default, given = RunSettings().model_dump(), settings.model_dump()
+    given = settings.model_dump()
+    # What is left out is filled in by the optimizer that is named.
+    default = make_settings({"optimizer": settings.optimizer}).model_dump() | {"optimizer": RunSettings().optimizer}
     plain = {key: value for key, value in given.items() if key != "recorder" and value != default[key]}
     recorder = {
         f"recorder.{key}": value for key, value in given["recorder"].items() if value != default["recorder"][key]

@@ -34,6 +34,23 @@ def test_the_id_is_that_of_the_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("table", "rate"),
+    [
+        ({}, 0.05),
+        ({"optimizer": "SGD"}, 0.05),
+        ({"optimizer": "Adam"}, 0.001),
+        ({"optimizer": "AdamW", "steps": 5}, 0.001),
+        ({"optimizer": "Adam", "learning_rate": 0.05}, 0.05),
+    ],
+)
+def test_the_default_learning_rate_is_that_of_the_optimizer(table: dict, rate: float) -> None:
+    """Written down like any other, so that a kept table says the same later."""
+    settings = make_settings(table)
+    assert settings.learning_rate == settings.model_dump()["learning_rate"] == rate
+    assert make_settings(settings.model_dump()) == settings
+
+
+@pytest.mark.parametrize(
     ("table", "message"),
     [
         ({"lerning_rate": 0.1}, r"unknown setting 'lerning_rate'; did you mean 'learning_rate'\?"),

@@ -18,6 +18,7 @@ SETTINGS = [
     {},
     {"model": "mlp", "learning_rate": 1e-5, "sampling": "replacement", "nesterov": True, "clip_norm": 0.5},
     {"optimizer": "Adam", "recorder": {"probe_every": "log:10", "snapshot_every": [0, 10], "max_bytes": "2GB"}},
+    {"optimizer": "Adam", "learning_rate": 0.05},
     {"model": "own.models:make", "data": "my data/it's; rm -rf $HOME `x` \"y\".zip", "data_root": "-x\x7f",
      "recorder": {"products_every": "burst:8/200", "max_overhead": 0.05}},
     {"model": "--help", "data": "\n\t\\ 照片 'a'"},
@@ -63,6 +64,8 @@ def test_a_composed_command_runs_dry(tmp_path, capsys, monkeypatch):
 def test_only_what_differs_is_said():
     assert composition.command(RunSettings(), "new", "runs") == "thermodl record --name new"
     assert composition.toml(RunSettings(), "new") == 'name = "new"\n'
+    assert composition.changes(make_settings({"optimizer": "Adam"})) == {"optimizer": "Adam"}
+    assert composition.changes(make_settings({"learning_rate": 0.001})) == {"learning_rate": 0.001}
     settings = make_settings({"seed": 3, "recorder": {"probe_every": "log:10"}})
     assert composition.changes(settings) == {"seed": 3, "recorder.probe_every": "log:10"}
     table = {}

@@ -56,6 +56,23 @@ def test_what_is_wrong_is_said_and_gives_no_command(tmp_path, monkeypatch, key, 
     assert not at.code
 
 
+def test_the_learning_rate_follows_the_optimizer_until_one_is_typed(tmp_path, monkeypatch):
+    at = _page(tmp_path, monkeypatch)
+    for optimizer, typed, shown in (
+        ("Adam", None, "0.001"),
+        ("SGD", None, "0.05"),
+        ("SGD", "0.3", "0.3"),
+        ("Adam", None, "0.3"),
+    ):
+        at.selectbox(key="new-optimizer").set_value(optimizer)
+        if typed:
+            at.text_input(key="new-learning_rate").set_value(typed)
+        at = go_to(at, "new")
+        assert not at.exception
+        assert at.text_input(key="new-learning_rate").value == shown
+        assert ("--learning-rate" in at.code[-2].value) == (shown == "0.3")
+
+
 def test_a_recorded_run_is_a_start_and_an_unknown_model_is_asked_for(tmp_path, monkeypatch):
     write_run(tmp_path / "old", learning_rate=0.02)
     at = _page(tmp_path, monkeypatch)

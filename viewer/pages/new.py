@@ -8,7 +8,14 @@ import pandas as pd
 import streamlit as st
 
 from thermodl.record.forecast import Size
-from thermodl.record.settings import RecorderSettings, RunSettings, SettingsError, check_name, make_settings
+from thermodl.record.settings import (
+    RecorderSettings,
+    RunSettings,
+    SettingsError,
+    check_name,
+    default_learning_rate,
+    make_settings,
+)
 from thermodl.viewer import composition
 from thermodl.viewer.composition import Forecast
 from thermodl.viewer.pages import layout
@@ -144,6 +151,8 @@ def page(context: Context) -> None:
     name = _text_box(right, _NAME(lang), "name", "new", typed)
     given = bases[base] if base in bases else RunSettings()
     table = given.model_dump()
+    if not base:
+        table["learning_rate"] = default_learning_rate(typed.get("optimizer", given.optimizer))
     st.subheader(_TRAINING(lang), anchor=False)
     table |= _boxes(_TRAINED, table, typed, lang)
     st.subheader(_RECORDING(lang), anchor=False)
