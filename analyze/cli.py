@@ -219,10 +219,10 @@ class _Lines:
         """Quantities with a verdict of untrusted, and its code: `response, fdt_ratio (sampler-limited)`."""
         stored = read_result_attributes(self._run, self._name)[analysis]
         quantities: dict[str, list[str]] = {}
-        for one in json.loads(stored["verdicts"]):
+        for one in json.loads(stored.get("verdicts", "[]")):
             if one["status"] == "untrusted":
                 quantities.setdefault(one["code"], []).append(one["quantity"] or "all of it")
-        return [f"{', '.join(found)} ({code})" for code, found in quantities.items()]
+        return [_printable(f"{', '.join(found)} ({code})") for code, found in quantities.items()]
 
 
 def _describe(folder: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import numpy as np
 import xarray as xr
 
 from thermodl.record.archive import pack_run
+from thermodl.record.errors import RunError
 from thermodl.record.store import open_run, read_attributes, run_folder
 
 from .results import STATUSES, ResultsError, list_settings_names, open_results, read_verdicts
@@ -107,8 +108,10 @@ def export(
         write = _netcdf({"series": recorded}, _of_run(folder)) if to == "netcdf" else _table(to, series_table(recorded))
     else:
         results = _choose(folder, name, only)
-        about = _of_run(folder) | {"results": name}
-        write = _netcdf(results, about) if to == "netcdf" else _table(to, results_table(results))
+        if to == "netcdf":
+            write = _netcdf(results, {**_of_run(folder), "results": name})
+        else:
+            write = _table(to, results_table(results))
     return write_file(path, write)
 
 
@@ -281,8 +284,11 @@ def _judge(dataset: xr.Dataset, quantity: str) -> dict[str, str]:
 
 
 def _of_run(folder: Path) -> dict[str, Any]:
-    """What a file says of the run that it comes from; nothing but its name where the recording is not there."""
-    attributes = read_attributes(folder) if (folder / "run.zarr").is_dir() else {}
+    """What a file says of the run that it comes from; nothing but its name where the recording cannot be read."""
+    try:
+        attributes = read_attributes(folder)
+    except RunError:
+        attributes = {}
     keys = ("run_id", "started", "state", "sampling", "optimizer", "settings", "thermodl_version")
     return {"run": folder.resolve().name} | {key: attributes[key] for key in keys if key in attributes}
 

@@ -559,6 +559,21 @@ def probe_verdicts(run: xr.Dataset, part: xr.Dataset, quantity: str, *also: str)
     return []
 
 
+def steps_per_epoch(run: xr.Dataset) -> int | None:
+    """Steps that an epoch has, or would have: as recorded, or the whole batches that the training data make.
+
+    None if neither is known, or an epoch is one step.
+    """
+    batch, size = run.attrs.get("batch_size"), run.attrs.get("train_size")
+    found = run.attrs.get("steps_per_epoch") or (size // batch if batch and size else 0)
+    return round(found) if found >= 2 else None
+
+
+def shuffled_epoch(run: xr.Dataset) -> int | None:
+    """Steps of an epoch in which every example comes once; None if batches are not known to be shuffled."""
+    return steps_per_epoch(run) if run.attrs.get("sampling") == "shuffle" else None
+
+
 def few_probes_verdicts(results: xr.Dataset, *names: str) -> list[dict[str, str]]:
     """A word on each of these quantities that some group does not know from ten effective probes."""
     return [
@@ -580,13 +595,11 @@ def unresolved_signal_verdicts(results: xr.Dataset, *also: str) -> list[dict[str
     error = float(results["gradient_norm_squared_stderr"].sel(group="all"))
     if value > series.NORMAL * error or value == error == 0:
         return []
+    en, zh = "too few probes to know the error of ‖∇L‖²", "探针太少，‖∇L‖² 的误差未知"
+    if np.isfinite(error):
+        en = f"‖∇L‖² = {value:.3g} ± {error:.2g} is not known to differ from 0"
+        zh = f"‖∇L‖² = {value:.3g} ± {error:.2g}，与 0 没有可分辨的差别"
     return [
-        verdict(
-            name,
-            "untrusted",
-            "unresolved",
-            f"Unresolved: ‖∇L‖² = {value:.3g} ± {error:.2g} is not known to differ from 0.",
-            f"未分辨：‖∇L‖² = {value:.3g} ± {error:.2g}，与 0 没有可分辨的差别。",
-        )
+        verdict(name, "untrusted", "unresolved", f"Unresolved: {en}.", f"未分辨：{zh}。")
         for name in ("gradient_norm_squared", *also)
     ]

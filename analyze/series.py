@@ -125,7 +125,7 @@ def _cut_sum(
     return tau.reshape(shape), window.reshape(shape)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _cut_sums(covariance, n, oscillating, dimensions):
     """`_cut_sum` of rows (k, N), each followed no further than it takes."""
     count, last = covariance.shape[0], min(covariance.shape[1] - 1, max(1, n // 2 - 1))

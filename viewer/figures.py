@@ -1,6 +1,7 @@
 """Which curves show which analysis: one function for each, in the order of the pages."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from .curves import (
     Figure,
@@ -248,7 +249,41 @@ ANALYSES: dict[str, Callable[[Sequence[Source], ViewState], list[Figure]]] = {
 }
 
 
+RESTS_ON: dict[str, tuple[str, ...]] = {
+    "temperature-ratio": ("temperature_noise", "temperature_kinetic"),
+    "temperature-parts": ("temperature_noise", "temperature_kinetic", "kinetic_over_noise"),
+    "temperature-colour": ("temperature_configurational",),
+    "noise-signal": ("noise_trace", "gradient_norm_squared"),
+    "noise-scale": ("noise_trace", "gradient_norm_squared"),
+    "noise-dimension": ("noise_trace",),
+    "noise-colour": ("noise_trace", "low_frequency_weight"),
+    "noise-spectrum": ("noise_trace", "low_frequency_weight"),
+    "noise-low-frequency": ("noise_trace",),
+    "noise-kurtosis": ("noise_trace", "tail_index"),
+    "noise-tails": ("noise_trace", "tail_kurtosis"),
+    "entropy-heat-time": ("heat_direct",),
+    "entropy-heat-layer": ("heat", "heat_direct"),
+    "entropy-heat-direction": ("heat", "heat_direct"),
+    "entropy-cycling": ("entropy_production",),
+    "flatness-variance": ("curvature", "flatness_exponent", "exponent_iid"),
+    "flatness-noise": ("noise_exponent",),
+    "flatness-exponents": ("curvature", "mode_noise", "noise_exponent"),
+    "diffusion-msd": ("diffusion_coefficient_predicted",),
+    "response-displacement": ("response", "displacement_ratio"),
+    "response-correlation": ("response", "displacement_ratio"),
+    "response-ratio": ("response",),
+    "response-integrated": ("response",),
+    "response-group": ("response", "displacement_ratio"),
+    "response-temperature": ("response", "displacement_ratio", "fdt_ratio"),
+    "response-asymmetry": ("asymmetry",),
+    "events-loss": ("event_kind", "event_step", "jump"),
+    "events-jumps": ("event_kind", "event_step"),
+}
+"""quantities that a figure does not draw, and with which it is to be doubted"""
+
+
 def of_analysis(analysis: str, sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """The figures of an analysis, of those runs for which it is defined; none of one that is not of this package."""
     draw, defined = ANALYSES.get(analysis), [source for source in sources if source.data.data_vars]
-    return draw(defined, state) if draw and defined else []
+    drawn = draw(defined, state) if draw and defined else []
+    return [replace(one, quantities=(*one.quantities, *RESTS_ON.get(one.id, ()))) for one in drawn]

@@ -28,7 +28,7 @@ from .catalog import Run, read_run
 from .curves import Figure, Source
 from .figures import ANALYSES, of_analysis
 from .state import ViewState, is_interval
-from .text import COLON, Text
+from .text import COLON, MISSING, Text
 
 SUFFIXES = {"png": ".png", "svg": ".svg", "pdf": ".pdf", "vega": ".vl.json"}
 DRAWN_HERE = ("png", "pdf")
@@ -41,7 +41,7 @@ IN_ENGLISH = Text(
     "本机字体不含汉字，因此 PNG 和 PDF 以英文输出；SVG 和 Vega-Lite 仍保留中文。"
     "安装 Noto Sans CJK 等字体即可（Debian、Ubuntu：apt install fonts-noto-cjk）。",
 )
-_STEPS = Text("steps {steps}", "第 {steps} 步")
+_SEGMENT = Text("segment: steps {steps}", "区间：第 {steps} 步")
 _WIDE = {"en": 140, "zh": 78}
 """characters of a line that is as wide as a chart"""
 _SCALE = 2.0
@@ -76,15 +76,17 @@ def figures_of(run: Run, part: str, data: xr.Dataset | None, state: ViewState) -
         found = recorded.training(run.path, state) if part == TRAINING else []
     else:
         found = of_analysis(part, [Source(run.id, data, run.path)], state)
-    return {figure.id: replace(figure, caption=_caption(run, part, data, figure, state.lang)) for figure in found}
+    return {figure.id: replace(figure, caption=_caption(run, part, data, figure, state)) for figure in found}
 
 
-def _caption(run: Run, part: str, data: xr.Dataset | None, figure: Figure, lang: str) -> tuple[str, ...]:
-    """What a page tells around a chart: of which run, which steps and results, and what not to trust or is stale."""
+def _caption(run: Run, part: str, data: xr.Dataset | None, figure: Figure, state: ViewState) -> tuple[str, ...]:
+    """What a page tells around a chart: of which run, results, segment and group, what not to trust, what is stale."""
     if data is None:
         return (run.id,)
-    steps, name = tables.segment_of(data.attrs), run.results_name
-    source = [run.id, *([name] if name not in ("", "default") else []), _STEPS(lang).format(steps=steps)]
+    lang, steps, name = state.lang, tables.segment_of(data.attrs), run.results_name
+    source = [run.id, *([name] if name not in ("", "default") else [])]
+    source += [state.group] if state.group != "all" else []
+    source += [_SEGMENT(lang).format(steps=steps)] if steps != MISSING else []
     # In words: fonts that have the signs are not the ones that the words are drawn with.
     doubts = [
         COLON(lang).join([tables.STATUS[status](lang), sentence])
@@ -130,9 +132,9 @@ def draw(make: Callable[[str], Figure], to: str, lang: str) -> tuple[bytes, str]
         lang: the language asked for; PNG and PDF fall back to English where the fonts lack a character.
     """
     figure = make(lang)
-    spec = _titled(figure, lang)
+    spec = titled(figure, lang)
     if to in DRAWN_HERE and lacks_letters(spec):
-        lang, spec = "en", _titled(make("en"), "en")
+        lang, spec = "en", titled(make("en"), "en")
     if to == "vega":
         return json.dumps(spec, ensure_ascii=False, indent=1).encode(), lang
     version = charts.version_of(spec)
@@ -210,8 +212,8 @@ def rows(figure: Figure) -> pd.DataFrame:
     return pd.DataFrame(shown.assign(**names), columns=[*names, *shown.columns])
 
 
-def _titled(figure: Figure, lang: str) -> dict[str, Any]:
-    """For paper, under its title: a file has no page around it that says what it is."""
+def titled(figure: Figure, lang: str) -> dict[str, Any]:
+    """The specification for paper, under its title: a file has no page around it that says what it is."""
     spec = charts.themed(figure.chart)
     # In the app the notes above a chart are its title, for the heading stands on the page.
     notes = spec.get("title", {}).get("text", [])

@@ -61,6 +61,7 @@ from ..quantities import (
     require,
     segment_verdict,
     sgd_time_per_step,
+    shuffled_epoch,
     velocity_memory,
     verdict,
     with_all,
@@ -145,7 +146,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     results["sketch_relative_error"] = relative.assign_attrs(
         units="1", long_name="relative error of the sketch", long_name_zh="随机投影的相对误差"
     )
-    epoch = run.attrs.get("steps_per_epoch") if run.attrs.get("sampling") == "shuffle" else None
+    epoch = shuffled_epoch(run)
     results["steps_per_epoch"] = xr.DataArray(
         float(epoch or np.nan),
         attrs={"units": "step", "long_name": "steps per epoch", "long_name_zh": "每轮步数"},

@@ -649,12 +649,11 @@ def _irreversibility_verdicts(results: xr.Dataset) -> list[dict[str, str]]:
             name,
             "caution",
             "lower-bound",
-            f"Lower bound from {counted(int(results.sizes['mode']), 'principal direction')} or fewer: "
-            f"{value:.2e} ± {error:.1e} nats per step"
-            f"{'' if value > 2 * error else ', which is 0 within its error, so that only σ ≥ 0 is known'}; what is "
+            f"Lower bound on σ from {counted(int(results.sizes['mode']), 'principal direction')} or fewer: "
+            f"{value:.2e} ± {error:.1e} nats per step{'' if chance <= 0.05 else ', not known to exceed 0'}; what is "
             "left out only adds to it.",
-            f"下界，取自至多 {int(results.sizes['mode'])} 个主方向：{value:.2e} ± {error:.1e} 奈特/步"
-            f"{'' if value > 2 * error else '，在误差内为 0，因此只知 σ ≥ 0'}；未包含的方向只会使其增大。",
+            f"σ 的下界，取自至多 {int(results.sizes['mode'])} 个主方向：{value:.2e} ± {error:.1e} 奈特/步"
+            f"{'' if chance <= 0.05 else '，尚不能认定大于 0'}；未包含的方向只会使其增大。",
         )
     ]
     if not samples >= 10:

@@ -38,6 +38,7 @@ from ..quantities import (
     hyperparameters,
     is_sgd,
     probe_verdicts,
+    shuffled_epoch,
     split_windows,
     stretches,
     velocity_memory,
@@ -107,8 +108,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         )
     steps = np.arange(len(loss))
     filled = np.interp(steps, steps[known], loss[known])
-    epoch = run.attrs.get("steps_per_epoch") if run.attrs.get("sampling") == "shuffle" else None
-    epoch = round(epoch) if epoch and epoch >= 2 else None
+    epoch = shuffled_epoch(run)
     profiled = epoch is not None and len(loss) >= _EPOCHS * epoch
     if epoch is not None and profiled:
         filled = _without_profile(filled, epoch)

@@ -36,10 +36,10 @@ steep ones, whose λ and C may be tens of times larger. How far they are turned 
 second half, so that σ², λ and C are freed of it to first order; what is chance in that half, and no turn, its variance
 in time tells. In tests with six directions of a heavy ball over a factor of ten in λ, and 200 relaxation times of the
 flattest, σ² and λ are right to 1 %, where they would be 2 % high and low. With twelve directions over a factor of 30
-and 40 relaxation times of the flattest, ψ and a at a = 2 are high by a quarter and a third of an error bar, at a = 1 by
-none, and intervals of 95 % cover 95 %. Directions of equal variance no stretch of time tells apart, and where
-all are flat and known from few samples ψ is that of their mixtures: 1.2 too small for 16 of them over a factor of three
-in λ, with 20 relaxation times, at a = 1. Where the λ do not differ by more than their errors, there is no ψ.
+and 40 relaxation times of the flattest in the second half, ψ and a at a = 2 are high by two fifths of an error bar, at
+a = 1 by none, and intervals of 95 % cover 92–96 %. Where directions are nearly as many as the samples, λ comes out low
+with an error as wide. Directions of equal variance no stretch of time tells apart: where λ does not differ by more than
+its errors there is no ψ, and where it hardly does ψ is that of mixtures, up to 2 too small.
 
 Exponents are slopes of straight lines with errors in both coordinates, which have a part in common (York et al. 2004);
 logarithms are freed of their bias to second order. Directions are weighed by their errors in the first half: those in
@@ -69,6 +69,7 @@ from ..quantities import (
     probe_verdicts,
     require,
     segment_verdict,
+    shuffled_epoch,
     verdict,
     within,
 )
@@ -98,13 +99,13 @@ EXPLANATION_ZH = (
     "方差相近的方向会相互混合：若曲率范围很窄，ψ 说明不了什么。"
 )
 METHOD = (
-    "Directions from the first half of the segment, all else from the second; variance, curvature and noise freed of "
-    "the turn of the directions to first order. Means and ratios of means with Γ-method errors. Exponents: straight "
-    "lines with correlated errors in both coordinates, weights from the first half, errors from the influence of every "
-    "step."
+    "Directions from the first half of the segment, what is measured from the second; variance, curvature and noise "
+    "freed of the turn of the directions to first order. Means and ratios of means with Γ-method errors. Exponents: "
+    "straight lines with correlated errors in both coordinates, weights from the first half, errors from the influence "
+    "of every step."
 )
 METHOD_ZH = (
-    "方向由区间的前一半选出，其余的量由后一半测量；方差、曲率与噪声已对方向的偏转作一阶修正。"
+    "方向由区间的前一半选出，被测的量取自后一半；方差、曲率与噪声已对方向的偏转作一阶修正。"
     "平均值与平均值之比的误差用 Γ 方法。"
     "指数：两坐标均有误差且相关的直线拟合，权重取自前一半的误差，其误差来自每一步的影响函数。"
 )
@@ -201,7 +202,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     motions = principal_motions(part["parameter_sketch"], settings.flatness_modes, others, slice(half))
     places = part["probe_step"].values - int(part["step"].values[0]) if probed else np.zeros(0, int)
     independent = run.attrs.get("sampling") == "replacement"
-    epoch = _epoch(run)
+    epoch = float(shuffled_epoch(run) or np.nan)
     # All groups together come last.
     everything, *rates = _rates(part)
     *rows, together = (
@@ -213,13 +214,6 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     return dataset.assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
     )
-
-
-def _epoch(run: xr.Dataset) -> float:
-    """Batches of a shuffled epoch; NaN where batches are independent or it is not known."""
-    batch, size = run.attrs.get("batch_size"), run.attrs.get("train_size")
-    steps = run.attrs.get("steps_per_epoch") or (size // batch if batch and size else None)
-    return float(steps) if steps and run.attrs.get("sampling") == "shuffle" else np.nan
 
 
 def _rates(part: xr.Dataset) -> Floats:
@@ -281,8 +275,10 @@ def measure_directions(
         ("mode_noise", noise),
     ):
         found |= {name: one.value, f"{name}_stderr": one.error, f"{name}_n_eff": one.samples}
-    loud = used & (noise.value > 0)
-    spread = fit_line(_chosen(curvature, used), _chosen(variance, used), errors[:, used], shared=independent)
+    # Curvatures that are one number within their errors draw a line by chance.
+    fitted = used & _differ(curvature.value[used], curvature.error[used])
+    loud = fitted & (noise.value > 0)
+    spread = fit_line(_chosen(curvature, fitted), _chosen(variance, fitted), errors[:, fitted], shared=independent)
     noisy = fit_line(_chosen(curvature, loud), _chosen(noise, loud), errors_of_noise[:, loud], shared=not independent)
     for name, line, factor, shift in (
         ("flatness_exponent", spread, 2, 0),
@@ -298,15 +294,16 @@ def measure_directions(
 def _stretch(motion: Motion, places: NDArray[np.int64], steps: slice, independent: bool) -> Stretch:
     """All that is measured in a stretch of steps; the other arguments are those of `measure_directions`."""
     positions, gradients = motion.positions[:, steps], motion.others[0][:, steps]
-    variance = _variance(positions)
-    by_step = _curvature(positions, gradients, variance)
+    hidden = _hidden(positions)
+    variance = _variance(positions, hidden)
+    by_step = _freed_of_motion(_curvature(positions, gradients), positions, gradients, variance, hidden)
     unknown = np.full(len(positions), np.nan)
     by_probe = noise = Measured(unknown, unknown, unknown, np.zeros((len(positions), 0)))
     first, stop, _ = steps.indices(motion.positions.shape[1])
     inside = (places >= first) & (places < stop)
     if len(motion.others) > 1 and inside.any():
         at, probe = places[inside] - first, motion.others[1][:, inside]
-        by_probe = _curvature(positions[:, at], probe, None)
+        by_probe = _curvature(positions[:, at], probe)
         noise = _noise(positions[:, at], gradients[:, at] - probe)
     # The gradient of every step knows more than that of the probes, where it may be used at all.
     return Stretch(variance, by_step if independent else by_probe, noise, by_step, by_probe)
@@ -320,71 +317,82 @@ def _mean(values: Floats) -> Measured:
 
 
 @np.errstate(invalid="ignore", divide="ignore")
-def _variance(positions: Floats) -> Measured:
+def _variance(positions: Floats, hidden: Floats) -> Measured:
     """Variances about the mean of the window, without what the turn to directions of larger variance adds.
 
-    That is Σ_j ⟨θ_uθ_j⟩²/⟨θ_j²⟩, of which the part that is chance in the window, the variance of ⟨θ_uθ_j⟩, stays. What
-    the mean takes off is added again.
+    That is what these tell of θ_u by least squares, less what they tell by chance in the window. What the
+    mean takes off, `hidden` of it, is added again. Errors are those of θ_u² itself, which remembers as long as θ_u.
     """
     centred = positions - positions.mean(-1, keepdims=True)
-    alone = centred - _shares(centred, centred) @ centred
-    found = _mean(alone**2)
-    kept = (1 - _share_of_mean(positions)) * (1 - _chance(centred, centred) / found.value)
-    return found._replace(value=found.value / kept, error=found.error / kept)
+    alone = np.square(centred - _fit(centred, centred) @ centred)
+    plain, rest = _mean(centred**2), alone.mean(-1)
+    value = (rest + _chance(centred)) / (1 - hidden)
+    error = np.where(plain.value > 0, plain.error * value / plain.value, plain.error)
+    return Measured(value, error, plain.samples, alone / rest[:, None] - 1)
 
 
 @np.errstate(invalid="ignore", divide="ignore")
-def _curvature(positions: Floats, gradients: Floats, variance: Measured | None) -> Measured:
-    """⟨θg⟩/⟨θ²⟩ of centred positions, in the steps or, without the variance in these, at probes.
+def _curvature(positions: Floats, gradients: Floats) -> Measured:
+    """⟨θg⟩/⟨θ²⟩ of centred positions.
 
-    Of θ and g each is what the positions along directions of larger variance leave, one at a time: to first order in
-    the turn this is the curvature of least squares in all of them. ⟨θ_u g_u⟩ would add that of the others, λ_j for each
-    independent sample that the directions were chosen from.
-
-    The noise of a step moves θ, and so the ratio is high by what its fluctuation has in common with that of ⟨θ²⟩, by
-    the mean that is taken off, and by what noise and motion share with others by chance, the covariance of ⟨θ_uθ_j⟩
-    with ⟨ξ_uθ_j⟩. The noise of a probe moves nothing, and with the same θ above and below leaves no bias.
+    Of θ and g each is what the positions along directions of larger variance leave, that is, this is the curvature of
+    least squares in all of them. ⟨θ_u g_u⟩ would add that of the others, λ_j for each independent sample that the
+    directions were chosen from. The noise of a probe moves nothing, and with the same θ above and below leaves no bias.
     """
     centred = positions - positions.mean(-1, keepdims=True)
     gradients = gradients - gradients.mean(-1, keepdims=True)
-    alone = centred - _shares(centred, centred) @ centred
-    slope, squares = alone * (gradients - _shares(gradients, centred) @ centred), alone**2
+    alone = centred - _fit(centred, centred) @ centred
+    slope, squares = alone * (gradients - _fit(gradients, centred) @ centred), alone**2
     value, error, samples = series.ratio_and_error(slope, squares)
     influence = (slope - value[:, None] * squares) / (value * np.mean(squares, axis=-1))[:, None]
-    if variance is not None:
-        # In units of θ, so that neither drowns the other.
-        noise = gradients / value[:, None] - centred
-        shared = _chance(centred, noise) / np.mean(squares, axis=-1)
-        common = np.clip(_covariance(influence, variance.influence), -0.5, 0.0)
-        lifted = (1 - _share_of_mean(positions)) * (1 + common) * (1 + np.clip(shared, -0.5, 0.5))
-        value, error = value * lifted, error * lifted
     return Measured(value, error, samples, influence)
 
 
-def _share_of_mean(positions: Floats) -> Floats:
+@np.errstate(invalid="ignore", divide="ignore")
+def _freed_of_motion(
+    curvature: Measured, positions: Floats, gradients: Floats, variance: Measured, hidden: Floats
+) -> Measured:
+    """The curvature from gradients of the steps, whose noise ξ moves θ.
+
+    The ratio is high by what its fluctuation has in common with that of ⟨θ²⟩, by the mean that is taken off, and by
+    what noise and motion share with others by chance, the covariance of ⟨θ_uθ_j⟩ with ⟨ξ_uθ_j⟩.
+    """
+    centred = positions - positions.mean(-1, keepdims=True)
+    value = curvature.value
+    # In units of θ, so that neither drowns the other.
+    noise = np.where(value[:, None] != 0, (gradients - gradients.mean(-1, keepdims=True)) / value[:, None], 0) - centred
+    alone = centred - _fit(centred, centred) @ centred
+    shared = np.nan_to_num(_chance(centred, noise) / np.mean(alone**2, axis=-1))
+    common = np.clip(_covariance(curvature.influence, variance.influence), -0.5, 0.0)
+    freed = value * (1 - hidden) * (1 + common) * (1 + np.clip(shared, -1.0, 0.5))
+    return curvature._replace(value=freed, error=np.hypot(curvature.error, (freed - value) / 2))
+
+
+def _hidden(positions: Floats) -> Floats:
     """What the mean of the window takes off a variance, 2τ/N; a window of few correlation times does not know it."""
-    tau, _ = series.integrated_time(series.autocovariance(positions))
+    _, tau, _ = series.autocovariance_and_cut(positions)
     return np.minimum(2 * tau / positions.shape[1], 0.5)
 
 
-def _chance(left: Floats, right: Floats) -> Floats:
-    """Σ_j cov(⟨l_uθ_j⟩, ⟨r_uθ_j⟩)/⟨θ_j²⟩ of centred l = θ and r (d, n), over j with a larger ⟨θ²⟩ than u, (d,).
+def _chance(positions: Floats, others: Floats | None = None) -> Floats:
+    """Σ_j var⟨θ_uθ_j⟩/⟨θ_j²⟩ of centred θ (d, n), or with others x Σ_j cov(⟨θ_uθ_j⟩, ⟨x_uθ_j⟩)/⟨θ_j²⟩, (d,).
 
-    The expectation of a product of means is more than the product of their expectations by just that covariance.
+    j are the directions with a larger ⟨θ²⟩ than u. The expectation of a product of means is more than the product of
+    their expectations by just that.
     """
-    squares = np.mean(left**2, axis=-1)
-    steeper = squares > squares[:, None]
-    one, other = _product_means(left, left), _product_means(right, left)
-    both = (_variance_of_mean(one + other) - _variance_of_mean(one) - _variance_of_mean(other)) / 2
-    return np.sum(np.where(steeper, both / squares, 0.0), axis=1)
+    squares = np.mean(positions**2, axis=-1)
+    means = _product_means(positions, positions)
+    found = _variance_of_mean(means)
+    if others is not None:
+        other = _product_means(others, positions)
+        found = (_variance_of_mean(means + other) - found - _variance_of_mean(other)) / 2
+    return np.sum(np.where(squares > squares[:, None], found / squares, 0.0), axis=1)
 
 
 def _product_means(left: Floats, right: Floats) -> Floats:
-    """⟨l_u r_j⟩ in each of at most `_BLOCKS` blocks, (d, d, block)."""
-    (d, steps), length = left.shape, max(left.shape[1] // _BLOCKS, 1)
-    count = steps // length
-    left, right = (one[:, steps - count * length :].reshape(d, count, length).swapaxes(0, 1) for one in (left, right))
-    return np.moveaxis(left @ right.swapaxes(1, 2) / length, 0, -1)
+    """⟨l_u r_j⟩ in each of the blocks, (d, d, block)."""
+    left, right = _blocks(left).swapaxes(0, 1), _blocks(right).swapaxes(0, 1)
+    return np.moveaxis(left @ right.swapaxes(1, 2) / left.shape[-1], 0, -1)
 
 
 def _variance_of_mean(values: Floats) -> Floats:
@@ -407,6 +415,17 @@ def _noise(positions: Floats, differences: Floats) -> Measured:
     return _mean(values / 2)
 
 
+def _fit(values: Floats, positions: Floats) -> Floats:
+    """Coefficients (d, d) of least squares of v_u in the θ_j of larger ⟨θ²⟩ than u; both are (d, n)."""
+    products, across = positions @ positions.T, values @ positions.T
+    order = np.argsort(-np.diag(products))
+    found = np.zeros_like(products)
+    for rank, u in enumerate(order):
+        larger = order[:rank]
+        found[u, larger] = across[u, larger] @ np.linalg.pinv(products[np.ix_(larger, larger)], hermitian=True)
+    return found
+
+
 def _shares(values: Floats, positions: Floats, others: Floats | None = None) -> Floats:
     """⟨v_uθ_j⟩/⟨θ_j²⟩, (d, d), or ⟨v_uw_j⟩/⟨θ_j²⟩ of others w, of j with a larger ⟨θ²⟩ than u; all are (d, n)."""
     squares = np.mean(positions**2, axis=-1)
@@ -425,11 +444,16 @@ def _covariance(left: Floats, right: Floats) -> Floats:
 
 
 def _block_means(values: Floats) -> Floats:
-    """Means over at most `_BLOCKS` blocks of equal length; what is over at the start is left out."""
+    """Means of the blocks, (..., block)."""
+    return _blocks(values).mean(-1)
+
+
+def _blocks(values: Floats) -> Floats:
+    """At most `_BLOCKS` blocks of equal length, (..., block, step); what is over at the start is left out."""
     steps = values.shape[-1]
     length = max(steps // _BLOCKS, 1)
     count = steps // length
-    return values[..., steps - count * length :].reshape(*values.shape[:-1], count, length).mean(-1)
+    return values[..., steps - count * length :].reshape(*values.shape[:-1], count, length)
 
 
 def cosine_content(positions: Floats) -> Floats:
@@ -473,6 +497,15 @@ def epoch_variance(noise: Floats, curvature: Floats, rate: float, momentum: floa
 
 def _chosen(measured: Measured, used: NDArray[np.bool_]) -> Measured:
     return Measured(*(values[used] for values in measured))
+
+
+@np.errstate(invalid="ignore", divide="ignore")
+def _differ(values: Floats, errors: Floats) -> bool:
+    """Whether values (n,) are not one and the same number within their errors, at three spreads of χ²."""
+    weights = errors**-2.0
+    freedom = len(values) - 1
+    spread = np.sum(weights * (values - np.sum(weights * values) / np.sum(weights)) ** 2)
+    return bool(spread > freedom + 3 * np.sqrt(2 * max(freedom, 0)))
 
 
 @np.errstate(invalid="ignore", divide="ignore")
@@ -675,27 +708,26 @@ def _sketch(part: xr.Dataset) -> list[dict[str, str]]:
     ]
 
 
-def _differ(values: Floats, errors: Floats) -> bool:
-    """Whether values are not one and the same number within their errors, at three spreads of χ²."""
-    mean = np.average(values, weights=errors**-2.0)
-    freedom = len(values) - 1
-    return bool(np.sum(((values - mean) / errors) ** 2) > freedom + 3 * np.sqrt(2 * freedom))
-
-
 def _exponents(everything: xr.Dataset, used: int) -> list[dict[str, str]]:
     name = "flatness_exponent"
     value, error = float(everything[name]), float(everything[f"{name}_stderr"])
     if not np.isfinite(error):
         why = f"the curvature is resolved of {counted(used, 'direction')}, an exponent takes {FEWEST}"
         why_zh = f"只有 {used} 个方向的曲率已分辨，拟合指数至少需要 {FEWEST} 个"
-        if used >= FEWEST:
+        code = "unresolved"
+        fitted = everything.isel(mode=everything["mode_used"].values > 0)
+        if used >= FEWEST and not _differ(fitted["curvature"].values, fitted["curvature_stderr"].values):
+            code = "no-range"
+            why = "the curvatures of the directions do not differ by more than their errors"
+            why_zh = "各方向的曲率之差不超过其误差"
+        elif used >= FEWEST:
             why = "the first half of the segment does not tell the errors of these directions"
             why_zh = "区间前一半的数据不足以给出这些方向的误差"
-        return [verdict(name, "untrusted", "unresolved", f"Unresolved: {why}.", f"未分辨：{why_zh}。")]
-    used_only = everything.isel(mode=everything["mode_used"].values > 0)
-    if not _differ(used_only["curvature"].values, used_only["curvature_stderr"].values):
-        why = "Unresolved: the curvatures of the directions do not differ by more than their errors."
-        return [verdict(name, "untrusted", "no-range", why, "未分辨：各方向的曲率之差不超过其误差。")]
+        return [
+            verdict(one, "untrusted", code, f"Unresolved: {why}.", f"未分辨：{why_zh}。")
+            for one in (name, "noise_exponent", "exponent_iid", "exponent_epoch")
+            if not np.isfinite(float(everything[f"{one}_stderr"]))
+        ]
     found = []
     scatter = float(everything["fit_scatter"])
     if scatter > 1 + 3 * np.sqrt(2 / (used - 2)):

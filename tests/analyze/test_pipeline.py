@@ -12,9 +12,10 @@ import pytest
 import xarray as xr
 
 from thermodl import cli
-from thermodl.analyze import AnalysisSettings, analyze, open_results, open_run, physics, versions
+from thermodl.analyze import AnalysisSettings, analyze, diffusion, open_results, open_run, physics, versions
 from thermodl.analyze.export import results_table
 from thermodl.analyze.physics import correlation
+from thermodl.analyze.quantities import shuffled_epoch, steps_per_epoch
 from thermodl.analyze.results import ResultsError, read_verdicts, write_results
 from thermodl.analyze.settings import AnalysisError, NotDefinedError, make_settings
 from thermodl.record.errors import RunError
@@ -419,6 +420,7 @@ def test_results_that_cannot_be_written(tmp_path: Path) -> None:
         ({"probe_every": 400}, "unresolved"),
         ({"clipped": True}, "clipped"),
         ({"optimizer": "Adam"}, "unresolved"),
+        ({"probe_every": 700}, "unresolved"),
     ],
 )
 def test_two_analyses_judge_alike_what_both_report(tmp_path: Path, how: dict[str, Any], code: str) -> None:
@@ -435,6 +437,31 @@ def test_two_analyses_judge_alike_what_both_report(tmp_path: Path, how: dict[str
     ]
     assert both[0] == both[1]
     assert code in {one[2] for one in both[0]}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "epoch", "shuffled"),
+    [
+        ({"sampling": "shuffle", "steps_per_epoch": 125}, 125, 125),
+        ({"sampling": "shuffle", "batch_size": 64, "train_size": 8000}, 125, 125),
+        ({"sampling": "replacement", "batch_size": 64, "train_size": 8000}, 125, None),
+        ({"batch_size": 64, "train_size": 8000}, 125, None),
+        ({"sampling": "shuffle", "batch_size": 64}, None, None),
+        ({"sampling": "shuffle", "batch_size": 64, "train_size": 64}, None, None),
+    ],
+)
+def test_an_epoch_is_known_from_what_was_recorded(
+    tmp_path: Path, attributes: dict[str, Any], epoch: int | None, shuffled: int | None
+) -> None:
+    """In every analysis alike, also where one's own loop gave the sizes of batch and data alone."""
+    write_walk(tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    run.attrs = {key: value for key, value in run.attrs.items() if key != "sampling"} | attributes
+    assert (steps_per_epoch(run), shuffled_epoch(run)) == (epoch, shuffled)
+    found = diffusion(run)
+    assert np.nan_to_num(float(found["steps_per_epoch"])) == (shuffled or 0)
+    limited = [one["en"] for one in read_verdicts(found) if one["code"] == "sampler-limited"]
+    assert [f"epochs of {shuffled} steps" in one for one in limited] == ([True] if shuffled else [])
 
 
 def test_what_is_not_to_be_trusted_stands_beside_its_analysis(

@@ -4,6 +4,7 @@ import json
 import re
 import struct
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from viewer.synthetic import write_all_results, write_run, write_undefined
 
 from thermodl import cli
 from thermodl.analyze.results import read_verdicts
-from thermodl.viewer import catalog, charts, clocks, curves, pictures
+from thermodl.viewer import catalog, charts, clocks, curves, figures, pictures
 from thermodl.viewer.pictures import draw, figures_of, find_figure, parts_of, rows
 from thermodl.viewer.state import ViewState
 
@@ -78,6 +79,43 @@ def test_a_picture_has_the_title_and_a_sharp_size(loaded):
     assert "± 1 standard error" in text
     spec = json.loads(draw(_maker(loaded, "temperature-time"), "vega", "en")[0])
     assert spec["$schema"].startswith("https://vega.github.io/schema/vega-lite/v6")
+
+
+@pytest.mark.parametrize(
+    ("name", "quantity"),
+    [
+        ("flatness-variance", "curvature"),
+        ("flatness-exponents", "curvature"),
+        ("response-asymmetry", "asymmetry"),
+        ("events-loss", "event_kind"),
+        ("entropy-heat-layer", "heat"),
+        ("temperature-ratio", "temperature_noise"),
+        ("noise-spectrum", "low_frequency_weight"),
+        ("noise-scale", "gradient_norm_squared"),
+        ("diffusion-msd", "diffusion_coefficient_predicted"),
+    ],
+)
+def test_a_figure_is_doubted_with_what_it_rests_on(loaded, name, quantity):
+    assert quantity in find_figure(*loaded[:1], name, loaded[1], ViewState()).quantities
+
+
+def test_what_figures_rest_on_is_said_of_figures_that_there_are():
+    code = "".join(Path(module.__file__).read_text("utf-8") for module in (figures, curves))
+    assert not [name for name in figures.RESTS_ON if code.count(f'"{name}"') < 2]
+
+
+def test_a_caption_names_group_and_segment_where_there_are_any(loaded):
+    """An analysis of the whole run has no segment; a dash would stand for nothing."""
+    run, results = loaded
+    for group in ("all", "fc1"):
+        for part in set(parts_of(run)) - {pictures.TRAINING}:
+            whole = results[part].assign_attrs(segment=None)
+            for data in (results[part], whole):
+                for figure in figures_of(run, part, data, ViewState(group=group)).values():
+                    first = figure.caption[0]
+                    assert ("fc1" in first) == (group == "fc1")
+                    assert ("segment: steps" in first) == (data is not whole)
+                    assert "—" not in first
 
 
 @pytest.mark.parametrize(("lang", "word"), [("en", "caution: "), ("zh", "慎用：")])

@@ -127,7 +127,7 @@ def _chart(context: Context, run: Run, results: Mapping[str, xr.Dataset]) -> Non
     make = partial(_in_language, run, part, name, results.get(part), state)
     pictured = {to: partial(_picture, make, to, lang) for to in pictures.SUFFIXES}
     _buttons(_PICTURE(lang), stem, pictured, pictures.SUFFIXES, "picture")
-    if lang == "zh" and pictures.lacks_letters(figure.chart.to_dict()):
+    if lang == "zh" and pictures.lacks_letters(pictures.titled(figure, lang)):
         st.info(pictures.IN_ENGLISH(lang))
     shown = {to: partial(_rows, pictures.rows(figure), to) for to in TABLES}
     _buttons(_SHOWN(lang), f"{stem}-shown", shown, SUFFIXES, "shown", lang)
