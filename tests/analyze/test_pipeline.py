@@ -420,7 +420,6 @@ def test_results_that_cannot_be_written(tmp_path: Path) -> None:
         ({"probe_every": 400}, "unresolved"),
         ({"clipped": True}, "clipped"),
         ({"optimizer": "Adam"}, "unresolved"),
-        ({"probe_every": 700}, "unresolved"),
     ],
 )
 def test_two_analyses_judge_alike_what_both_report(tmp_path: Path, how: dict[str, Any], code: str) -> None:
