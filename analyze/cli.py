@@ -111,6 +111,8 @@ def analyze_runs(
                 errors = {"": error}
             # Several analyses may fail for one reason, which is said once.
             reasons: dict[str, list[str]] = {}
+            for line in _segments(run, name):
+                print(f"  {line}", flush=True)
             for analysis, error in errors.items():
                 if isinstance(error, NotDefinedError):
                     continue
@@ -124,6 +126,19 @@ def analyze_runs(
         print(f"thermodl: {line}", file=sys.stderr)
     if failures:
         raise typer.Exit(2 if all(isinstance(error, UserError) for error in failures) else 1)
+
+
+def _segments(run: Path, name: str) -> list[str]:
+    """The segments that results of a run come from, with a word where one is not known to be stationary."""
+    try:
+        stored = read_result_attributes(run, name).values()
+    except RunError:
+        return []
+    segments = {(*one["segment"], bool(one.get("segment_stationary"))) for one in stored if "segment" in one}
+    return [
+        f"from steps {start}–{stop}{'' if stationary else ', which are not shown to be stationary'}"
+        for start, stop, stationary in sorted(segments)
+    ]
 
 
 def _folder_of_runs(run: Path) -> Path:
@@ -216,13 +231,16 @@ class _Lines:
         print(f"  {analysis}: {state}{took}{'; not to be trusted: ' * bool(doubts)}{', '.join(doubts)}", flush=True)
 
     def _untrusted(self, analysis: str) -> list[str]:
-        """Quantities with a verdict of untrusted, and its code: `response, fdt_ratio (sampler-limited)`."""
+        """Quantities with a verdict of untrusted, and its codes: `response, fdt_ratio (sampler-limited)`."""
         stored = read_result_attributes(self._run, self._name)[analysis]
-        quantities: dict[str, list[str]] = {}
+        codes: dict[str, list[str]] = {}
         for one in json.loads(stored.get("verdicts", "[]")):
             if one["status"] == "untrusted":
-                quantities.setdefault(one["code"], []).append(one["quantity"] or "all of it")
-        return [_printable(f"{', '.join(found)} ({code})") for code, found in quantities.items()]
+                codes.setdefault(one["quantity"] or "all of it", []).append(one["code"])
+        alike: dict[str, list[str]] = {}
+        for quantity, found in codes.items():
+            alike.setdefault(", ".join(dict.fromkeys(found)), []).append(quantity)
+        return [_printable(f"{', '.join(quantities)} ({found})") for found, quantities in alike.items()]
 
 
 def _describe(folder: Path) -> dict[str, Any]:

@@ -289,7 +289,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
         attributes = read_attributes(folder)
     except RunError:
         attributes = {}
-    keys = ("run_id", "started", "state", "sampling", "optimizer", "settings", "thermodl_version")
+    keys = ("run_id", "started", "state", "sampling", "optimizer", "settings")
     return {"run": folder.resolve().name} | {key: attributes[key] for key in keys if key in attributes}
 
 

@@ -12,7 +12,7 @@ ANALYSES = {
     "diffusion": 8,
     "dissipation": 3,
     "entropy_production": 3,
-    "events": 1,
+    "events": 2,
     "flatness": 3,
     "noise": 2,
     "response": 1,

@@ -20,6 +20,7 @@ import vl_convert
 import xarray as xr
 
 from thermodl.analyze.export import check_place, write_file
+from thermodl.analyze.results import read_verdicts
 from thermodl.record.errors import UserError
 from thermodl.record.store import read_attributes
 
@@ -42,6 +43,7 @@ IN_ENGLISH = Text(
     "安装 Noto Sans CJK 等字体即可（Debian、Ubuntu：apt install fonts-noto-cjk）。",
 )
 _SEGMENT = Text("segment: steps {steps}", "区间：第 {steps} 步")
+_OF_ALL = Text("of all layers together:", "以下判定针对全部层：")
 _WIDE = {"en": 140, "zh": 78}
 """characters of a line that is as wide as a chart"""
 _SCALE = 2.0
@@ -93,6 +95,8 @@ def _caption(run: Run, part: str, data: xr.Dataset | None, figure: Figure, state
         for status, _, sentence in tables.verdict_lines(data, lang, of=figure.quantities)
         if status != "ok"
     ]
+    if doubts and state.group != "all":
+        doubts = [_OF_ALL(lang), *doubts]
     return (
         " · ".join(source),
         *doubts,
@@ -115,10 +119,10 @@ def find_figure(run: Run, name: str, results: Mapping[str, xr.Dataset], state: V
             return found[name]
         offered += found
     why = "".join(
-        f"; {part}: {sentence}"
+        f"; {part}: {verdict['en']}"
         for part, data in results.items()
-        if part not in run.defined and name.startswith(part.split("_")[0])
-        for _, _, sentence in tables.verdict_lines(data, "en")
+        for verdict in read_verdicts(data)
+        if verdict["code"] == "not-defined" and name.startswith(part.split("_")[0])
     )
     raise PictureError(f"{run.id} has no chart {name!r}; it has {', '.join(offered)}{why}")
 
@@ -171,6 +175,8 @@ def write_picture(
         raise PictureError(f"{folder} has no axis {state.axis!r}; it has {', '.join(offered)}")
     if state.steps and not is_interval(state.steps):
         raise PictureError(f"steps {state.steps!r}: expected the first and the last, such as 1000-2000")
+    if state.steps and int(state.steps.split("-")[0]) >= run.steps:
+        raise PictureError(f"steps {state.steps!r}: {folder} has the steps 0 to {run.steps - 1}")
     path = out or Path(f"{run.id}-{name}{SUFFIXES[to]}")
     check_place(path, overwrite)
     results = catalog.read_results(run)

@@ -576,14 +576,17 @@ def _judge(results: xr.Dataset, clocks: dict[str, Any]) -> dict[str, str]:
             f"按步数 d ln Δ/d ln t_w = {exponent}）。仍在下降的训练、或温度变化的受限运动也会如此。",
         )
     if spreads["steps"]:
+        lacking, lacking_zh = "noise time is missing", "缺少噪声时间"
+        if "noise_time" in clocks:
+            lacking = "on another they agree only because their exponent is not known well enough"
+            lacking_zh = "在其他时钟上，曲线之所以一致，只是因为其指数尚未充分分辨"
         return verdict(
             "collapse_steps",
             "untrusted",
             "unresolved",
             f"Unresolved: the curves differ in steps (d ln Δ/d ln t_w = {exponent}), but whether on every clock "
-            "cannot be told: noise time is missing, or too few displacements are comparable.",
-            f"未分辨：按步数计时曲线不同（d ln Δ/d ln t_w = {exponent}），"
-            "但无法判断其他时钟是否也如此：缺少噪声时间，或可比较的位移太少。",
+            f"cannot be told: {lacking}.",
+            f"未分辨：按步数计时曲线不同（d ln Δ/d ln t_w = {exponent}），但无法判断其他时钟是否也如此：{lacking_zh}。",
         )
     unsharp = unsharp_zh = ""
     if np.isfinite(of_all["ageing_exponent_steps_stderr"]):

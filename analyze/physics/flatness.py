@@ -618,7 +618,30 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, probed: bo
                 "或运动相对区间过慢，或只是漂移。",
             )
         )
-    return found + _exponents(everything, used)
+    return [*found, *_mixed(everything), *_exponents(everything, used)]
+
+
+def _mixed(everything: xr.Dataset) -> list[dict[str, str]]:
+    """A word where half of the directions in use have a neighbour that no stretch of this length tells from them."""
+    used = everything.isel(mode=everything["mode_used"].values > 0)
+    variance, error = used["mode_variance"].values, used["mode_variance_stderr"].values
+    order = np.argsort(variance)
+    logarithm, spread = np.log(variance[order]), (error / variance)[order]
+    alike = np.diff(logarithm) < np.hypot(spread[1:], spread[:-1])
+    mixed, count = int(np.sum(np.append(alike, False) | np.append(False, alike))), len(variance)
+    if not mixed or 2 * mixed < count:
+        return []
+    return [
+        verdict(
+            "curvature",
+            "caution",
+            "mixed-directions",
+            f"Mixed directions: the variances of {mixed} of {count} directions differ from the next by less than their "
+            "errors; such directions are mixtures, and λ along them is that of the mixture.",
+            f"方向相混：{count} 个方向中有 {mixed} 个的方差与相邻方向之差小于误差；这些方向是混合方向，"
+            "沿其方向的 λ 也是混合后的值。",
+        )
+    ]
 
 
 def _sampling(run: xr.Dataset, everything: xr.Dataset, probed: bool) -> list[dict[str, str]]:

@@ -41,6 +41,20 @@ def test_false_alarms_are_as_stated(correlation_time: float) -> None:
     assert alarms <= 10 + 3 * np.sqrt(10)
 
 
+@pytest.mark.parametrize(("power", "momentum", "learning_rate"), [(2, 0.9, 0.02), (1, 0.9, 0.1), (2, 0.0, 0.2)])
+def test_noise_that_comes_and_goes_is_no_event(power: int, momentum: float, learning_rate: float) -> None:
+    """½Σλθ² + θ·ξ of stationary SGD is loud where θ is large: few alarms, where equal noise would give up to 67."""
+    rng, lam, replicates, steps = np.random.default_rng(1), np.geomspace(0.1, 1, 8), 100, 20_000
+    theta, velocity, losses = np.zeros((replicates, 8)), np.zeros((replicates, 8)), np.empty((steps, replicates))
+    for step in range(-1500, steps):
+        noise = np.sqrt(lam**power / 2) * rng.standard_normal((replicates, 8))
+        if step >= 0:
+            losses[step] = np.sum(lam * theta**2 / 2 + theta * noise, axis=1)
+        velocity = momentum * velocity + lam * theta + noise
+        theta = theta - learning_rate * velocity
+    assert sum(bool(events.scan(loss)[0]) for loss in losses.T) <= 6
+
+
 @pytest.mark.parametrize(("correlation_time", "size"), [(0.3, -3.0), (5.0, 5.0)])
 def test_a_jump_is_found_where_it_is(correlation_time: float, size: float) -> None:
     """A planted jump is found; its place lies in the interval and its size within its error; nothing else is found."""

@@ -232,6 +232,15 @@ def test_curvatures_without_a_range_give_no_exponent(spread: float, code: str) -
     assert float(results["fit_directions"].sel(group="all")) == 8
 
 
+@pytest.mark.parametrize(("power", "mixed"), [(1, True), (3, False)])
+def test_directions_that_are_not_told_apart_are_said_to_be_mixed(power: int, mixed: bool) -> None:
+    """C ∝ λ makes all variances equal, C ∝ λ³ makes them as far apart as λ²."""
+    lam = np.geomspace(0.05, 0.8, 6)
+    results = estimate(recorded(descend(11, lam, lam**power, 0.1, 30_000)))
+    assert ("mixed-directions" in codes(results)) == mixed
+    assert float(results["fit_directions"].sel(group="all")) >= 4
+
+
 @pytest.mark.parametrize(("count", "spread"), [(16, 3.0), (32, 10.0)])
 def test_many_directions_and_few_relaxations_leave_the_variance(count: int, spread: float) -> None:
     """Along the coordinates, 20 relaxation times of the flattest: nothing negative, and right in the middle."""

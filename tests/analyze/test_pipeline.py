@@ -472,6 +472,8 @@ def test_what_is_not_to_be_trusted_stands_beside_its_analysis(
         with pytest.raises(SystemExit):
             cli.main(["analyze", str(tmp_path / "run"), "--only", "correlation,dissipation"])
         lines = capsys.readouterr().out.splitlines()
+        start, stop = open_results(tmp_path / "run")["correlation"].attrs["segment"]
+        assert f"  from steps {start}–{stop}, which are not shown to be stationary" in lines
         for analysis, results in open_results(tmp_path / "run").items():
             found = [(one["quantity"], one["code"]) for one in read_verdicts(results) if one["status"] == "untrusted"]
             (line,) = (line for line in lines if line.startswith(f"  {analysis}: "))

@@ -114,6 +114,8 @@ def test_a_caption_names_group_and_segment_where_there_are_any(loaded):
                 for figure in figures_of(run, part, data, ViewState(group=group)).values():
                     first = figure.caption[0]
                     assert ("fc1" in first) == (group == "fc1")
+                    doubtful = any(line.startswith(("caution", "untrusted")) for line in figure.caption)
+                    assert ("of all layers together:" in figure.caption) == (doubtful and group == "fc1")
                     assert ("segment: steps" in first) == (data is not whole)
                     assert "—" not in first
 
@@ -217,6 +219,10 @@ def test_mistakes_are_named(good, tmp_path, monkeypatch, capsys, fonts):
         (["--to", "svg", "--chart", "diffusion-msd", "--group", "fc9"], "has no group 'fc9'; it has all, conv1"),
         (["--to", "svg", "--chart", "diffusion-msd", "--name", "other"], "has no results of the name 'other'"),
         (["--to", "svg", "--chart", "training-loss", "--steps", "9-5"], "steps '9-5': expected the first and the last"),
+        (
+            ["--to", "svg", "--chart", "training-loss", "--steps", "9000-9999"],
+            "steps '9000-9999': .*good has the steps 0 to 2999",
+        ),
         (["--to", "zip", "--series"], "--to zip takes the run as a whole"),
     ):
         assert _run(good, *arguments) == 2
