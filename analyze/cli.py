@@ -134,7 +134,12 @@ def _segments(run: Path, name: str) -> list[str]:
         stored = read_result_attributes(run, name).values()
     except RunError:
         return []
-    segments = {(*one["segment"], bool(one.get("segment_stationary"))) for one in stored if "segment" in one}
+    segments = {
+        (*one["segment"], bool(one.get("segment_stationary")))
+        for one in stored
+        # Of this package's analyses; what others write is theirs.
+        if one.get("analysis") in physics.names() and "segment" in one
+    }
     return [
         f"from steps {start}–{stop}{'' if stationary else ', which are not shown to be stationary'}"
         for start, stop, stationary in sorted(segments)
