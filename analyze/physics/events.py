@@ -378,9 +378,9 @@ def _verdicts(
     counts = [int((kind == number).sum()) for number in range(len(KINDS))]
     found.append(verdict("", "ok", "sought",
                          f"{counts[0]} candidates, {counts[1]} beside changed settings, {counts[2]} at ends of epochs; "
-                         f"half window {width} steps, one false alarm in a hundred runs.",
+                         f"half window {width} steps, one to three false alarms in a hundred runs.",
                          f"{counts[0]} 个候选事件，{counts[1]} 个伴随超参数变化，{counts[2]} 个位于一轮结束处；"
-                         f"半窗口 {width} 步，每一百次运行误报一次。"))  # fmt: skip
+                         f"半窗口 {width} 步，每一百次运行误报一至三次。"))  # fmt: skip
     if counts[0]:
         found.append(verdict("event_kind", "caution", "candidates",
                              "A candidate is a sudden change of the loss, not an escape: that takes a quench of "

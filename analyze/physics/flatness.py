@@ -294,16 +294,18 @@ def measure_directions(
 def _stretch(motion: Motion, places: NDArray[np.int64], steps: slice, independent: bool) -> Stretch:
     """All that is measured in a stretch of steps; the other arguments are those of `measure_directions`."""
     positions, gradients = motion.positions[:, steps], motion.others[0][:, steps]
-    hidden = _hidden(positions)
-    variance = _variance(positions, hidden)
-    by_step = _freed_of_motion(_curvature(positions, gradients), positions, gradients, variance, hidden)
+    centred, alone = _centred_and_alone(positions)
+    hidden = _hidden(centred)
+    variance = _variance(centred, alone, hidden)
+    by_step = _curvature(centred, alone, gradients)
+    by_step = _freed_of_motion(by_step, centred, alone, gradients, variance, hidden)
     unknown = np.full(len(positions), np.nan)
     by_probe = noise = Measured(unknown, unknown, unknown, np.zeros((len(positions), 0)))
     first, stop, _ = steps.indices(motion.positions.shape[1])
     inside = (places >= first) & (places < stop)
     if len(motion.others) > 1 and inside.any():
         at, probe = places[inside] - first, motion.others[1][:, inside]
-        by_probe = _curvature(positions[:, at], probe)
+        by_probe = _curvature(*_centred_and_alone(positions[:, at]), probe)
         noise = _noise(positions[:, at], gradients[:, at] - probe)
     # The gradient of every step knows more than that of the probes, where it may be used at all.
     return Stretch(variance, by_step if independent else by_probe, noise, by_step, by_probe)
@@ -316,32 +318,35 @@ def _mean(values: Floats) -> Measured:
     return Measured(mean, series.widen_for_skewness(mean, error), samples, values / mean[:, None] - 1)
 
 
+def _centred_and_alone(positions: Floats) -> tuple[Floats, Floats]:
+    """Positions (d, n) about their means, and what is left of each by least squares in those of larger variance."""
+    centred = positions - positions.mean(-1, keepdims=True)
+    return centred, centred - _fit(centred, centred) @ centred
+
+
 @np.errstate(invalid="ignore", divide="ignore")
-def _variance(positions: Floats, hidden: Floats) -> Measured:
+def _variance(centred: Floats, alone: Floats, hidden: Floats) -> Measured:
     """Variances about the mean of the window, without what the turn to directions of larger variance adds.
 
     That is what these tell of θ_u by least squares, less what they tell by chance in the window. What the
     mean takes off, `hidden` of it, is added again. Errors are those of θ_u² itself, which remembers as long as θ_u.
     """
-    centred = positions - positions.mean(-1, keepdims=True)
-    alone = np.square(centred - _fit(centred, centred) @ centred)
-    plain, rest = _mean(centred**2), alone.mean(-1)
+    plain, squares = _mean(centred**2), alone**2
+    rest = squares.mean(-1)
     value = (rest + _chance(centred)) / (1 - hidden)
     error = np.where(plain.value > 0, plain.error * value / plain.value, plain.error)
-    return Measured(value, error, plain.samples, alone / rest[:, None] - 1)
+    return Measured(value, error, plain.samples, squares / rest[:, None] - 1)
 
 
 @np.errstate(invalid="ignore", divide="ignore")
-def _curvature(positions: Floats, gradients: Floats) -> Measured:
+def _curvature(centred: Floats, alone: Floats, gradients: Floats) -> Measured:
     """⟨θg⟩/⟨θ²⟩ of centred positions.
 
     Of θ and g each is what the positions along directions of larger variance leave, that is, this is the curvature of
     least squares in all of them. ⟨θ_u g_u⟩ would add that of the others, λ_j for each independent sample that the
     directions were chosen from. The noise of a probe moves nothing, and with the same θ above and below leaves no bias.
     """
-    centred = positions - positions.mean(-1, keepdims=True)
     gradients = gradients - gradients.mean(-1, keepdims=True)
-    alone = centred - _fit(centred, centred) @ centred
     slope, squares = alone * (gradients - _fit(gradients, centred) @ centred), alone**2
     value, error, samples = series.ratio_and_error(slope, squares)
     influence = (slope - value[:, None] * squares) / (value * np.mean(squares, axis=-1))[:, None]
@@ -350,28 +355,27 @@ def _curvature(positions: Floats, gradients: Floats) -> Measured:
 
 @np.errstate(invalid="ignore", divide="ignore")
 def _freed_of_motion(
-    curvature: Measured, positions: Floats, gradients: Floats, variance: Measured, hidden: Floats
+    curvature: Measured, centred: Floats, alone: Floats, gradients: Floats, variance: Measured, hidden: Floats
 ) -> Measured:
     """The curvature from gradients of the steps, whose noise ξ moves θ.
 
     The ratio is high by what its fluctuation has in common with that of ⟨θ²⟩, by the mean that is taken off, and by
-    what noise and motion share with others by chance, the covariance of ⟨θ_uθ_j⟩ with ⟨ξ_uθ_j⟩.
+    what noise and motion share with others by chance, the covariance of ⟨θ_uθ_j⟩ with ⟨ξ_uθ_j⟩. These are estimates of
+    first order, and not known better than to half of them, which goes into the error.
     """
-    centred = positions - positions.mean(-1, keepdims=True)
     value = curvature.value
     # In units of θ, so that neither drowns the other.
     noise = np.where(value[:, None] != 0, (gradients - gradients.mean(-1, keepdims=True)) / value[:, None], 0) - centred
-    alone = centred - _fit(centred, centred) @ centred
     shared = np.nan_to_num(_chance(centred, noise) / np.mean(alone**2, axis=-1))
     common = np.clip(_covariance(curvature.influence, variance.influence), -0.5, 0.0)
     freed = value * (1 - hidden) * (1 + common) * (1 + np.clip(shared, -1.0, 0.5))
     return curvature._replace(value=freed, error=np.hypot(curvature.error, (freed - value) / 2))
 
 
-def _hidden(positions: Floats) -> Floats:
+def _hidden(centred: Floats) -> Floats:
     """What the mean of the window takes off a variance, 2τ/N; a window of few correlation times does not know it."""
-    _, tau, _ = series.autocovariance_and_cut(positions)
-    return np.minimum(2 * tau / positions.shape[1], 0.5)
+    _, tau, _ = series.autocovariance_and_cut(centred)
+    return np.minimum(2 * tau / centred.shape[1], 0.5)
 
 
 def _chance(positions: Floats, others: Floats | None = None) -> Floats:

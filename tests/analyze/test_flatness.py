@@ -214,9 +214,13 @@ def test_the_choice_of_directions_leaves_curvature_and_variance() -> None:
     lam, noise = np.geomspace(0.1, 1, 6), np.ones(6)
     found = on_axes(descend(3, lam, noise, 0.1, 4000, momentum=0.9, replicates=100), 0.1, 0.9, chosen=True)
     for name, exact in (("curvature", lam), ("mode_variance", flatness.white_variance(noise, lam, 0.1, 0.9))):
-        ratios = np.array([one[name] / exact for one in found]).mean(1)
+        value, error = (np.array([one[f"{name}{end}"] for one in found]) for end in ("", "_stderr"))
+        ratios = (value / exact).mean(1)
         assert abs(ratios.mean() - 1) < 3 * ratios.std() / 10, name
+        # Six directions of 6 and 12 % each, and not more.
         assert ratios.std() < 0.06
+        # 90 %, since neighbours mix, less three spreads of a fraction of 600.
+        assert np.mean(np.abs(value - exact) <= 1.96 * error) > 0.9 - 3 * 0.012, name
 
 
 @pytest.mark.parametrize(("spread", "code"), [(1.0, "no-range"), (1.02, "no-range"), (8.0, "as-expected")])
@@ -250,8 +254,10 @@ def test_many_directions_and_few_relaxations_leave_the_variance(count: int, spre
     ratios, errors = (np.array([one[f"mode_variance{end}"] for one in found]) / exact for end in ("", "_stderr"))
     assert ratios.min() > 0
     assert errors.min() > 0
+    # Three spreads of the median of 40 whose own spread is a third to a half.
     assert np.all(np.abs(np.median(ratios, axis=0) - 1) < 0.25)
-    assert np.mean(np.abs(ratios - 1) <= 1.96 * errors) > 0.87
+    # 90 % where ten to twenty relaxation times are measured, less three spreads of a fraction of 640.
+    assert np.mean(np.abs(ratios - 1) <= 1.96 * errors) > 0.9 - 3 * 0.012
 
 
 def test_walk_is_marked() -> None:
