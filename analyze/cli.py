@@ -141,7 +141,7 @@ def _segments(run: Path, name: str) -> list[str]:
         if one.get("analysis") in physics.names() and "segment" in one
     }
     return [
-        f"from steps {start}–{stop}{'' if stationary else ', which are not shown to be stationary'}"
+        f"from steps {start}–{stop - 1}{'' if stationary else ', which are not shown to be stationary'}"
         for start, stop, stationary in sorted(segments)
     ]
 
@@ -221,7 +221,7 @@ def _folders(place: Path) -> list[Path]:
 
 
 class _Lines:
-    """One line per analysis, with the seconds that it took, and what of it is not to be trusted."""
+    """One line per analysis, with the seconds that it took, the number of cautions, and what is not to be trusted."""
 
     def __init__(self, run: Path, name: str) -> None:
         self._run, self._name = run, name
@@ -232,20 +232,28 @@ class _Lines:
             self._started = time.monotonic()
             return
         took = f" in {time.monotonic() - self._started:.1f} s" if state == "computed" else ""
-        doubts = self._untrusted(analysis) if state in ("computed", "cached") else []
-        print(f"  {analysis}: {state}{took}{'; not to be trusted: ' * bool(doubts)}{', '.join(doubts)}", flush=True)
+        doubts = self._doubts(analysis) if state in ("computed", "cached") else []
+        print(f"  {'; '.join([f'{analysis}: {state}{took}', *doubts])}", flush=True)
 
-    def _untrusted(self, analysis: str) -> list[str]:
-        """Quantities with a verdict of untrusted, and its codes: `response, fdt_ratio (sampler-limited)`."""
-        stored = read_result_attributes(self._run, self._name)[analysis]
+    def _doubts(self, analysis: str) -> list[str]:
+        """How many cautions there are, and quantities that are untrusted with the codes of the verdicts that say so.
+
+        `cautions: 2` and `not to be trusted: response, fdt_ratio (sampler-limited)`
+        """
+        verdicts = json.loads(read_result_attributes(self._run, self._name)[analysis].get("verdicts", "[]"))
+        cautions = sum(one["status"] == "caution" for one in verdicts)
         codes: dict[str, list[str]] = {}
-        for one in json.loads(stored.get("verdicts", "[]")):
+        for one in verdicts:
             if one["status"] == "untrusted":
                 codes.setdefault(one["quantity"] or "all of it", []).append(one["code"])
         alike: dict[str, list[str]] = {}
         for quantity, found in codes.items():
             alike.setdefault(", ".join(dict.fromkeys(found)), []).append(quantity)
-        return [_printable(f"{', '.join(quantities)} ({found})") for found, quantities in alike.items()]
+        untrusted = [_printable(f"{', '.join(quantities)} ({found})") for found, quantities in alike.items()]
+        return [
+            *([f"cautions: {cautions}"] if cautions else []),
+            *([f"not to be trusted: {', '.join(untrusted)}"] if untrusted else []),
+        ]
 
 
 def _describe(folder: Path) -> dict[str, Any]:

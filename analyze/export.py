@@ -111,7 +111,7 @@ def export(
         if to == "netcdf":
             write = _netcdf(results, {**_of_run(folder), "results": name})
         else:
-            write = _table(to, results_table(results))
+            write = _table(to, results_table(results, {"run": folder.resolve().name, "results": name}))
     return write_file(path, write)
 
 
@@ -192,14 +192,15 @@ def _copy(source: Path, path: Path) -> None:
     shutil.copyfile(source, path)
 
 
-def results_table(results: Mapping[str, xr.Dataset]) -> Table:
+def results_table(results: Mapping[str, xr.Dataset], about: Mapping[str, Any] | None = None) -> Table:
     """One row for each value of each analysis, as columns.
 
     What is not defined has a row without a value, for its verdict; without a quantity where that is all of an analysis.
 
-    `analysis`, `quantity`, the coordinates of all dimensions (None where a quantity has no such dimension), `value`,
-    `stderr`, `low`, `high`, `n_eff` (None where there is none), `units`, `verdict` (the worst status on it, empty for
-    NaN of which no verdict says more) and `codes` of all verdicts on it.
+    What `about` says, the same in all rows; `analysis`, and `first_step` and `last_step` that it is made from;
+    `quantity`, the coordinates of all dimensions (None where a quantity has no such dimension), `value`, `stderr`,
+    `low`, `high`, `n_eff` (None where there is none), `units`, `verdict` (the worst status on it, empty for NaN of
+    which no verdict says more) and `codes` of all verdicts on it.
 
     >>> table = results_table(open_results("runs/mine"))
     >>> sorted(set(table["analysis"]))[:3]
@@ -208,10 +209,11 @@ def results_table(results: Mapping[str, xr.Dataset]) -> Table:
     rows: list[dict[str, Any]] = []
     coordinates: dict[str, None] = {}
     for analysis, dataset in results.items():
+        of_analysis = {**(about or {}), "analysis": analysis, **_steps_of(dataset)}
         undefined = [one["quantity"] for one in read_verdicts(dataset) if one["code"] == "not-defined"]
         for quantity in dict.fromkeys(undefined):
             if quantity not in dataset and (quantity or not dataset.data_vars):
-                rows.append({"analysis": analysis, "quantity": quantity, **_judge(dataset, quantity)})
+                rows.append({**of_analysis, "quantity": quantity, **_judge(dataset, quantity)})
         for quantity in map(str, dataset.data_vars):
             if any(quantity.endswith(end) and quantity.removesuffix(end) in dataset for end in _ENDS):
                 continue
@@ -226,7 +228,7 @@ def results_table(results: Mapping[str, xr.Dataset]) -> Table:
                 for key, coordinate in variable.coords.items()
             }
             coordinates.update(dict.fromkeys(labels))
-            fixed = {"analysis": analysis, "quantity": quantity, "units": variable.attrs.get("units", "")}
+            fixed = {**of_analysis, "quantity": quantity, "units": variable.attrs.get("units", "")}
             fixed |= _judge(dataset, quantity)
             for index in np.ndindex(variable.shape):
                 row = {key: _plain(values[index]) for key, values in (labels | beside).items()}
@@ -234,7 +236,8 @@ def results_table(results: Mapping[str, xr.Dataset]) -> Table:
                 # What is not there is not "ok".
                 absent = fixed["verdict"] == "ok" and isinstance(value, float) and math.isnan(value)
                 rows.append({**fixed, **row, "value": value} | ({"verdict": ""} if absent else {}))
-    columns = ["analysis", "quantity", *coordinates, "value", *_ACCOMPANY, "units", "verdict", "codes"]
+    before = [*(about or ()), "analysis", "first_step", "last_step", "quantity"]
+    columns = [*before, *coordinates, "value", *_ACCOMPANY, "units", "verdict", "codes"]
     return {column: [row.get(column) for row in rows] for column in columns}
 
 
@@ -275,6 +278,12 @@ def _choose(folder: Path, name: str, only: Sequence[str] | None) -> dict[str, xr
     if missing:
         raise ExportError(f"{folder} has no results of {', '.join(missing)}; it has {', '.join(results)}")
     return {analysis: results[analysis] for analysis in only or results}
+
+
+def _steps_of(dataset: xr.Dataset) -> dict[str, int]:
+    """First and last step that an analysis is made from: its segment, or the whole run; {} if it does not say."""
+    start, stop = dataset.attrs.get("segment", (0, dataset.attrs.get("committed_steps", 0)))
+    return {"first_step": int(start), "last_step": int(stop) - 1} if stop else {}
 
 
 def _judge(dataset: xr.Dataset, quantity: str) -> dict[str, str]:

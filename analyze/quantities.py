@@ -495,7 +495,8 @@ def segment_verdict(segment: Segment, *, schedule_aware: bool = False) -> dict[s
 
     A segment of mixed hyper-parameters leaves nothing to trust, unless the estimate takes those of each step.
     """
-    where, where_zh = f"steps {segment.start}–{segment.stop}", f"第 {segment.start}–{segment.stop} 步"
+    where = f"steps {segment.start}–{segment.stop - 1}"
+    where_zh = f"第 {segment.start}–{segment.stop - 1} 步"
     if segment.stationary:
         return verdict(
             "",

@@ -13,7 +13,7 @@ ANALYSES = {
     "dissipation": 3,
     "entropy_production": 3,
     "events": 2,
-    "flatness": 3,
+    "flatness": 4,
     "noise": 2,
     "response": 1,
     "stationarity": 3,

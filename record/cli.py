@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .budget import PLURALS
 from .errors import LostError, RunError, UserError
+from .format import SETTINGS_OF_SGD
+from .schedule import count_due
 from .settings import RunSettings, SettingsError, assign, check_name, make_settings, read_toml
 from .store import read_attributes, run_state
 from .words import command_line, counted
@@ -21,6 +23,8 @@ from .words import command_line, counted
 _FLAGS = ("model", "data", "data_root", "image_size", "augmentation", "steps", "batch_size", "sampling", "optimizer",
           "learning_rate", "momentum", "weight_decay", "seed", "device")  # fmt: skip
 _SHOW_EVERY_SECONDS = 0.5
+_ENOUGH_PROBES = 20
+"""analyses want ten in the segment that they choose, which is half the run where that is stationary"""
 
 
 def record(
@@ -163,6 +167,7 @@ def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False, 
         raise RunError(f"{folder} holds a recording that {why}, or --overwrite to replace it")
     from .train import train
 
+    print(f"{folder}: {_describe(settings)}", flush=True)
     with _progress(folder.name, settings.steps) as advance:
         train(settings, folder, overwrite=overwrite, resume=checkpoint, progress=advance)
     if thinned := read_attributes(folder).get("thinned"):
@@ -170,6 +175,20 @@ def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False, 
         print(f"{folder}: left out were {', '.join(parts)}")
     print(f"{folder}: recorded {counted(settings.steps, 'step')}")
     return True
+
+
+def _describe(settings: RunSettings) -> str:
+    """What the physics depends on, and how often the noise is measured, which cannot be mended afterwards."""
+    names = ["learning_rate", *(SETTINGS_OF_SGD if settings.optimizer == "SGD" else ()), "weight_decay"]
+    values = {name: value for name in names if (value := getattr(settings, name)) or name == "learning_rate"}
+    options = ", ".join(name if value is True else f"{name} {value:g}" for name, value in values.items())
+    probes = count_due(settings.recorder.probe_every, settings.steps)
+    few = f"; fewer than {_ENOUGH_PROBES} leave the noise of half the run unresolved, see recorder.probe_every"
+    return (
+        f"{settings.model} on {settings.data}, {counted(settings.steps, 'step')} of {settings.batch_size} "
+        f"({settings.sampling}), {settings.optimizer} ({options}, schedule {settings.schedule}), "
+        f"{counted(probes, 'probe')}{few if 0 < probes < _ENOUGH_PROBES else ''}"
+    )
 
 
 def _count(entry: dict[str, Any]) -> str:

@@ -142,6 +142,8 @@ ARRAYS = (
 BY_NAME = {array.name: array for array in ARRAYS}
 UNITS_OF_SGD = ("learning_rate", "weight_decay")
 """arrays that have no unit where another optimizer decides what it is"""
+SETTINGS_OF_SGD = ("momentum", "dampening", "nesterov")
+"""settings that another optimizer of the built-in training does not get"""
 RESERVED = {dim for array in ARRAYS for dim in array.dims} | {"layer_group", "layer_size", "layer_optimizer_group"}
 RESERVED |= {"initial_parameters", "final_parameters", "zarr.json"}
 """names that cannot be logged: dimensions and coordinates of an opened run, and what lies beside the arrays"""

@@ -17,7 +17,7 @@ from .augment import augment
 from .checkpoint import Stateful, Streams, interruptible, write_checkpoint
 from .datasets import Batches, Dataset, load_dataset
 from .errors import LostError, RunError, first_line
-from .format import CHECKPOINT
+from .format import CHECKPOINT, SETTINGS_OF_SGD
 from .models import advice, make_model
 from .probe import probe_gradient
 from .recorder import Recorder
@@ -231,7 +231,7 @@ def make_optimizer(model: nn.Module, settings: RunSettings) -> torch.optim.Optim
         raise SettingsError(f"optimizer = {settings.optimizer!r}: {reason}; choose another, such as SGD or AdamW")
     options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if kind is torch.optim.SGD:
-        options |= {"momentum": settings.momentum, "dampening": settings.dampening, "nesterov": settings.nesterov}
+        options |= {name: getattr(settings, name) for name in SETTINGS_OF_SGD}
     if "weight_decay" not in inspect.signature(kind).parameters:
         if settings.weight_decay:
             raise SettingsError(f"optimizer {settings.optimizer} has no weight decay; add --weight-decay 0")

@@ -86,7 +86,10 @@ def test_from_training_to_results(tmp_path: Path, capsys: pytest.CaptureFixture[
     pytest.importorskip("torch")
     runs = str(tmp_path / "runs")
     succeeds("record", "--runs-dir", runs, "--name", "one", *SMALL)
-    assert capsys.readouterr().out.splitlines()[-1] == f"next: thermodl analyze {runs}/one"
+    first, *_, last = capsys.readouterr().out.splitlines()
+    options = "learning_rate 0.05, momentum 0.9, weight_decay 0.005, schedule constant"
+    what = f"cnn on fashion-mnist-10k, 80 steps of 32 (shuffle), SGD ({options}), 20 probes"
+    assert (first, last) == (f"{runs}/one: {what}", f"next: thermodl analyze {runs}/one")
     assert open_run(tmp_path / "runs" / "one").sizes["step"] == 80
     assert (tmp_path / "runs" / "one" / "model.safetensors").stat().st_size > 400_000
     before = {path: path.read_bytes() for path in Path(runs).rglob("*") if path.is_file()}
@@ -99,7 +102,11 @@ def test_from_training_to_results(tmp_path: Path, capsys: pytest.CaptureFixture[
 
     (tmp_path / "good.toml").write_text("steps = 70\nbatch_size = 16\n[recorder]\nsketch_size = 8\n", "utf-8")
     (tmp_path / "bad.toml").write_text("lerning_rate = 1\n", "utf-8")
-    error = fails(capsys, "record", "--runs-dir", runs, str(tmp_path / "bad.toml"), str(tmp_path / "good.toml"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(["record", "--runs-dir", runs, str(tmp_path / "bad.toml"), str(tmp_path / "good.toml")])
+    out, error = capsys.readouterr()
+    assert "2 probes; fewer than 20 leave the noise of half the run unresolved" in out
     assert "unknown setting 'lerning_rate'; did you mean 'learning_rate'?" in error
     assert "failed: " in error.splitlines()[-1]
     assert open_run(tmp_path / "runs" / "good").sizes["step"] == 70

@@ -11,6 +11,7 @@ import xarray as xr
 
 from thermodl.analyze.results import list_settings_names, open_result, read_result_attributes
 from thermodl.record.errors import UserError
+from thermodl.record.format import SETTINGS_OF_SGD
 from thermodl.record.store import list_runs, read_attributes, run_state
 
 # What the format itself keeps in the attributes of a run, and what has its own place on a page.
@@ -172,6 +173,8 @@ def settings_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     First the table of settings, which a run from somebody's own loop does not have, then whatever else describes it.
     """
     settings = attributes.get("settings")
+    if isinstance(settings, Mapping) and settings.get("optimizer", "SGD") != "SGD":
+        settings = {key: value for key, value in settings.items() if key not in SETTINGS_OF_SGD}
     rest = {key: value for key, value in attributes.items() if key not in _NOT_SETTINGS}
     return {**(_flatten(settings) if isinstance(settings, Mapping) else {}), **_flatten(rest)}
 

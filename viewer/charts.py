@@ -269,17 +269,15 @@ def scatter(
     lang: str,
     x_title: str,
     y_title: str,
-    lines: Sequence[str] = (),
     notes: Sequence[str] = (),
     order: Sequence[str] | None = None,
     places: Sequence[int] | None = None,
     styles: Sequence[int] | None = None,
 ) -> alt.LayerChart:
-    """Points with error bars in both coordinates on logarithmic axes, and lines through those of some series.
+    """Points with error bars in both coordinates on logarithmic axes.
 
     Args:
         frame: tidy frame with `left` and `right` besides, the ends of the bars of `x`.
-        lines: series that are drawn as lines.
         notes: what a reader must know, shown above the chart.
         order, places, styles: as for `curves`.
     """
@@ -287,18 +285,13 @@ def scatter(
     frame, more = _fit_axes(frame, lang, True, True)
     x_values = frame["x"].to_numpy(float)
     frame = frame.assign(left=np.maximum(frame["left"].to_numpy(float), x_values.min(initial=np.inf) / 2))
-    through = pd.DataFrame(frame[frame["series"].isin(list(lines))].reset_index(drop=True))
     place = {"scale": _scale(True, nice=False, padding=12), "axis": _axis(x_values, True)}
     x, left = (alt.X(f"{field}:Q", title=x_title, **place) for field in ("x", "left"))
     y, low = (_y(f"{field}:Q", y_title, frame, True) for field in ("y", "low"))
-    legend = _legend(order)
-    if legend:
-        legend["symbolStrokeWidth"] = 0  # dashes of the lines around the points
-    colour = alt.Color("series:N", title=None, scale=_colours(order, places=places), legend=legend, sort=order)
-    shape = alt.Shape("series:N", title=None, scale=_shapes(order, styles or places), legend=legend, sort=order)
-    dash = alt.StrokeDash("series:N", scale=_dashes(order, False, styles or places), legend=None, sort=order)
+    colour = alt.Color("series:N", title=None, scale=_colours(order, places=places), legend=_legend(order), sort=order)
+    shape = alt.Shape("series:N", title=None, scale=_shapes(order, styles or places), legend=_legend(order), sort=order)
     base = alt.Chart()
-    layers: list[Any] = [alt.Chart(through).mark_line(strokeWidth=1.5).encode(x, y, color=colour, strokeDash=dash)]
+    layers: list[Any] = []
     if _has_errors(frame):
         notes = [STANDARD_ERROR_BARS(lang), *notes]
         layers.append(base.mark_rule(strokeWidth=1.5).encode(x, y=low, y2=alt.Y2("high:Q"), color=colour))

@@ -46,6 +46,9 @@ _NO_PLACE = Text(
     "{n} 个方向的曲率不为正或未知，仅列于表中",
 )
 _ONE_EPOCH = Text("one epoch", "一轮")
+_EVENTS = Text("grey dashes: events ({counts})", "灰色虚线：突变事件（{counts}）")
+_NO_EVENTS = Text("no event in the steps on display", "所示步数范围内没有突变事件")
+_LIST = Text(", ", "，")
 
 
 class Source(NamedTuple):
@@ -161,8 +164,9 @@ def over_time(
     title: Text,
     y: Text | None = None,
     level: tuple[float, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Figure | None:
-    """Estimates of windows along the chosen time axis, in the chosen group."""
+    """Estimates of windows along the chosen time axis, in the chosen group; `notes` are shown above them."""
     found = [(source, f"{name}_over_time") for source in sources for name in names]
     found = [(source, name) for source, name in found if name in source.data]
     if not found:
@@ -181,6 +185,7 @@ def over_time(
             *charts.name_band(frame, state.lang),
             *nowhere(frame["x"].to_numpy(float), state.lang),
             _GREY(state.lang) if others is not None else "",
+            *notes,
         ],
         log_x="x" in state.scale,
         log_y="y" in state.scale,
@@ -235,6 +240,16 @@ def _events(sources: Sequence[Source], state: ViewState) -> pd.DataFrame:
 def _with_events(sources: Sequence[Source]) -> list[Source]:
     needed = {"event_step", "event_kind", "jump", "jump_stderr", "loss_over_time", "window_step"}
     return [source for source in sources if needed <= set(source.data.variables)]
+
+
+def count_events(sources: Sequence[Source], state: ViewState) -> list[str]:
+    """What the lines of `mark_events` are, by kind, or that there are none; nothing where they were not sought."""
+    if all(source.data.attrs.get("window") == 0 for source in sources):
+        return []
+    found = _events(sources, state)["style"].to_numpy()
+    counts = {kind(state.lang): int((found == at).sum()) for at, kind in enumerate(EVENT_KINDS)}
+    parts = [f"{kind}{COLON(state.lang)}{count}" for kind, count in counts.items() if count]
+    return [_EVENTS.fill(counts=_LIST(state.lang).join(parts))(state.lang) if parts else _NO_EVENTS(state.lang)]
 
 
 def mark_events(figure: Figure | None, sources: Sequence[Source], state: ViewState) -> Figure | None:
@@ -406,7 +421,7 @@ def by_direction(
     sources = [source for source in sources if needed <= set(source.data.variables)]
     if not any(bool(np.isfinite(source.data[y]).any()) for source in sources):
         return None
-    parts, lines, lost = [], [], 0
+    parts, lost = [], 0
     looks: dict[str, tuple[int, int]] = {}
     for source in sources:
         data = of_group(source.data, state)
@@ -428,8 +443,6 @@ def by_direction(
             ends = {"left": place[chosen], "right": place[chosen]}
             if name == y:
                 ends = {"left": (place - spread)[chosen], "right": (place + spread)[chosen]}
-            else:
-                lines.append(label + several)
             frame = frame.assign(**ends).dropna(subset=["y"])
             if len(frame):
                 parts.append(frame)
@@ -442,7 +455,6 @@ def by_direction(
         lang=state.lang,
         x_title=quantity_title(sources[0].data[x].attrs, state.lang),
         y_title=quantity_title(sources[0].data[y].attrs, state.lang),
-        lines=lines,
         notes=[_NO_PLACE.fill(n=lost)(state.lang)] if lost else [],
         order=list(looks),
         **({"places": places, "styles": styles} if len(sources) > 1 else {}),

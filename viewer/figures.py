@@ -9,6 +9,7 @@ from .curves import (
     by_direction,
     by_group,
     by_part,
+    count_events,
     jumps,
     mark_events,
     on_clock,
@@ -228,8 +229,8 @@ def stationarity(sources: Sequence[Source], state: ViewState) -> list[Figure]:
 def events(sources: Sequence[Source], state: ViewState) -> list[Figure]:
     """The loss with its events, and the size of each jump at its place."""
     return present(
-        mark_events(over_time(sources, ["loss"], state, "events-loss", Text("Loss and its events", "损失及其突变事件")),
-                sources, state),
+        mark_events(over_time(sources, ["loss"], state, "events-loss", Text("Loss and its events", "损失及其突变事件"),
+                              notes=count_events(sources, state)), sources, state),
         *jumps(sources, state),
     )  # fmt: skip
 

@@ -180,6 +180,8 @@ def write_picture(
     path = out or Path(f"{run.id}-{name}{SUFFIXES[to]}")
     check_place(path, overwrite)
     results = catalog.read_results(run)
+    for option in _without_effect(run, name, results, state):
+        print(f"thermodl: --{option} {view[option]} changes nothing in {name}", file=sys.stderr)
     picture, lang = draw(lambda lang: find_figure(run, name, results, replace(state, lang=lang)), to, state.lang)
     if lang != state.lang:
         print(f"thermodl: {IN_ENGLISH.en}", file=sys.stderr)
@@ -188,6 +190,23 @@ def write_picture(
         beside.write_bytes(picture)
 
     return write_file(path, write)
+
+
+def _without_effect(run: Run, name: str, results: Mapping[str, xr.Dataset], state: ViewState) -> list[str]:
+    """Options of the view that were given and without which the chart would be the same."""
+    first = ViewState()
+    given = [
+        option for option in ("axis", "steps", "scale", "group") if getattr(state, option) != getattr(first, option)
+    ]
+    if not given:
+        return []
+    drawn = find_figure(run, name, results, state).chart.to_dict(validate=False)
+    others = {option: replace(state, **{option: getattr(first, option)}) for option in given}
+    return [
+        option
+        for option, other in others.items()
+        if find_figure(run, name, results, other).chart.to_dict(validate=False) == drawn
+    ]
 
 
 def lacks_letters(spec: Mapping[str, Any]) -> bool:

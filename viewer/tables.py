@@ -337,12 +337,12 @@ def basis(attrs: Mapping[Any, Any], lang: str) -> str:
 
 
 def segment_of(attrs: Mapping[Any, Any]) -> str:
-    """The first and the end step that an analysis used, `1,000–3,000`."""
+    """The first and the last step that an analysis used, `1,000–2,999`."""
     try:
         start, stop = (int(step) for step in attrs["segment"])
     except (KeyError, TypeError, ValueError):
         return MISSING
-    return f"{start:,}–{stop:,}"
+    return f"{start:,}–{stop - 1:,}"
 
 
 def stale(run: Run, analysis: str, lang: str) -> list[str]:

@@ -54,6 +54,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy import special
 
 from thermodl.record.words import counted
 
@@ -345,12 +346,19 @@ def _curvature(centred: Floats, alone: Floats, gradients: Floats) -> Measured:
     Of θ and g each is what the positions along directions of larger variance leave, that is, this is the curvature of
     least squares in all of them. ⟨θ_u g_u⟩ would add that of the others, λ_j for each independent sample that the
     directions were chosen from. The noise of a probe moves nothing, and with the same θ above and below leaves no bias.
+    Few probes leave little of either: the mean, the curvatures of the others and the one in question take a value each
+    from those that tell the error, and NaN is where none is left.
     """
+    n = centred.shape[-1]
+    freedom = n - 2.0 - _larger(centred).sum(-1)
+    freedom[freedom < 1] = np.nan
     gradients = gradients - gradients.mean(-1, keepdims=True)
     slope, squares = alone * (gradients - _fit(gradients, centred) @ centred), alone**2
     value, error, samples = series.ratio_and_error(slope, squares)
+    error *= np.sqrt((n - 1) / freedom) * special.stdtrit(freedom, 0.975) / special.stdtrit(n - 1, 0.975)
+    value = np.where(np.isnan(freedom), np.nan, value)
     influence = (slope - value[:, None] * squares) / (value * np.mean(squares, axis=-1))[:, None]
-    return Measured(value, error, samples, influence)
+    return Measured(value, error, samples * freedom / (n - 1), influence)
 
 
 @np.errstate(invalid="ignore", divide="ignore")
@@ -390,7 +398,7 @@ def _chance(positions: Floats, others: Floats | None = None) -> Floats:
     if others is not None:
         other = _product_means(others, positions)
         found = (_variance_of_mean(means + other) - found - _variance_of_mean(other)) / 2
-    return np.sum(np.where(squares > squares[:, None], found / squares, 0.0), axis=1)
+    return np.sum(np.where(_larger(positions), found / squares, 0.0), axis=1)
 
 
 def _product_means(left: Floats, right: Floats) -> Floats:
@@ -430,11 +438,17 @@ def _fit(values: Floats, positions: Floats) -> Floats:
     return found
 
 
+def _larger(positions: Floats) -> NDArray[np.bool_]:
+    """Which directions j (d, d) have a larger ⟨θ²⟩ than u, of centred θ (d, n)."""
+    squares = np.mean(positions**2, axis=-1)
+    return squares > squares[:, None]
+
+
 def _shares(values: Floats, positions: Floats, others: Floats | None = None) -> Floats:
     """⟨v_uθ_j⟩/⟨θ_j²⟩, (d, d), or ⟨v_uw_j⟩/⟨θ_j²⟩ of others w, of j with a larger ⟨θ²⟩ than u; all are (d, n)."""
     squares = np.mean(positions**2, axis=-1)
     others = positions if others is None else others
-    return np.where(squares > squares[:, None], values @ others.T / (values.shape[1] * squares), 0.0)
+    return np.where(_larger(positions), values @ others.T / (values.shape[1] * squares), 0.0)
 
 
 def _covariance(left: Floats, right: Floats) -> Floats:

@@ -85,6 +85,9 @@ def test_a_table_holds_every_value_once(mine: Path, to: str) -> None:
         for column, name in (("value", msd.name), ("stderr", f"{msd.name}_stderr")):
             np.testing.assert_equal(float(row[column]), float(kept["diffusion"][name].sel(at)))
         assert row["units"] == msd.attrs["units"]
+        first, stop = kept["diffusion"].attrs["segment"]
+        assert (row["run"], row["results"], row["analysis"]) == ("mine", "default", "diffusion")
+        assert (int(row["first_step"]), int(row["last_step"])) == (first, stop - 1)
         assert row["verdict"] in ("ok", "caution", "untrusted", *([""] if np.isnan(float(row["value"])) else []))
 
 

@@ -8,7 +8,7 @@ import xarray as xr
 from made_up import make_run
 from scipy.optimize import minimize_scalar
 
-from thermodl.analyze import AnalysisSettings, analyze, open_results, truth
+from thermodl.analyze import AnalysisSettings, analyze, open_results, series, truth
 from thermodl.analyze.modes import Motion, principal_directions
 from thermodl.analyze.physics import flatness
 from thermodl.analyze.settings import AnalysisError
@@ -221,6 +221,30 @@ def test_the_choice_of_directions_leaves_curvature_and_variance() -> None:
         assert ratios.std() < 0.06
         # 90 %, since neighbours mix, less three spreads of a fraction of 600.
         assert np.mean(np.abs(value - exact) <= 1.96 * error) > 0.9 - 3 * 0.012, name
+
+
+@pytest.mark.parametrize("probes", [20, 30])
+def test_curvature_from_few_probes(probes: int) -> None:
+    """Sixteen directions take most of what twenty probes tell, which without counting leaves 0.66 of the intervals."""
+    rng, count, replicates = np.random.default_rng(7), 16, 400
+    curvatures = np.geomspace(0.3, 10, count)
+    covered = np.zeros(count)
+    for _ in range(replicates):
+        positions = rng.standard_normal((count, probes)) / np.sqrt(curvatures)[:, None]
+        gradients = curvatures[:, None] * positions + 2 * rng.standard_normal((count, probes))
+        found = flatness._curvature(*flatness._centred_and_alone(positions), gradients)
+        covered += np.abs(found.value - curvatures) < series.NORMAL * found.error
+    assert (np.abs(covered / replicates - 0.96) < 0.035).all()
+
+
+def test_curvature_from_too_few_probes() -> None:
+    """What least squares leave of fewer probes than directions is rounding, and no curvature."""
+    rng, count = np.random.default_rng(8), 16
+    positions, gradients = rng.standard_normal((2, count, 6)) / np.arange(1, count + 1)[:, None] ** 2
+    found = flatness._curvature(*flatness._centred_and_alone(positions), gradients)
+    known = np.isfinite(found.value)
+    assert (known == np.isfinite(found.error)).all()
+    assert known.sum() == 4
 
 
 @pytest.mark.parametrize(("spread", "code"), [(1.0, "no-range"), (1.02, "no-range"), (8.0, "as-expected")])

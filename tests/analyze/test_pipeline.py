@@ -473,11 +473,14 @@ def test_what_is_not_to_be_trusted_stands_beside_its_analysis(
             cli.main(["analyze", str(tmp_path / "run"), "--only", "correlation,dissipation"])
         lines = capsys.readouterr().out.splitlines()
         start, stop = open_results(tmp_path / "run")["correlation"].attrs["segment"]
-        assert f"  from steps {start}–{stop}, which are not shown to be stationary" in lines
+        assert f"  from steps {start}–{stop - 1}, which are not shown to be stationary" in lines
         for analysis, results in open_results(tmp_path / "run").items():
-            found = [(one["quantity"], one["code"]) for one in read_verdicts(results) if one["status"] == "untrusted"]
+            verdicts = read_verdicts(results)
+            found = [(one["quantity"], one["code"]) for one in verdicts if one["status"] == "untrusted"]
+            cautions = sum(one["status"] == "caution" for one in verdicts)
             (line,) = (line for line in lines if line.startswith(f"  {analysis}: "))
-            assert re.match(rf"  {analysis}: {state}(; not to be trusted: |$)", line)
+            counted = f"; cautions: {cautions}" if cautions else ""
+            assert re.match(rf"  {analysis}: {state}{counted}(; not to be trusted: |$)", line)
             assert ("not to be trusted" in line) == bool(found)
             assert all(code in line and (quantity or "all of it") in line for quantity, code in found)
     assert any("not to be trusted" in line for line in lines)

@@ -169,10 +169,10 @@ def test_results_of_several_names_are_chosen_in_the_sidebar_and_by_the_address(t
     _edit_result(folder / "results.zarr" / "middle" / "diffusion", segment=[100, 500])
     at = go_to(open_app(tmp_path, monkeypatch, run="good", results="middle"), "diffusion")
     assert at.selectbox(key="results").options == ["default", "middle"]
-    assert "100–500; settings: segment = auto" in " ".join(words(at)).replace("\\", "")
+    assert "100–499; settings: segment = auto" in " ".join(words(at)).replace("\\", "")
     at.selectbox(key="results").select("default").run()
     assert at.query_params["results"] == "default"
-    assert "1,000–3,000; settings" in " ".join(words(at)).replace("\\", "")
+    assert "1,000–2,999; settings" in " ".join(words(at)).replace("\\", "")
     at.selectbox(key="run").select("plain").run()
     assert "results" not in [box.key for box in at.selectbox]
     assert "results" not in at.query_params
@@ -196,7 +196,7 @@ def test_what_is_stale_or_of_another_segment_says_so(tmp_path, monkeypatch, lang
         "temperature": ("covers 2,000 of 3,000", "该结果只涵盖已记录 3,000 步中的 2,000 步"),
         "dissipation": ("older version of this analysis", "旧版本的分析程序"),
         "correlation": ("another recording", "另一次记录"),
-        "diffusion": ("this analysis used steps 100–500, ", "该分析使用第 100–500 步，而"),
+        "diffusion": ("this analysis used steps 100–499, ", "该分析使用第 100–499 步，而"),
     }
     assert report.count(mark) >= len(said)
     for analysis, sentences in said.items():

@@ -75,6 +75,13 @@ def test_settings_of_a_foreign_loop_are_its_plain_attributes():
     assert catalog.settings_of(attributes) == {"batch_size": 8, "optimizer.class": "SGD"}
 
 
+def test_what_only_sgd_gets_is_no_setting_of_others():
+    table = {"learning_rate": 0.001, "momentum": 0.9, "dampening": 0.0, "nesterov": False}
+    of_sgd, of_adam = (catalog.settings_of({"settings": {"optimizer": name, **table}}) for name in ("SGD", "Adam"))
+    assert of_sgd == {"optimizer": "SGD", **table}
+    assert of_adam == {"optimizer": "Adam", "learning_rate": 0.001}
+
+
 def test_what_recording_took_is_no_setting():
     """Two equal runs differ in it; it stands beside versions and command."""
     attributes = {"settings": {"seed": 1}, "provenance": {"torch": "2.6"}, "recorder_seconds": {"steps": 2.5}}

@@ -109,7 +109,11 @@ def test_jumps_stand_under_their_places_in_the_loss_on_every_axis_and_in_the_int
         # Where the recording has them, also before the middle of the first window.
         steps = sources[0].data["event_step"].values
         assert places == sorted(clocks.places(world / "good", axis, steps).tolist()), axis
-    assert [figure.id for figure in figures.events(sources, ViewState(steps="1-500"))] == ["events-loss"]
+        kinds = np.bincount(sources[0].data["event_kind"].values.astype(int), minlength=len(curves.EVENT_KINDS))
+        counts = ", ".join(f"{kind.en}: {n}" for kind, n in zip(curves.EVENT_KINDS, kinds, strict=True) if n)
+        assert f"grey dashes: events ({counts})" in loss["title"]["text"]
+    (loss,) = figures.events(sources, ViewState(steps="1-500", lang="zh"))
+    assert (loss.id, loss.chart.to_dict()["title"]["text"][-1]) == ("events-loss", "所示步数范围内没有突变事件")
 
 
 def test_jumps_of_two_runs_have_the_colour_of_their_run_and_the_shape_of_their_kind(world):

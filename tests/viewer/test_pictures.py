@@ -207,6 +207,15 @@ def test_a_chart_over_time_takes_interval_axis_and_scales(good, tmp_path):
     assert {scales[axis]["scale"]["type"] for axis in ("x", "y")} == {"log"}
 
 
+def test_options_that_change_nothing_are_named(good, tmp_path, capsys):
+    view = ["--steps", "1000-1999", "--scale", "y", "--group", "conv1"]
+    assert _run(good, "--to", "vega", "--chart", "diffusion-msd", "--out", tmp_path / "a.json", *view) == 0
+    nothing = "thermodl: --{} changes nothing in diffusion-msd\n"
+    assert capsys.readouterr().err == nothing.format("steps 1000-1999") + nothing.format("scale y")
+    assert _run(good, "--to", "vega", "--chart", "noise-time", "--out", tmp_path / "b.json", *view) == 0
+    assert not capsys.readouterr().err
+
+
 def test_mistakes_are_named(good, tmp_path, monkeypatch, capsys, fonts):
     monkeypatch.chdir(tmp_path)
     for arguments, said in (
