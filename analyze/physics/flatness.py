@@ -31,34 +31,22 @@ segment. These show: the noise of a random walk chooses cosines of k half period
 Hess 2002) is a drift, and not a fluctuation. A direction is used for the exponents if it is none, λ_u is larger than
 three of its errors and the second half holds ten independent samples of θ_u²; the others are shown.
 
-Directions that are known from few samples are turned against the principal ones, and flat ones then hold a little of
-steep ones, whose λ and C may be tens of times larger. How far they are turned is what their positions share in the
-second half, so that σ², λ and C are freed of it to first order; what is chance in that half, and no turn, its variance
-in time tells. In tests with six directions of a heavy ball over a factor of ten in λ, and 200 relaxation times of the
-flattest, σ² and λ are right to 1 %, where they would be 2 % high and low. With twelve directions over a factor of 30
-and 40 relaxation times of the flattest in the second half, ψ and a at a = 2 are high by two fifths of an error bar, at
-a = 1 by none, and intervals of 95 % cover 92–96 %. Where directions are nearly as many as the samples, λ comes out low
-with an error as wide. Directions of equal variance no stretch of time tells apart: where λ does not differ by more than
-its errors there is no ψ, and where it hardly does ψ is that of mixtures, up to 2 too small.
-
-Exponents are slopes of straight lines with errors in both coordinates, which have a part in common (York et al. 2004);
-logarithms are freed of their bias to second order. Directions are weighed by their errors in the first half: those in
-the second are smaller where λ came out high, and would draw the line. Errors of exponents come from time: from the
-influence of every step on the slope, by the Γ-method, so that noise which directions share is not counted as many times
-as there are directions. Where the points lie farther from the line than that allows, they are widened by the square
-root of χ² per degree of freedom.
+How the turn of directions is taken off is in `directions`, how exponents are fitted in `lines`. With twelve directions
+over a factor of 30 and 40 relaxation times of the flattest in the second half, ψ and a at a = 2 are high by two fifths
+of an error bar, at a = 1 by none, and intervals of 95 % cover 92–96 %. Directions of equal variance no stretch of time
+tells apart: where λ does not differ by more than its errors there is no ψ, and where it hardly does ψ is that of
+mixtures, up to 2 too small.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import special
 
 from thermodl.record.words import counted
 
-from .. import errorbar, series
+from .. import errorbar
+from ..directions import cosine_content, measure_stretch
+from ..lines import FEWEST, chosen, differ, fit_line, relative_errors
 from ..modes import Motion, principal_motions
 from ..quantities import (
     choose_segment,
@@ -119,9 +107,6 @@ DRIFT = 0.7
 """cosine content from which a direction is a drift"""
 SIGMAS = 3
 """errors by which λ must exceed 0"""
-FEWEST = 4
-"""directions that a line takes"""
-_BLOCKS = 128
 _MODES = {
     "mode_variance": ("parameter2", "variance along the direction σ²", "沿该方向的方差 σ²"),
     "curvature": ("loss parameter-2", "effective curvature λ", "有效曲率 λ"),
@@ -149,35 +134,6 @@ _GROUPS = {
 }
 
 Floats = NDArray[np.float64]
-
-
-class Measured(NamedTuple):
-    """A mean of each direction, (d,), and what every step or probe adds to it relative to itself, (d, n)."""
-
-    value: Floats
-    error: Floats
-    samples: Floats
-    influence: Floats
-
-
-class Stretch(NamedTuple):
-    """What is measured of the directions in a stretch of steps."""
-
-    variance: Measured
-    curvature: Measured
-    """that of the gradients or that of the probes, whichever serves"""
-    noise: Measured
-    by_step: Measured
-    by_probe: Measured
-
-
-class Line(NamedTuple):
-    """A straight line's slope with the two parts of its error, and the scatter about it."""
-
-    slope: float
-    error: float
-    samples: float
-    scatter: float
 
 
 def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
@@ -240,12 +196,12 @@ def measure_directions(
         independent: whether the noise of a step knows nothing of where it is.
         rates: η, μ, ν. epoch: M; NaN for none.
     """
-    before = _stretch(motion, places, slice(half), independent)
+    before = measure_stretch(motion, places, slice(half), independent)
     # Where errors share their times: λ with σ² in the steps, or with C in the probes.
-    errors = _errors(before.curvature, before.variance, independent)
-    errors_of_noise = _errors(before.curvature, before.noise, not independent)
+    errors = relative_errors(before.curvature, before.variance, independent)
+    errors_of_noise = relative_errors(before.curvature, before.noise, not independent)
     del before  # as large as what follows
-    measured = _stretch(motion, places, slice(half, None), independent)
+    measured = measure_stretch(motion, places, slice(half, None), independent)
     variance, curvature, noise = measured.variance, measured.curvature, measured.noise
     d, window = motion.positions[:, half:].shape
     content = cosine_content(motion.positions[:, :half])
@@ -277,10 +233,10 @@ def measure_directions(
     ):
         found |= {name: one.value, f"{name}_stderr": one.error, f"{name}_n_eff": one.samples}
     # Curvatures that are one number within their errors draw a line by chance.
-    fitted = used & _differ(curvature.value[used], curvature.error[used])
+    fitted = used & differ(curvature.value[used], curvature.error[used])
     loud = fitted & (noise.value > 0)
-    spread = fit_line(_chosen(curvature, fitted), _chosen(variance, fitted), errors[:, fitted], shared=independent)
-    noisy = fit_line(_chosen(curvature, loud), _chosen(noise, loud), errors_of_noise[:, loud], shared=not independent)
+    spread = fit_line(chosen(curvature, fitted), chosen(variance, fitted), errors[:, fitted], shared=independent)
+    noisy = fit_line(chosen(curvature, loud), chosen(noise, loud), errors_of_noise[:, loud], shared=not independent)
     for name, line, factor, shift in (
         ("flatness_exponent", spread, 2, 0),
         ("noise_exponent", noisy, 1, 0),
@@ -290,197 +246,6 @@ def measure_directions(
         numbers = {"": factor * line.slope + shift, "_stderr": factor * line.error, "_n_eff": line.samples}
         found |= {f"{name}{end}": np.array(value) for end, value in numbers.items()}
     return found | {"fit_directions": np.array(float(used.sum())), "fit_scatter": np.array(spread.scatter)}
-
-
-def _stretch(motion: Motion, places: NDArray[np.int64], steps: slice, independent: bool) -> Stretch:
-    """All that is measured in a stretch of steps; the other arguments are those of `measure_directions`."""
-    positions, gradients = motion.positions[:, steps], motion.others[0][:, steps]
-    centred, alone = _centred_and_alone(positions)
-    hidden = _hidden(centred)
-    variance = _variance(centred, alone, hidden)
-    by_step = _curvature(centred, alone, gradients)
-    by_step = _freed_of_motion(by_step, centred, alone, gradients, variance, hidden)
-    unknown = np.full(len(positions), np.nan)
-    by_probe = noise = Measured(unknown, unknown, unknown, np.zeros((len(positions), 0)))
-    first, stop, _ = steps.indices(motion.positions.shape[1])
-    inside = (places >= first) & (places < stop)
-    if len(motion.others) > 1 and inside.any():
-        at, probe = places[inside] - first, motion.others[1][:, inside]
-        by_probe = _curvature(*_centred_and_alone(positions[:, at]), probe)
-        noise = _noise(positions[:, at], gradients[:, at] - probe)
-    # The gradient of every step knows more than that of the probes, where it may be used at all.
-    return Stretch(variance, by_step if independent else by_probe, noise, by_step, by_probe)
-
-
-@np.errstate(invalid="ignore", divide="ignore")
-def _mean(values: Floats) -> Measured:
-    """Means of squares, whose error is widened for their skewness."""
-    mean, error, samples = series.mean_and_error(values)
-    return Measured(mean, series.widen_for_skewness(mean, error), samples, values / mean[:, None] - 1)
-
-
-def _centred_and_alone(positions: Floats) -> tuple[Floats, Floats]:
-    """Positions (d, n) about their means, and what is left of each by least squares in those of larger variance."""
-    centred = positions - positions.mean(-1, keepdims=True)
-    return centred, centred - _fit(centred, centred) @ centred
-
-
-@np.errstate(invalid="ignore", divide="ignore")
-def _variance(centred: Floats, alone: Floats, hidden: Floats) -> Measured:
-    """Variances about the mean of the window, without what the turn to directions of larger variance adds.
-
-    That is what these tell of θ_u by least squares, less what they tell by chance in the window. What the
-    mean takes off, `hidden` of it, is added again. Errors are those of θ_u² itself, which remembers as long as θ_u.
-    """
-    plain, squares = _mean(centred**2), alone**2
-    rest = squares.mean(-1)
-    value = (rest + _chance(centred)) / (1 - hidden)
-    error = np.where(plain.value > 0, plain.error * value / plain.value, plain.error)
-    return Measured(value, error, plain.samples, squares / rest[:, None] - 1)
-
-
-@np.errstate(invalid="ignore", divide="ignore")
-def _curvature(centred: Floats, alone: Floats, gradients: Floats) -> Measured:
-    """⟨θg⟩/⟨θ²⟩ of centred positions.
-
-    Of θ and g each is what the positions along directions of larger variance leave, that is, this is the curvature of
-    least squares in all of them. ⟨θ_u g_u⟩ would add that of the others, λ_j for each independent sample that the
-    directions were chosen from. The noise of a probe moves nothing, and with the same θ above and below leaves no bias.
-    Few probes leave little of either: the mean, the curvatures of the others and the one in question take a value each
-    from those that tell the error, and NaN is where none is left.
-    """
-    n = centred.shape[-1]
-    freedom = n - 2.0 - _larger(centred).sum(-1)
-    freedom[freedom < 1] = np.nan
-    gradients = gradients - gradients.mean(-1, keepdims=True)
-    slope, squares = alone * (gradients - _fit(gradients, centred) @ centred), alone**2
-    value, error, samples = series.ratio_and_error(slope, squares)
-    error *= np.sqrt((n - 1) / freedom) * special.stdtrit(freedom, 0.975) / special.stdtrit(n - 1, 0.975)
-    value = np.where(np.isnan(freedom), np.nan, value)
-    influence = (slope - value[:, None] * squares) / (value * np.mean(squares, axis=-1))[:, None]
-    return Measured(value, error, samples * freedom / (n - 1), influence)
-
-
-@np.errstate(invalid="ignore", divide="ignore")
-def _freed_of_motion(
-    curvature: Measured, centred: Floats, alone: Floats, gradients: Floats, variance: Measured, hidden: Floats
-) -> Measured:
-    """The curvature from gradients of the steps, whose noise ξ moves θ.
-
-    The ratio is high by what its fluctuation has in common with that of ⟨θ²⟩, by the mean that is taken off, and by
-    what noise and motion share with others by chance, the covariance of ⟨θ_uθ_j⟩ with ⟨ξ_uθ_j⟩. These are estimates of
-    first order, and not known better than to half of them, which goes into the error.
-    """
-    value = curvature.value
-    # In units of θ, so that neither drowns the other.
-    noise = np.where(value[:, None] != 0, (gradients - gradients.mean(-1, keepdims=True)) / value[:, None], 0) - centred
-    shared = np.nan_to_num(_chance(centred, noise) / np.mean(alone**2, axis=-1))
-    common = np.clip(_covariance(curvature.influence, variance.influence), -0.5, 0.0)
-    freed = value * (1 - hidden) * (1 + common) * (1 + np.clip(shared, -1.0, 0.5))
-    return curvature._replace(value=freed, error=np.hypot(curvature.error, (freed - value) / 2))
-
-
-def _hidden(centred: Floats) -> Floats:
-    """What the mean of the window takes off a variance, 2τ/N; a window of few correlation times does not know it."""
-    _, tau, _ = series.autocovariance_and_cut(centred)
-    return np.minimum(2 * tau / centred.shape[1], 0.5)
-
-
-def _chance(positions: Floats, others: Floats | None = None) -> Floats:
-    """Σ_j var⟨θ_uθ_j⟩/⟨θ_j²⟩ of centred θ (d, n), or with others x Σ_j cov(⟨θ_uθ_j⟩, ⟨x_uθ_j⟩)/⟨θ_j²⟩, (d,).
-
-    j are the directions with a larger ⟨θ²⟩ than u. The expectation of a product of means is more than the product of
-    their expectations by just that.
-    """
-    squares = np.mean(positions**2, axis=-1)
-    means = _product_means(positions, positions)
-    found = _variance_of_mean(means)
-    if others is not None:
-        other = _product_means(others, positions)
-        found = (_variance_of_mean(means + other) - found - _variance_of_mean(other)) / 2
-    return np.sum(np.where(_larger(positions), found / squares, 0.0), axis=1)
-
-
-def _product_means(left: Floats, right: Floats) -> Floats:
-    """⟨l_u r_j⟩ in each of the blocks, (d, d, block)."""
-    left, right = _blocks(left).swapaxes(0, 1), _blocks(right).swapaxes(0, 1)
-    return np.moveaxis(left @ right.swapaxes(1, 2) / left.shape[-1], 0, -1)
-
-
-def _variance_of_mean(values: Floats) -> Floats:
-    """2τΓ(0)/n of each series (..., n): the square of its error without Student's factor, which would bias it."""
-    covariance, tau, _ = series.autocovariance_and_cut(values)
-    return covariance[..., 0] * 2 * np.maximum(tau, 0.0) / values.shape[-1]
-
-
-@np.errstate(invalid="ignore", divide="ignore")
-def _noise(positions: Floats, differences: Floats) -> Measured:
-    """C = ½⟨(g−g′)²⟩ at probes, less Σ_j ⟨θ_uθ_j⟩⟨ξ_uξ_j⟩/⟨θ_j²⟩, which the turn to j of larger variance adds.
-
-    Only the positions tell a turn, noise may be correlated in principal directions as well; what that adds in
-    proportion to the turn stays, and is 0 in the mean. The influence is that of all three means.
-    """
-    centred = positions - positions.mean(-1, keepdims=True)
-    turned, mixed = _shares(centred, centred), _shares(differences, centred, differences)
-    values = differences * (differences - turned @ differences)
-    values -= centred * (mixed @ centred) - (turned * mixed) @ centred**2
-    return _mean(values / 2)
-
-
-def _fit(values: Floats, positions: Floats) -> Floats:
-    """Coefficients (d, d) of least squares of v_u in the θ_j of larger ⟨θ²⟩ than u; both are (d, n)."""
-    products, across = positions @ positions.T, values @ positions.T
-    order = np.argsort(-np.diag(products))
-    found = np.zeros_like(products)
-    for rank, u in enumerate(order):
-        larger = order[:rank]
-        found[u, larger] = across[u, larger] @ np.linalg.pinv(products[np.ix_(larger, larger)], hermitian=True)
-    return found
-
-
-def _larger(positions: Floats) -> NDArray[np.bool_]:
-    """Which directions j (d, d) have a larger ⟨θ²⟩ than u, of centred θ (d, n)."""
-    squares = np.mean(positions**2, axis=-1)
-    return squares > squares[:, None]
-
-
-def _shares(values: Floats, positions: Floats, others: Floats | None = None) -> Floats:
-    """⟨v_uθ_j⟩/⟨θ_j²⟩, (d, d), or ⟨v_uw_j⟩/⟨θ_j²⟩ of others w, of j with a larger ⟨θ²⟩ than u; all are (d, n)."""
-    squares = np.mean(positions**2, axis=-1)
-    others = positions if others is None else others
-    return np.where(_larger(positions), values @ others.T / (values.shape[1] * squares), 0.0)
-
-
-def _covariance(left: Floats, right: Floats) -> Floats:
-    """Covariance of the means of two simultaneous series (d, n), from the errors of their sum and of each.
-
-    From means of blocks: what a product with white noise and a square have in common is small in every step, and long.
-    """
-    left, right = _block_means(left), _block_means(right)
-    both, one, other = (series.mean_and_error(values)[1] ** 2 for values in (left + right, left, right))
-    return (both - one - other) / 2
-
-
-def _block_means(values: Floats) -> Floats:
-    """Means of the blocks, (..., block)."""
-    return _blocks(values).mean(-1)
-
-
-def _blocks(values: Floats) -> Floats:
-    """At most `_BLOCKS` blocks of equal length, (..., block, step); what is over at the start is left out."""
-    steps = values.shape[-1]
-    length = max(steps // _BLOCKS, 1)
-    count = steps // length
-    return values[..., steps - count * length :].reshape(*values.shape[:-1], count, length)
-
-
-def cosine_content(positions: Floats) -> Floats:
-    """How much of the k-th direction's motion (k, N) is a cosine of k half periods, 0 to 1 (Hess 2002)."""
-    d, steps = positions.shape
-    centred = positions - positions.mean(-1, keepdims=True)
-    waves = np.cos(np.pi * np.arange(1, d + 1)[:, None] * (np.arange(steps) + 0.5) / steps)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 2 / steps * np.sum(waves * centred, axis=1) ** 2 / np.sum(centred**2, axis=1)
 
 
 # ------------------------------------------------------------------------------------------------------------- nulls
@@ -508,77 +273,6 @@ def epoch_variance(noise: Floats, curvature: Floats, rate: float, momentum: floa
         total += (epoch - lag) * now
         before, now = now, first * now - momentum * before
     return white * (1 - 2 * total / (epoch * (epoch - 1)))
-
-
-# --------------------------------------------------------------------------------------------------------- exponents
-
-
-def _chosen(measured: Measured, used: NDArray[np.bool_]) -> Measured:
-    return Measured(*(values[used] for values in measured))
-
-
-@np.errstate(invalid="ignore", divide="ignore")
-def _differ(values: Floats, errors: Floats) -> bool:
-    """Whether values (n,) are not one and the same number within their errors, at three spreads of χ²."""
-    weights = errors**-2.0
-    freedom = len(values) - 1
-    spread = np.sum(weights * (values - np.sum(weights * values) / np.sum(weights)) ** 2)
-    return bool(spread > freedom + 3 * np.sqrt(2 * max(freedom, 0)))
-
-
-@np.errstate(invalid="ignore", divide="ignore")
-def _errors(across: Measured, up: Measured, shared: bool) -> Floats:
-    """Relative variances of both and their relative covariance, (3, d)."""
-    vx, vy = ((one.error / one.value) ** 2 for one in (across, up))
-    common = _covariance(across.influence, up.influence) if shared else np.zeros_like(vx)
-    # Errors that are one and the same leave no direction to fit along.
-    return np.stack([vx, vy, np.clip(common, -0.99 * np.sqrt(vx * vy), 0.99 * np.sqrt(vx * vy))])
-
-
-def fit_line(across: Measured, up: Measured, errors: Floats, *, shared: bool) -> Line:
-    """d ln(up)/d ln(across) over the directions (York et al. 2004, eqs. 13), all NaN for fewer than `FEWEST`.
-
-    Args:
-        across: λ. up: σ² or C.
-        errors: relative variances and covariance (3, d) that weigh the directions, measured at other times: a λ that
-            came out high has a small error of its own, and would draw the line.
-        shared: whether both are means over the same times, and so fluctuate together.
-    """
-    d = len(across.value)
-    if d < FEWEST or not np.all(np.isfinite(errors)) or not np.all(errors[1] > 0):
-        return Line(np.nan, np.nan, np.nan, np.nan)
-    vx, vy, common = errors
-    # The logarithm of a mean is low by half its relative variance.
-    x, y = (np.log(one.value) + (one.error / one.value) ** 2 / 2 for one in (across, up))
-    if not np.all(np.isfinite(x + y)):
-        return Line(np.nan, np.nan, np.nan, np.nan)
-    slope = float(np.polyfit(x, y, 1)[0])
-    last = np.inf
-    for _ in range(50):
-        weight, v, u, lever = _levers(x, y, vx, vy, common, slope)
-        if abs(slope - last) < 1e-10 * (1 + abs(slope)):
-            break
-        last, slope = slope, float(np.sum(weight * lever * v) / np.sum(weight * lever * u))
-    weight, v, u, lever = _levers(x, y, vx, vy, common, slope)
-    pull = weight * lever / np.sum(weight * lever * u)
-    # The slope moves by Σ pull (δy − slope δx).
-    pull = pull - weight * np.sum(pull) / np.sum(weight)
-    of_y, of_x = pull @ up.influence, -slope * (pull @ across.influence)
-    parts = [_block_means(of_y + of_x)] if shared else [of_y, of_x]
-    error = np.sqrt(sum(float(series.mean_and_error(one)[1]) ** 2 for one in parts))
-    scatter = float(np.sum(weight * (v - slope * u) ** 2) / (d - 2))
-    return Line(
-        slope, float(error * np.sqrt(max(scatter, 1.0))), float(min(across.samples.min(), up.samples.min())), scatter
-    )
-
-
-def _levers(
-    x: Floats, y: Floats, vx: Floats, vy: Floats, common: Floats, slope: float
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Weight of each point, its y and x from the weighted mean, and its lever β (York et al. 2004)."""
-    weight = 1 / (vy + slope**2 * vx - 2 * slope * common)
-    u, v = x - np.average(x, weights=weight), y - np.average(y, weights=weight)
-    return weight, v, u, weight * (u * vy + slope * v * vx - (slope * u + v) * common)
 
 
 def _as_dataset(rows: list[dict[str, Floats]], names: list[str], count: int) -> xr.Dataset:
@@ -757,7 +451,7 @@ def _exponents(everything: xr.Dataset, used: int) -> list[dict[str, str]]:
         why_zh = f"只有 {used} 个方向的曲率已分辨，拟合指数至少需要 {FEWEST} 个"
         code = "unresolved"
         fitted = everything.isel(mode=everything["mode_used"].values > 0)
-        if used >= FEWEST and not _differ(fitted["curvature"].values, fitted["curvature_stderr"].values):
+        if used >= FEWEST and not differ(fitted["curvature"].values, fitted["curvature_stderr"].values):
             code = "no-range"
             why = "the curvatures of the directions do not differ by more than their errors"
             why_zh = "各方向的曲率之差不超过其误差"

@@ -8,7 +8,7 @@ import xarray as xr
 from made_up import make_run
 from scipy.optimize import minimize_scalar
 
-from thermodl.analyze import AnalysisSettings, analyze, open_results, series, truth
+from thermodl.analyze import AnalysisSettings, analyze, directions, lines, open_results, series, truth
 from thermodl.analyze.modes import Motion, principal_directions
 from thermodl.analyze.physics import flatness
 from thermodl.analyze.settings import AnalysisError
@@ -94,8 +94,8 @@ def on_axes(
     found = []
     for one in zip(*motion, strict=True):
         if chosen:
-            directions, _ = principal_directions(one[0][:, : steps // 2], len(one[0]))
-            one = tuple(directions.T @ values for values in one)
+            axes, _ = principal_directions(one[0][:, : steps // 2], len(one[0]))
+            one = tuple(axes.T @ values for values in one)
         along = Motion(one[0], [*one[1:]], 1.0)
         found.append(
             flatness.measure_directions(along, places, steps // 2, True, np.array([eta, momentum, 0.0]), np.nan)
@@ -180,11 +180,11 @@ def test_against_an_obvious_reference() -> None:
         assert found["cosine_content"][u] == pytest.approx(along**2 / sum(first**2))
     rng = np.random.default_rng(2)
     across, up = (
-        flatness.Measured(np.exp(power * np.arange(6.0) + 0.1 * rng.standard_normal(6)), *np.full((2, 6), 0.2), waves)
+        directions.Measured(np.exp(power * np.arange(6.0) + 0.1 * rng.standard_normal(6)), *np.full((2, 6), 0.2), waves)
         for power, waves in ((0.5, 0.1 * rng.standard_normal((6, 500))), (1.0, 0.1 * rng.standard_normal((6, 500))))
     )
     vx, vy = ((0.2 / one.value) ** 2 for one in (across, up))
-    line = flatness.fit_line(across, up, np.stack([vx, vy, np.zeros(6)]), shared=False)
+    line = lines.fit_line(across, up, np.stack([vx, vy, np.zeros(6)]), shared=False)
     x, y = np.log(across.value) + vx / 2, np.log(up.value) + vy / 2
 
     def misfit(slope: float) -> float:
@@ -232,7 +232,7 @@ def test_curvature_from_few_probes(probes: int) -> None:
     for _ in range(replicates):
         positions = rng.standard_normal((count, probes)) / np.sqrt(curvatures)[:, None]
         gradients = curvatures[:, None] * positions + 2 * rng.standard_normal((count, probes))
-        found = flatness._curvature(*flatness._centred_and_alone(positions), gradients)
+        found = directions.measure_curvature(*directions.centred_and_alone(positions), gradients)
         covered += np.abs(found.value - curvatures) < series.NORMAL * found.error
     assert (np.abs(covered / replicates - 0.96) < 0.035).all()
 
@@ -241,7 +241,7 @@ def test_curvature_from_too_few_probes() -> None:
     """What least squares leave of fewer probes than directions is rounding, and no curvature."""
     rng, count = np.random.default_rng(8), 16
     positions, gradients = rng.standard_normal((2, count, 6)) / np.arange(1, count + 1)[:, None] ** 2
-    found = flatness._curvature(*flatness._centred_and_alone(positions), gradients)
+    found = directions.measure_curvature(*directions.centred_and_alone(positions), gradients)
     known = np.isfinite(found.value)
     assert (known == np.isfinite(found.error)).all()
     assert known.sum() == 4
