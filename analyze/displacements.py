@@ -17,6 +17,7 @@ from .series import (
     cancelling_error,
     fast_length,
     mean_and_error,
+    returning_error,
     widen_for_skewness,
 )
 
@@ -290,6 +291,21 @@ def drift_free_error(
     else:
         _, error, n_eff = mean_and_error(fluctuation, memory=memory, echo=echo)
     return float(error * np.sqrt(common / (n - lags[row]))), float(n_eff)
+
+
+def slope_and_error(both: Floats, products: Floats, lag: int, memory: int) -> tuple[float, float, float]:
+    """M(2ℓ) − M(ℓ) of `both`, M(ℓ) and M(2ℓ) from `drift_free_displacements`, with error and effective samples.
+
+    Args:
+        products: from `slope_products` of positions without their line. memory: as in `mean_and_error`.
+    """
+    value = both[1] - both[0]
+    error, samples = returning_error(products, lag, memory)
+    # The difference has the origins of 2ℓ, the products those of 3ℓ.
+    error *= np.sqrt(len(products) / (len(products) + lag))
+    # In confined motion the difference is small, and no more skew than what it is of.
+    scale = max(value, both[1] / 2)
+    return float(value), float(widen_for_skewness(np.array(scale), np.array(error))), samples
 
 
 def averaged_variance(collective: Floats, lags: NDArray[np.int64], width: int) -> Floats:

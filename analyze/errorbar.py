@@ -13,15 +13,15 @@ Estimate = tuple[xr.DataArray, xr.DataArray, xr.DataArray]
 """value, standard error, effective samples"""
 
 
-def mean_with_error(data: xr.DataArray, dim: str, memory: int = 0) -> Estimate:
-    """Mean over a time dimension with its error; `memory` is in its steps; lazy."""
-    return _apply(partial(series.mean_and_error, memory=memory), [data], dim)
+def mean_with_error(data: xr.DataArray, dim: str, memory: int = 0, per_step: float = 1.0) -> Estimate:
+    """Mean over a time dimension with its error; `memory` and `per_step`, as of the kernel, in its steps; lazy."""
+    return _apply(partial(series.mean_and_error, memory=memory, per_step=per_step), [data], dim)
 
 
-def ratio_with_error(numerator: xr.DataArray, denominator: xr.DataArray, dim: str) -> Estimate:
+def ratio_with_error(numerator: xr.DataArray, denominator: xr.DataArray, dim: str, memory: int = 0) -> Estimate:
     """Ratio of means over a time dimension with its error; lazy."""
     numerator, denominator = xr.broadcast(numerator, denominator)
-    return _apply(series.ratio_and_error, [numerator, denominator], dim)
+    return _apply(partial(series.ratio_and_error, memory=memory), [numerator, denominator], dim)
 
 
 def telescoping_ratio_with_error(left: xr.DataArray, right: xr.DataArray, dim: str) -> Estimate:
@@ -29,16 +29,19 @@ def telescoping_ratio_with_error(left: xr.DataArray, right: xr.DataArray, dim: s
     return _apply(series.telescoping_ratio_and_error, [*xr.broadcast(left, right)], dim)
 
 
-def window_means(data: xr.DataArray, dim: str, bounds: Sequence[tuple[int, int]], memory: int = 0) -> Estimate:
+def window_means(
+    data: xr.DataArray, dim: str, bounds: Sequence[tuple[int, int]], memory: int = 0, per_step: float = 1.0
+) -> Estimate:
     """Means over windows [start, stop) of a time dimension, along a new last dimension `window`; lazy."""
-    return _apply_windows(partial(series.mean_and_error, memory=memory), [data], dim, bounds)
+    return _apply_windows(partial(series.mean_and_error, memory=memory, per_step=per_step), [data], dim, bounds)
 
 
 def window_ratios(
-    numerator: xr.DataArray, denominator: xr.DataArray, dim: str, bounds: Sequence[tuple[int, int]]
+    numerator: xr.DataArray, denominator: xr.DataArray, dim: str, bounds: Sequence[tuple[int, int]], memory: int = 0
 ) -> Estimate:
     """Ratios of means over windows, along a new last dimension `window`; lazy."""
-    return _apply_windows(series.ratio_and_error, [*xr.broadcast(numerator, denominator)], dim, bounds)
+    kernel = partial(series.ratio_and_error, memory=memory)
+    return _apply_windows(kernel, [*xr.broadcast(numerator, denominator)], dim, bounds)
 
 
 def window_telescoping_ratios(

@@ -64,8 +64,8 @@ def fit_line(across: Measured, up: Measured, errors: Floats, *, shared: bool) ->
     if d < FEWEST or not np.all(np.isfinite(errors)) or not np.all(errors[1] > 0):
         return Line(np.nan, np.nan, np.nan, np.nan)
     vx, vy, common = errors
-    # The logarithm of a mean is low by half its relative variance.
-    x, y = (np.log(one.value) + (one.error / one.value) ** 2 / 2 for one in (across, up))
+    # The logarithm of a mean is low by half its relative variance, which an error of few samples overstates.
+    x, y = (np.log(one.value) + np.minimum(one.error / one.value, 0.5) ** 2 / 2 for one in (across, up))
     if not np.all(np.isfinite(x + y)):
         return Line(np.nan, np.nan, np.nan, np.nan)
     slope = float(np.polyfit(x, y, 1)[0])

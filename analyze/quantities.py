@@ -106,6 +106,22 @@ def correlated_steps(run: xr.Dataset) -> int:
     return 0 if np.isnan(memory) else int(np.ceil(3 * memory))
 
 
+def correlated_probes(run: xr.Dataset) -> int:
+    """The same in probes, whose gradients share where the parameters are; 0 where probes are farther apart."""
+    at = run["probe_step"].values
+    return int(correlated_steps(run) / max(1.0, float(np.median(np.diff(at))))) if len(at) > 1 else 0
+
+
+def velocity_samples(run: xr.Dataset) -> float:
+    """Effective samples of a squared velocity that a step holds at most, 1−μ; 1 where no momentum is known.
+
+    Its correlation swings where the motion does, and the Γ-method, which sums it up to where it seems to end, then sees
+    more samples than there are.
+    """
+    memory = velocity_memory(run)
+    return 1.0 if np.isnan(memory) else 1 / memory
+
+
 def sgd_time_per_step(run: xr.Dataset) -> float:
     """Mean advance of the run's clock of SGD time, which is that of the first optimizer group; NaN if it has none."""
     clock = _sgd_time(run)
@@ -225,6 +241,35 @@ def displacement_dimensions(run: xr.Dataset, positions: xr.DataArray, lags: Sequ
             }
         results.append(xr.Dataset({name: ("group", row) for name, row in found.items()}, {"group": group_names(run)}))
     return results
+
+
+def dimensions_at(run: xr.Dataset, positions: xr.DataArray, lags: np.ndarray) -> xr.Dataset:
+    """`displacement_dimensions` at any lags, each (group, lag).
+
+    They are measured at powers of two up to N/8, of which there are eight displacements, and taken on straight lines
+    over ln lag between; beyond they go on as in the last two octaves, where directions may become fewer and the errors
+    of the sketch larger: motion in steep directions ends early, and a drift is in one.
+    """
+    ladder = 2 ** np.arange(max(1, int(np.log2(max(2, positions.sizes["step"] // 8))) + 1))
+    found = displacement_dimensions(run, positions, ladder.tolist())
+    at, places = np.log(np.maximum(lags, 1.0)), np.log(ladder)
+    beyond, before = np.maximum(at - places[-1], 0.0), max(0, len(ladder) - 3)
+
+    def follow(values: np.ndarray, least: float, most: float) -> np.ndarray:
+        """(ladder,) at the lags, with a slope beyond within these bounds."""
+        run_of = places[-1] - places[before]
+        slope = np.clip((values[-1] - values[before]) / run_of, least, most) if run_of else 0.0
+        return np.interp(at, places, values) + slope * beyond
+
+    width, by_name = positions.sizes["sketch"], {}
+    for name in found[0]:
+        rows = np.stack([one[name].values for one in found], axis=-1)
+        if str(name).startswith("error"):
+            taken = [np.minimum(follow(row, 0.0, np.inf), np.sqrt(2 / width)) for row in rows]
+        else:
+            taken = [np.maximum(np.exp(follow(np.log(row), -1.0, 0.0)), 1.0) for row in rows]
+        by_name[name] = (("group", "lag"), np.array(taken))
+    return xr.Dataset(by_name, {"group": group_names(run)})
 
 
 def at_probes(data: xr.DataArray, run: xr.Dataset, dim: str = "probe") -> xr.DataArray:
@@ -587,6 +632,26 @@ def few_probes_verdicts(results: xr.Dataset, *names: str) -> list[dict[str, str]
         )
         for name in names
         if f"{name}_n_eff" in results and not float(results[f"{name}_n_eff"].min(skipna=False)) >= 10
+    ]
+
+
+def shuffled_signal_verdicts(run: xr.Dataset, results: xr.Dataset, *names: str) -> list[dict[str, str]]:
+    """A word on what is made of g·g′, where batches may come from shuffled epochs."""
+    sampling = run.attrs.get("sampling")
+    if sampling == "replacement":
+        return []
+    en, zh = ("", "") if sampling == "shuffle" else ("If batches are shuffled: ", "若按轮次打乱采样：")
+    return [
+        verdict(
+            name,
+            "caution",
+            "shuffled-signal",
+            f"{en}g·g′ holds ∇L·ξ, because the noise of shuffled epochs knows where the parameters are. Where the loss "
+            "has settled it may be several times ‖∇L‖².",
+            f"{zh}打乱采样的噪声与参数位置相关，g·g′ 含有 ∇L·ξ；损失趋于平稳时，它可达 ‖∇L‖² 的数倍。",
+        )
+        for name in names
+        if name in results
     ]
 
 

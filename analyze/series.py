@@ -175,7 +175,9 @@ def _sum_to(covariance: Floats, n: int, window: NDArray[np.int64]) -> Floats:
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def mean_and_error(series: Floats, *, memory: int = 0, echo: Floats | float = 0.0) -> tuple[Floats, Floats, Floats]:
+def mean_and_error(
+    series: Floats, *, memory: int = 0, echo: Floats | float = 0.0, per_step: float = 1.0
+) -> tuple[Floats, Floats, Floats]:
     """Mean of each series (..., N), its standard error (Student-widened) and the number of effective samples.
 
     The error is NaN for fewer than four samples and where a value is not finite; a constant series has error 0.
@@ -185,6 +187,7 @@ def mean_and_error(series: Floats, *, memory: int = 0, echo: Floats | float = 0.
         memory: lags that are known to be correlated: if the sum up to there, at most N/16, is the larger, it counts.
         echo: κ, of shape (...), if what the series squares is correlated once more around some lag beyond the window,
             by κ: the sum of the autocorrelations of the squares is repeated there on both sides, times κ².
+        per_step: effective samples that a step holds at most.
     """
     series = np.asarray(series, dtype=np.float64)
     n = series.shape[-1]
@@ -202,9 +205,10 @@ def mean_and_error(series: Floats, *, memory: int = 0, echo: Floats | float = 0.
     repeated = 1 + 2 * np.square(echo)
     tau, window = tau * repeated, window * repeated
     # Where fluctuations cancel, their sum is all estimation error: never count more samples than there are.
-    n_eff = n / (2 * np.maximum(tau, 0.5))
+    n_eff = n * np.minimum(1 / (2 * np.maximum(tau, 0.5)), per_step)
     variance = np.maximum(covariance[..., 0], 0.0) * (1 + 1 / n_eff)
-    student = special.stdtrit(np.maximum(n / (2 * window + 1), 1.0), 0.975) / NORMAL
+    freedom = n * np.minimum(1 / (2 * window + 1), per_step)
+    student = special.stdtrit(np.maximum(freedom, 1.0), 0.975) / NORMAL
     return mean, np.sqrt(variance / n_eff) * student, n_eff
 
 

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 ANALYSES = {
-    "ageing": 2,
+    "ageing": 3,
     "correlation": 5,
-    "diffusion": 8,
-    "dissipation": 3,
-    "entropy_production": 3,
-    "events": 2,
+    "diffusion": 9,
+    "dissipation": 4,
+    "entropy_production": 4,
+    "events": 3,
     "flatness": 4,
-    "noise": 2,
-    "response": 1,
+    "noise": 3,
+    "response": 2,
     "stationarity": 3,
-    "temperature": 5,
+    "temperature": 6,
 }
 """of each analysis: raised when its numbers change"""
 

@@ -41,7 +41,7 @@ from scipy import special, stats
 from .. import series
 from ..quantities import (
     choose_segment,
-    displacement_dimensions,
+    dimensions_at,
     group_hyperparameters,
     group_names,
     group_sizes,
@@ -101,6 +101,8 @@ _SMOOTHED = 5
 """probes in the running mean of tr C"""
 _LEAST_PROBES = 8
 _OCTAVES = 12
+_LAGS = 200
+"""at which the dimension of displacements is worked out, and between which it is taken on straight lines"""
 _PLACES = 1000
 """steps at which noise time is kept, evenly chosen"""
 
@@ -169,14 +171,12 @@ class _Motion:
         self.shortest = max(4, int(np.ceil(5 * memory)) if np.isfinite(memory) else 50)
         first, last = max(np.split(known, np.flatnonzero(np.diff(known) > 1) + 1), key=len)[[0, -1]]
         stretch = self.positions.isel(step=slice(first, last + 1))
-        # Of fewer than 32 displacements the dimension is hardly known.
-        self.lags = 2 ** np.arange(max(1, int(np.log2(max(2, (last - first) // 32))) + 1))
-        found = displacement_dimensions(run, stretch, self.lags.tolist())
-        self.dimensions_at = np.array([of_lag["of_sketch"].values for of_lag in found])
+        self.lags = np.unique(np.geomspace(1, part.sizes["step"], _LAGS).astype(int))
+        self.dimensions_at = dimensions_at(run, stretch, self.lags)["of_sketch"].values
 
     def dimensions(self, group: int, lag: np.ndarray) -> np.ndarray:
         """Effective dimension of displacements at some lags, in steps."""
-        return np.interp(np.log(np.maximum(lag, 1)), np.log(self.lags), self.dimensions_at[:, group])
+        return np.interp(np.log(np.maximum(lag, 1)), np.log(self.lags), self.dimensions_at[group])
 
     def read(self, intervals: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]]) -> None:
         """Read the positions at both ends of intervals, all at once, since a step lies in as many blocks as a series.

@@ -50,6 +50,7 @@ from ..quantities import (
     at_probes,
     choose_segment,
     correlated_steps,
+    dimensions_at,
     displacement_dimensions,
     group_mobility,
     group_sizes,
@@ -129,21 +130,22 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     lag = _diffusion_lag(part, settings.diffusion_lag)
     positions = part["parameter_sketch"]
     (seen,) = displacement_dimensions(run, positions, [lag])
-    dimensions, relative, relative_free = seen["of_sketch"], seen["error"], seen["error_without_drift"]
+    by_lag = dimensions_at(run, positions, lags)
 
     measured = _measure(run, part, lags, lag)
     shared = labelled(measured.pop("shared_variance"), run, "lag")
     moved = labelled(measured.pop("moved"), run)
     found = {name: as_estimate(values, run, "lag") for name, values in measured.items()}
-    results = _time_averages(found, sizes, relative, relative_free)
-    results |= _drift(run, moved, found["whole"], part.sizes["step"], sizes, dimensions)
+    results = _time_averages(found, sizes, by_lag["error"], by_lag["error_without_drift"])
+    results |= _drift(run, moved, found["whole"], part.sizes["step"], sizes, seen["of_sketch"])
     for name, units, en, zh in _COEFFICIENTS if is_sgd(run) else _COEFFICIENTS[:1]:
         value, error, samples = errorbar.scale(found[name], 1 / (2 * lag * sizes))
-        results |= errorbar.named(name, (value, _with_sketch(value, error, relative_free), samples), units, en, zh)
+        error = _with_sketch(value, error, seen["error_without_drift"])
+        results |= errorbar.named(name, (value, error, samples), units, en, zh)
     if is_sgd(run) and part.sizes.get("probe"):
         results |= _predictions(part, lags, sizes)
-    results |= _two_time(run, settings.waiting_times, shared, lags, sizes, dimensions, relative)
-    results["sketch_relative_error"] = relative.assign_attrs(
+    results |= _two_time(run, settings.waiting_times, shared, lags, sizes, by_lag["of_sketch"], by_lag["error"])
+    results["sketch_relative_error"] = seen["error"].assign_attrs(
         units="1", long_name="relative error of the sketch", long_name_zh="随机投影的相对误差"
     )
     epoch = shuffled_epoch(run)
@@ -237,8 +239,8 @@ def _measure(run: xr.Dataset, part: xr.Dataset, lags: np.ndarray, lag: int) -> d
             "displacement": np.array(by_lag).T,
             "free": (value, error, samples),
             "exponent": (exponent, np.where(np.isnan(exponent), np.nan, of_exponent), samples_of_exponent),
-            "diffusion_coefficient": _slope(free[0, of_slope], products, lag, memory),
-            "diffusion_coefficient_sgd_time": _slope(others[0], others[1], lag, memory),
+            "diffusion_coefficient": displacements.slope_and_error(free[0, of_slope], products, lag, memory),
+            "diffusion_coefficient_sgd_time": displacements.slope_and_error(others[0], others[1], lag, memory),
             "whole": combine({early: -reach, late: 1 + reach}, late, cancelling=True),
             "moved": others[2],
             "shared_variance": displacements.averaged_variance(collective, lags, width),
@@ -268,17 +270,6 @@ def _combine(
     echo = None if cancelling else float(displacements.echo_of_ends(free[0, row], free[1, row]))
     error, samples = displacements.drift_free_error(straight, weights, rows, row, memory, echo)
     return float(weights[used] @ free[0, used]), error, samples
-
-
-def _slope(both: np.ndarray, products: np.ndarray, lag: int, memory: int) -> tuple[float, float, float]:
-    """M(2ℓ) − M(ℓ) of `both`, M(ℓ) and M(2ℓ), with the error of the products of which it is the mean."""
-    value = both[1] - both[0]
-    error, samples = series.returning_error(products, lag, memory)
-    # The difference has the origins of 2ℓ, the products those of 3ℓ.
-    error *= np.sqrt(len(products) / (len(products) + lag))
-    # In confined motion the difference is small, and no more skew than what it is of.
-    scale = max(value, both[1] / 2)
-    return float(value), float(series.widen_for_skewness(np.array(scale), np.array(error))), samples
 
 
 def _time_averages(

@@ -17,6 +17,7 @@ from .. import errorbar
 from ..quantities import (
     at_probes,
     choose_segment,
+    correlated_probes,
     correlated_steps,
     group_sum,
     hyperparameters,
@@ -24,6 +25,7 @@ from ..quantities import (
     matching_windows,
     probe_verdicts,
     segment_verdict,
+    shuffled_signal_verdicts,
     verdict,
     window_coordinates,
     within,
@@ -87,11 +89,14 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     if "descent_power" in found:
         powers = _powers(part)
         ratio = errorbar.ratio_with_error(
-            powers["descent_power"], powers["descent_power"] + powers["noise_power"], "probe"
+            powers["descent_power"], powers["descent_power"] + powers["noise_power"], "probe", correlated_probes(part)
         )
         results |= errorbar.named("descent_fraction", ratio, "1", "fraction that descends", "用于下降的比例")
     spoilt = probe_verdicts(run, part, "descent_power", "noise_power", "descent_fraction")
-    verdicts += spoilt or _resolution(results)
+    verdicts += spoilt or [
+        *_resolution(results),
+        *shuffled_signal_verdicts(run, xr.Dataset(results), "descent_power", "descent_fraction"),
+    ]
     curves, coordinates = _over_time(run, settings.windows)
     return xr.Dataset(results | curves, coords=coordinates).assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
@@ -114,8 +119,8 @@ def _time(data: xr.DataArray) -> str:
 
 
 def _memory(data: xr.DataArray, run: xr.Dataset) -> int:
-    """Steps that are known to be correlated; of probes none are."""
-    return correlated_steps(run) if "step" in data.dims else 0
+    """Steps, or probes, that are known to be correlated."""
+    return correlated_steps(run) if "step" in data.dims else correlated_probes(run)
 
 
 def _over_time(run: xr.Dataset, count: int) -> tuple[dict[str, xr.DataArray], dict]:

@@ -66,6 +66,7 @@ from ..quantities import (
     probe_verdicts,
     require,
     segment_verdict,
+    velocity_samples,
     verdict,
     window_coordinates,
     within,
@@ -105,6 +106,10 @@ REFERENCE = (
     "Lütkepohl 2005, New Introduction to Multiple Time Series Analysis; Wilson 1927, J. Am. Stat. Assoc. 22:209."
 )
 ORDERS = (1, 2, 3, 4, 6, 8)
+_SEEN = 1e-3
+"""probability in equilibrium up to which irreversibility counts as seen, where the bound's interval leaves out 0 as
+well: directions are chosen in the same motion, and short motions scatter more than their fits, so that 0.05 comes up in
+a quarter of 150 motions in equilibrium, and both in less than one in a hundred"""
 """orders of the autoregression that are tried"""
 _NAMES = {
     "entropy_production": ("nat step-1", "entropy production, lower bound", "熵产生（下界）"),
@@ -125,6 +130,7 @@ _NAMES = {
 _PER_GROUP = (*list(_NAMES)[:7], "entropy_production_stderr", "entropy_production_n_eff", "cycling_frequency_stderr")
 _OF_LAYER = ("layer_group", "layer_size", "layer_optimizer_group")
 _DRAWS = 200
+_TAIL = 0.05
 """scattered fits from which errors and null are taken"""
 _NEARER = 10
 """times nearer than N steps let them scatter: errors are to lowest order in 1/N"""
@@ -164,7 +170,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     return dataset.assign_attrs(
         segment=[segment.start, segment.stop],
         segment_stationary=segment.stationary,
-        verdicts=verdicts + _irreversibility_verdicts(dataset),
+        verdicts=verdicts + _irreversibility_verdicts(part, dataset),
     )
 
 
@@ -183,18 +189,18 @@ def _heat(
         return {}, {}, found
     results: dict[str, xr.DataArray] = {}
     drawn = errorbar.mean_with_error(_drawn(part), "probe")
-    memory = correlated_steps(run)
+    known = correlated_steps(run), velocity_samples(run)
     for name, given, en, zh in (
         ("heat", _given(part), "heat released into the group", "释放到该组的热量"),
         ("heat_direct", _given_directly(part), "heat, direct form", "热量（直接形式）"),
     ):
-        of_layer = _difference(errorbar.mean_with_error(given, "step", memory), drawn)
+        of_layer = _difference(errorbar.mean_with_error(given, "step", *known), drawn)
         if name == "heat":
             value, error, samples = (values.drop_vars(_OF_LAYER, errors="ignore") for values in of_layer)
             results |= errorbar.named(
                 "heat_of_layer", (value, error, samples), "loss step-1", "heat of the layer", "各层的热量"
             )
-        grouped = errorbar.mean_with_error(group_sum(given, run), "step", memory)
+        grouped = errorbar.mean_with_error(group_sum(given, run), "step", *known)
         of_group = _difference(grouped, errorbar.mean_with_error(group_sum(_drawn(part), run), "probe"))
         results |= errorbar.named(name, of_group, "loss step-1", en, zh)
     text = {
@@ -216,7 +222,7 @@ def _heat(
     steps, probes = matching_windows(run, windows)
     given, drawn = (group_sum(data, run) for data in (_given(run), _drawn(run)))
     curve = _difference(
-        errorbar.window_means(given, "step", steps, memory), errorbar.window_means(drawn, "probe", probes)
+        errorbar.window_means(given, "step", steps, *known), errorbar.window_means(drawn, "probe", probes)
     )
     results |= errorbar.named("heat_over_time", curve, "loss step-1", "heat", "热量", samples=False)
     return results, window_coordinates(run, steps), found
@@ -309,7 +315,7 @@ def mode_heat(
         kinetic = (positions[:, 2:] - positions[:, :-2]) ** 2 / (4 * eta * (1 - nu))[1:-1]
         drawn = (eta * (1 - nu) / (2 * (1 - mu)))[probes] * noise**2 / 2
         (top, top_error, _), (bottom, bottom_error, _) = (
-            series.mean_and_error(kinetic, memory=correlated_steps(part)),
+            series.mean_and_error(kinetic, memory=correlated_steps(part), per_step=velocity_samples(part)),
             series.mean_and_error(drawn),
         )
         # A ratio is high by the relative variance of its denominator.
@@ -358,6 +364,9 @@ def turning(positions: Floats, rng: np.random.Generator) -> dict[str, Floats]:
     else:
         bias, of_chance = np.mean(by_chance), np.var(by_chance)
         chance = (1 + np.sum(by_chance >= sigma)) / (1 + _DRAWS)
+        # Few draws tell no small probability: what chance gives is a sum of squares, much like a gamma variable.
+        if chance < _TAIL:
+            chance = stats.gamma.sf(sigma, bias**2 / of_chance, scale=of_chance / bias)
     # What is even in the scatter is chance, and does not grow with σ.
     odd = (sampled[0][: _DRAWS // 2] - sampled[0][_DRAWS // 2 :]) / 2
     growth = _NEARER**2 * np.mean(odd**2) / sigma if sigma > 0 else 0.0
@@ -619,7 +628,7 @@ def _balance(results: xr.Dataset) -> list[dict[str, str]]:
     return found
 
 
-def _irreversibility_verdicts(results: xr.Dataset) -> list[dict[str, str]]:
+def _irreversibility_verdicts(part: xr.Dataset, results: xr.Dataset) -> list[dict[str, str]]:
     name = "entropy_production"
     value, error, samples, chance = (
         float(results[of].sel(group="all")) for of in (name, f"{name}_stderr", f"{name}_n_eff", f"{name}_p")
@@ -644,18 +653,20 @@ def _irreversibility_verdicts(results: xr.Dataset) -> list[dict[str, str]]:
                 "未估计：与运动相符的自回归没有定态，或几乎没有定态。",
             )
         ]
+    seen = chance <= _SEEN and value > series.NORMAL * error
     found = [
         verdict(
             name,
             "caution",
             "lower-bound",
             f"Lower bound on σ from {counted(int(results.sizes['mode']), 'principal direction')} or fewer: "
-            f"{value:.2e} ± {error:.1e} nats per step{'' if chance <= 0.05 else ', not known to exceed 0'}; what is "
+            f"{value:.2e} ± {error:.1e} nats per step{'' if seen else ', not known to exceed 0'}; what is "
             "left out only adds to it.",
             f"σ 的下界，取自至多 {int(results.sizes['mode'])} 个主方向：{value:.2e} ± {error:.1e} 奈特/步"
-            f"{'' if chance <= 0.05 else '，尚不能认定大于 0'}；未包含的方向只会使其增大。",
+            f"{'' if seen else '，尚不能认定大于 0'}；未包含的方向只会使其增大。",
         )
     ]
+    least = 20 * ORDERS[1] * results.sizes["mode"]
     if not samples >= 10:
         found.append(
             verdict(
@@ -667,14 +678,28 @@ def _irreversibility_verdicts(results: xr.Dataset) -> list[dict[str, str]]:
                 f"未分辨：区间只含最慢方向的 {samples:.1f} 个独立样本，至少需要十个。",
             )
         )
-    elif chance > 0.05:
+    elif part.sizes["step"] < least and not bool((part["momentum"] == 0).all()):
+        found.append(
+            verdict(
+                name,
+                "untrusted",
+                "order-limited",
+                f"Momentum makes the motion one of second order, whose fit takes {least} steps; with that of first "
+                "order, which is all that these steps hold, equilibrium looks irreversible too.",
+                f"动量使运动成为二阶过程，其拟合至少需要 {least} 步；此区间只够一阶拟合，"
+                "而用一阶拟合时平衡态也会显得不可逆。",
+            )
+        )
+    elif not seen:
         found.append(
             verdict(
                 name,
                 "caution",
                 "not-seen",
-                f"No irreversibility seen: equilibrium gives as much with probability {chance:.2f}.",
-                f"未见不可逆性：平衡态以 {chance:.2f} 的概率给出同样大小的值。",
+                f"No irreversibility seen: equilibrium gives as much with probability {chance:.2g}, and the bound is "
+                f"{value / error:.1f} standard errors from 0.",
+                f"未见不可逆性：平衡态以 {chance:.2g} 的概率给出同样大小的值，"
+                f"下界与 0 相差 {value / error:.1f} 个标准误差。",
             )
         )
     else:

@@ -37,6 +37,8 @@ from scipy import ndimage, optimize, signal, stats
 from .. import displacements, errorbar, series
 from ..blocks import each, over_groups
 from ..quantities import (
+    correlated_steps,
+    displacement_dimensions,
     hyperparameters,
     is_sgd,
     probe_verdicts,
@@ -338,21 +340,25 @@ def _lag(run: xr.Dataset) -> int:
 
 
 def _diffusion(run: xr.Dataset, start: int, stop: int) -> tuple[float, float]:
-    """[MSD(2ℓ) − MSD(ℓ)]/(2ℓP) in steps [start, stop), with its error; NaN where they are too few."""
+    """[M(2ℓ) − M(ℓ)]/(2ℓP) in steps [start, stop), M without drift, with its error; NaN where they are too few."""
     lag = _lag(run)
     whole = any(first <= start and stop <= last for first, last in stretches(run))
     if "parameter_sketch" not in run or not whole or stop - start < 10 * lag:
         return float("nan"), float("nan")
     lags = np.array([lag, 2 * lag])
 
-    def add(_: int, positions: np.ndarray) -> tuple[np.ndarray]:
-        return (displacements.squared_displacements(positions, lags),)
+    def add(_: int, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        products = displacements.slope_products(displacements.without_line(x), lag)
+        return displacements.drift_free_displacements(x, lags), products
 
     positions = run["parameter_sketch"].isel(step=slice(start, stop))
-    single, double = over_groups(add, each("squares"), [positions])["squares"][0]
-    value, error, _ = series.mean_and_error((double - single)[: -2 * lag], memory=2 * lag)
+    found = over_groups(add, each("both", "products"), [positions])
+    both, products = (found[name][0] for name in ("both", "products"))
+    value, error, _ = displacements.slope_and_error(both, products, lag, correlated_steps(run))
+    (seen,) = displacement_dimensions(run, positions, [lag])
+    error = np.hypot(error, value * float(seen["error_without_drift"].sel(group="all")))
     size = 2 * lag * int(run["layer_size"].sum())
-    return float(value) / size, float(error) / size
+    return value / size, float(error) / size
 
 
 def _sampler_verdicts(run: xr.Dataset) -> list[dict[str, str]]:

@@ -234,7 +234,7 @@ def measure_directions(
         found |= {name: one.value, f"{name}_stderr": one.error, f"{name}_n_eff": one.samples}
     # Curvatures that are one number within their errors draw a line by chance.
     fitted = used & differ(curvature.value[used], curvature.error[used])
-    loud = fitted & (noise.value > 0)
+    loud = fitted & (noise.value > 0) & (noise.samples >= 10)
     spread = fit_line(chosen(curvature, fitted), chosen(variance, fitted), errors[:, fitted], shared=independent)
     noisy = fit_line(chosen(curvature, loud), chosen(noise, loud), errors_of_noise[:, loud], shared=not independent)
     for name, line, factor, shift in (

@@ -51,12 +51,14 @@ from ..dimensions import inverse_dimension
 from ..quantities import (
     at_probes,
     choose_segment,
+    correlated_probes,
     few_probes_verdicts,
     group_sizes,
     group_sum,
     matching_windows,
     probe_verdicts,
     segment_verdict,
+    shuffled_signal_verdicts,
     unresolved_signal_verdicts,
     verdict,
     window_coordinates,
@@ -175,14 +177,15 @@ def _strengths(
     found: dict[str, errorbar.Estimate] = {}
     if run.sizes.get("probe"):
         noise, signal = group_sum(run["noise_trace"], run), group_sum(run["gradient_dot"], run)
+        memory = correlated_probes(run)
         if windows is None:
             found["noise_trace"] = errorbar.mean_with_error(noise, "probe")
-            found["gradient_norm_squared"] = errorbar.mean_with_error(signal, "probe")
-            found["signal_to_noise"] = errorbar.ratio_with_error(signal, noise, "probe")
+            found["gradient_norm_squared"] = errorbar.mean_with_error(signal, "probe", memory)
+            found["signal_to_noise"] = errorbar.ratio_with_error(signal, noise, "probe", memory)
         else:
             found["noise_trace"] = errorbar.window_means(noise, "probe", windows[1])
-            found["gradient_norm_squared"] = errorbar.window_means(signal, "probe", windows[1])
-            found["signal_to_noise"] = errorbar.window_ratios(signal, noise, "probe", windows[1])
+            found["gradient_norm_squared"] = errorbar.window_means(signal, "probe", windows[1], memory)
+            found["signal_to_noise"] = errorbar.window_ratios(signal, noise, "probe", windows[1], memory)
         value, error, n_eff = found["signal_to_noise"]
         # Without any noise there is no ratio.
         value = value.where(abs(value) < np.inf)
@@ -318,6 +321,8 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset) -> list[di
     if "noise_trace" in results:
         found += few_probes_verdicts(results, "noise_trace")
         found += _unresolved_signal(results)
+        of_signal = ("gradient_norm_squared", "signal_to_noise", "simple_noise_scale")
+        found += shuffled_signal_verdicts(run, results, *of_signal)
         found += _batch_size(run)
         found += _dimension(results)
         if not spoilt:

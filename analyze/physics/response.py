@@ -339,38 +339,46 @@ def _verdicts(
         ]
     # What spoils the response spoils the comparison too, but not the identity.
     spoilt = any(one["status"] == "untrusted" for one in found)
-    return found + ([] if spoilt else [_compare(results)]) + _closure(results)
+    return found + ([] if spoilt else _compare(results)) + _closure(results)
 
 
-def _compare(results: xr.Dataset) -> dict[str, str]:
+def _compare(results: xr.Dataset) -> list[dict[str, str]]:
     value, error, samples = (float(results[f"fdt_ratio{end}"].sel(group="all")) for end in ("", "_stderr", "_n_eff"))
     lag = results.attrs["response_lag"]
     if not (error < 0.3 * abs(value) and samples >= 10):
-        return verdict(
-            "fdt_ratio",
-            "untrusted",
-            "unresolved",
-            f"Unresolved: X at lag {lag} is not known to better than a third; record with a smaller probe_every.",
-            f"未分辨：时间差 {lag} 步的 X 相对误差超过三分之一；请减小 probe_every 重新记录。",
-        )
+        # T/X has no interval of two equal sides where X may be 0.
+        return [
+            verdict(
+                name,
+                "untrusted",
+                "unresolved",
+                f"Unresolved: X at lag {lag} is not known to better than a third; record with a smaller probe_every.",
+                f"未分辨：时间差 {lag} 步的 X 相对误差超过三分之一；请减小 probe_every 重新记录。",
+            )
+            for name in ("fdt_ratio", "fdt_temperature")
+        ]
     if abs(value - 1) <= 3 * error:
-        return verdict(
+        return [
+            verdict(
+                "fdt_ratio",
+                "ok",
+                "agree",
+                f"Response and displacement agree with the noise temperature at lag {lag} within three standard "
+                "errors. The sum over parameters is blind to currents between directions ([H, C] ≠ 0).",
+                f"时间差 {lag} 步的响应与位移在三倍标准误差内符合噪声温度；"
+                "但对参数求和看不到不同方向之间的环流（[H, C] ≠ 0）。",
+            )
+        ]
+    return [
+        verdict(
             "fdt_ratio",
-            "ok",
-            "agree",
-            f"Response and displacement agree with the noise temperature at lag {lag} within three standard errors. "
-            "The sum over parameters is blind to currents between directions ([H, C] ≠ 0).",
-            f"时间差 {lag} 步的响应与位移在三倍标准误差内符合噪声温度；"
-            "但对参数求和看不到不同方向之间的环流（[H, C] ≠ 0）。",
+            "caution",
+            "disagree",
+            f"Response and displacement part: X = {value:.3f} ± {error:.3f} at lag {lag} (drift, curvature beyond the "
+            "quadratic, or forces with memory).",
+            f"响应与位移不符：时间差 {lag} 步时 X = {value:.3f} ± {error:.3f}（漂移、非二次曲率或有记忆的力）。",
         )
-    return verdict(
-        "fdt_ratio",
-        "caution",
-        "disagree",
-        f"Response and displacement part: X = {value:.3f} ± {error:.3f} at lag {lag} (drift, curvature beyond the "
-        "quadratic, or forces with memory).",
-        f"响应与位移不符：时间差 {lag} 步时 X = {value:.3f} ± {error:.3f}（漂移、非二次曲率或有记忆的力）。",
-    )
+    ]
 
 
 def _closure(results: xr.Dataset) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ import xarray as xr
 from scipy import signal
 
 from thermodl.analyze import AnalysisSettings
-from thermodl.analyze.physics import diffusion, stationarity, temperature
+from thermodl.analyze.physics import ageing, diffusion, stationarity, temperature
 
 import truth
 
@@ -207,7 +207,7 @@ def test_displacements_cover(dimensions: int, steps: int, curvature: float, drif
     for name, of_drift in (("mean_squared_displacement", drift), ("detrended_mean_squared_displacement", 0.0)):
         fraction = covered(results, name, exact + of_drift**2 * xr.DataArray(lags**2, dims="lag"), bias=0.1)
         # Where a drift is as large as the motion it widens the bar of the displacement as it is.
-        assert np.all((fraction >= lowest) & (fraction <= (1.0 if of_drift else 0.995))), (name, fraction.values)
+        assert np.all((fraction >= lowest) & (fraction <= (1.0 if of_drift else 0.999))), (name, fraction.values)
         assert 0.93 <= fraction.mean() <= 0.98, (name, fraction.values)
     local = np.full(len(lags), np.nan)
     local[1:-1] = np.log(moved[lags[2:]] / moved[lags[:-2]]) / np.log(lags[2:] / lags[:-2])
@@ -310,6 +310,47 @@ def test_16_local_exponent_of_fractional_brownian_motion(hurst: float) -> None:
     assert np.max(np.abs(z)) < 4
 
 
+def steep_and_free(replicates: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Motion of 60 steep directions and 4 free ones under the same noise, and its MSD per parameter at every lag."""
+    kicks = 0.1 * np.random.default_rng(13).standard_normal((replicates, 64, 100 + steps))
+    steep, free = signal.lfilter([1.0], [1.0, -0.8], kicks[:, :60]), np.cumsum(kicks[:, 60:], axis=-1)
+    lag = np.arange(steps)
+    exact = (60 * 2 * 0.01 / (1 - 0.8**2) * (1 - 0.8**lag) + 4 * 0.01 * lag) / 64
+    return np.concatenate([steep, free], axis=1)[..., 100:], exact
+
+
+def test_motion_that_fills_fewer_directions_at_longer_lags_covers() -> None:
+    """What is steep ends early, and of 64 directions five are left: without that 0.47 to 0.77 of the intervals hold.
+
+    Nor does such motion age, which it seemed to do in four of ten cases.
+    """
+    positions, exact = steep_and_free(100, 1000)
+    run = moving_run(positions)
+    results = diffusion.estimate(run, AnalysisSettings(segment="0:1000", lags_per_decade=3, waiting_times=2))
+    results = results.isel(group=slice(1, None)).compute()
+    fraction = covered(
+        results, "two_time_mean_squared_displacement", xr.DataArray(exact[results["lag"].values], dims="lag")
+    )
+    assert (fraction > 0.85).all(), fraction.values
+    assert 0.92 <= fraction.mean() <= 0.98
+    aged = ageing.estimate(run, AnalysisSettings()).isel(group=slice(1, None)).compute()
+    assert float((aged["collapse_steps_p"] < 0.01).mean()) <= 0.12
+    assert float(covered(aged, "ageing_exponent_steps", 0.0)) >= 0.9
+    assert float(covered(aged, "doubling_ratio", 1.0)) >= 0.87
+
+
+def test_a_slope_through_a_sketch_covers() -> None:
+    """η Var(g)/2 and the MSD where a drift lies in one direction of 64, which 16 coordinates know as one square."""
+    run = replicated_run(np.random.default_rng(14), dimensions=64, steps=600, slope=1.0, sketch=16)
+    settings = AnalysisSettings(segment="0:600", windows=2, lags_per_decade=3)
+    results = temperature.estimate(run, settings).isel(group=slice(1, None)).compute()
+    assert float(covered(results, "temperature_variance", LEARNING_RATE / 2)) >= 0.9
+    moved = diffusion.estimate(run, settings).isel(group=slice(1, None)).compute()
+    lag = moved["lag"].values
+    exact = xr.DataArray(exact_displacement(0.0, 600)[lag] + lag**2.0, dims="lag")
+    assert (covered(moved, "mean_squared_displacement", exact) >= 0.88).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("dimensions", "steps", "curvature"), [(16, 1000, 1.0), (16, 1000, 0.3), (2, 1000, 1.0), (16, 1000, 0.0)]
@@ -342,7 +383,7 @@ def test_configurational_temperature_and_second_relation_cover(dimensions: int, 
     # What is left of the loss in one block is missing in the next: its bar is up to a fifth too wide.
     assert 0.93 <= covered(results, "fdr2", 1.0, bias=0.1) <= 0.99
     for name in ("disagreement_heat", "configurational_colour"):
-        assert 0.93 <= covered(results, name, 0.0) <= 0.97, name
+        assert 0.93 <= covered(results, name, 0.0) <= 0.98, name
 
 
 def test_drift_is_named_as_what_parts_the_thermometers() -> None:

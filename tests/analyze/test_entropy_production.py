@@ -302,3 +302,17 @@ def test_a_balance_of_what_is_not_known_to_differ_from_0_is_none(
     (found,) = entropy_production._balance(results.assign(alone))
     assert found["status"] == status
     assert words in found["en"]
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(150, "order-limited"), (600, "not-seen")])
+def test_equilibrium_with_momentum_is_not_called_irreversible(steps: int, expected: str) -> None:
+    """The same temperature in four directions, in a motion too short for the second order that it has, and longer."""
+    process = truth.LinearDescent(0.1, 0.9, 2 * np.eye(4), np.eye(4))
+    found = []
+    for seed in range(30):
+        results = entropy_production.estimate(
+            recorded(process, seed, steps), AnalysisSettings(segment=f"0:{steps}", modes=4, windows=2)
+        )
+        found.append({one["code"] for one in results.attrs["verdicts"] if one["quantity"] == "entropy_production"})
+    assert sum("irreversible" in codes for codes in found) <= (0 if expected == "order-limited" else 2)
+    assert sum(expected in codes for codes in found) >= 25

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
+from made_up import make_run
 
 from thermodl.analyze import AnalysisSettings
 from thermodl.analyze.physics import events
@@ -137,6 +138,19 @@ def test_before_and_after() -> None:
         value, error = results[f"diffusion_{side}"], results[f"diffusion_{side}_stderr"]
         assert abs(float(value[0]) - (moved[100] - moved[50]) / 100) < 3 * float(error[0])
     assert results.attrs["window"] >= 64
+
+
+@pytest.mark.parametrize("sketch", [64, 16])
+def test_diffusion_beside_an_event_is_without_drift(sketch: int) -> None:
+    """Free motion down a slope of ηG = 0.03, whose MSD holds more drift than diffusion; seen whole and folded."""
+    rng, z = np.random.default_rng(6), []
+    for _ in range(40):
+        walk = np.cumsum(0.1 * rng.standard_normal((64, 600)) - 0.03, axis=1) * rng.choice([-1.0, 1.0], (64, 1))
+        run = make_run(walk.reshape(-1, sketch, 600).sum(0)[None], size=64)
+        value, error = events._diffusion(run, 0, 600)
+        z.append((value - 0.005) / error)
+    assert abs(np.mean(z)) < 4 * np.std(z) / np.sqrt(40)
+    assert np.mean(np.abs(z) < 1.96) >= 0.85
 
 
 def test_a_louder_stretch_is_no_event() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thermodl.analyze import AnalysisSettings, tails
+from thermodl.analyze import AnalysisSettings, tails, truth
 from thermodl.analyze.dimensions import inverse_dimension
-from thermodl.analyze.physics import noise
+from thermodl.analyze.physics import dissipation, noise, temperature
 from thermodl.analyze.quantities import group_sum
 
 BATCH, REPLICATES, STEPS = 125, 1000, 64
@@ -249,6 +249,20 @@ def test_what_is_not_resolved_is_said() -> None:
     assert {("simple_noise_scale", "unresolved"), ("effective_dimension", "lower-bound")} <= codes
     assert results["simple_noise_scale_high"].isnull().all()
     assert float(results["effective_dimension"].max()) <= 12 * 8
+
+
+@pytest.mark.parametrize(("sampling", "said"), [("shuffle", True), (None, True), ("replacement", False)])
+def test_signal_of_shuffled_batches_is_doubted(sampling: str | None, said: bool) -> None:
+    """Their noise knows where the parameters are, and g·g′ is not ‖∇L‖² alone: in every analysis that shows it."""
+    run = truth.simulate(np.random.default_rng(9), truth.Process(0.1, 0.9), dimensions=8, steps=200)
+    run = run.assign_attrs(sampling=sampling, batch_size=8, train_size=1000)
+    of_signal = {"gradient_norm_squared", "signal_to_noise", "simple_noise_scale", "descent_power", "descent_fraction"}
+    settings = AnalysisSettings(segment="0:200", windows=2)
+    doubted: set[str] = set()
+    for analysis in (noise, temperature, dissipation):
+        codes = codes_of(analysis.estimate(run, settings))
+        doubted |= {quantity for quantity, code in codes if code == "shuffled-signal"}
+    assert doubted == (of_signal if said else set())
 
 
 def test_a_lost_layer_spoils_its_groups_alone() -> None:

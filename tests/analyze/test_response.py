@@ -419,6 +419,8 @@ def test_what_is_not_there_is_told() -> None:
     results = analyzed(run)
     assert list(results["group"].values) == ["all", "replicate0"]
     assert verdicts(results)["fdt_ratio", "unresolved"] == "untrusted"
+    # T/X of an X that may be 0 has no two equal sides.
+    assert verdicts(results)["fdt_temperature", "unresolved"] == "untrusted"
     with pytest.raises(NotDefinedError, match="needs probe_sketch, which this run does not hold"):
         analyzed(run.drop_vars(["probe_sketch", "probe_step", "noise_trace"]))
     with pytest.raises(AnalysisError, match="needs gradient_sketch"):

@@ -133,7 +133,7 @@ def test_the_progress_is_that_of_the_training(tmp_path: Path, capsys: pytest.Cap
     data = write_images(tmp_path / "a.npz")
     assert record("--runs-dir", str(tmp_path), "--name", "one", "--data", data, "--steps", "20") == 0
     loss = open_run(tmp_path / "one")["loss"].values
-    for line, step in zip(capsys.readouterr().out.splitlines(), range(2, 21, 2), strict=False):
+    for line, step in zip(capsys.readouterr().out.splitlines()[1:], range(2, 21, 2), strict=False):
         assert line == f"one: step {step} of 20, mini-batch loss {loss[step - 1]:.3f}"
     seen = []
     settings = make_settings({"data": data, "steps": 3, "batch_size": 8, "recorder": {"sketch_size": 8}})
