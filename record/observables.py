@@ -4,16 +4,12 @@ Before the step the optimizer holds θ_t, g_t and v_t, and the recorder θ_ref: 
 optimizer keeps no velocity the recorder keeps θ_{t−1} too: the update Δθ_{t−1} = θ_t − θ_{t−1} stands in for v_t, and
 its square completes row t − 1. All sums are accumulated in float64, because θ·g is far smaller than ‖θ‖‖g‖ and the
 identities of the analysis live on the difference. On a CPU compiled kernels read the tensors where they lie, since
-what recording costs there is reading memory, on as many threads as torch has; elsewhere the same sums are made of torch
-calls. Layers are summed piece by piece, and pieces in their order, so that digits do not depend on threads.
+what recording costs there is reading memory; elsewhere the same sums are made of torch calls.
 
 The gradient g is the one the optimizer descends: `sign·p.grad + weight_decay·θ`, where sign is −1 under `maximize`
 and weight_decay is that of the coupled L2 penalty (0 where the decay is decoupled).
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numba
@@ -43,8 +39,6 @@ PROBE_PRODUCTS = ("noise_trace", "gradient_dot", "probe_dot_displacement")
 _ROWS, _BLOCK = 2, 2**9
 """rows that are folded into a sketch together, and elements of which products are summed before; they and what they are
 read from must leave the nearest cache room for what the training reads next"""
-_PIECE = 2**17
-"""elements of a layer that are summed apart, at most, and that a thread takes at a time, at least"""
 # Sums may be reordered, but a NaN must stay a NaN.
 _FASTMATH = {"reassoc", "contract", "nsz"}
 
@@ -88,55 +82,12 @@ def measure(
         measure_on_device(now, layout, reference, previous, signs, products, sketches)
         return
     previous = reference[:0] if previous is None else previous
-    pieces, turns = _divide(layout.tobytes())
-    sums = np.empty((len(pieces), len(PRODUCTS)))
-    folded = np.empty((len(pieces), len(SKETCHES), sketches.shape[-1]))
-    addresses = np.array([_addresses(layer) for layer in now], dtype=np.int64)
-    scales = np.array([_scales(layer) for layer in now])
-    fixed, left, drawn = (tensor.numpy() for tensor in (reference, previous, signs))
-    waiting = iter(turns)
-
-    def work() -> None:
-        for first, stop in waiting:
-            _measure_pieces(first, stop, addresses, scales, pieces, fixed, left, drawn, sums, folded)
-
-    others = min(torch.get_num_threads(), len(turns)) - 1
-    helpers = [_helpers(others).submit(work) for _ in range(others)]
-    try:
-        work()
-    finally:
-        for helper in helpers:
-            helper.result()
-    _gather(pieces, sums, folded, products.numpy(), sketches.numpy())
-
-
-@lru_cache(maxsize=8)
-def _divide(layout: bytes) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Pieces of layers, (piece, 6): layer, where it begins there, start in the flat vector, size, group, offset within
-    the group; and first and last piece but one of what a thread takes at a time."""
-    rows = np.frombuffer(layout, dtype=np.int64).reshape(-1, 4).tolist()
-    pieces = [
-        (index, begin, start + begin, min(_PIECE, size - begin), group, offset + begin)
-        for index, (start, size, group, offset) in enumerate(rows)
-        for begin in range(0, max(size, 1), _PIECE)
-    ]
-    turns, first, elements = [], 0, 0
-    for at, piece in enumerate(pieces, 1):
-        elements += piece[3]
-        if elements >= _PIECE or at == len(pieces):
-            turns.append((first, at))
-            first, elements = at, 0
-    return np.array(pieces, dtype=np.int64), turns
-
-
-@cache
-def _helpers(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "thermodl-measure")
-
-
-# A process that was forked has no thread of its parent's.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_helpers.cache_clear)
+    _measure_compiled(
+        np.array([_addresses(layer) for layer in now], dtype=np.int64),
+        np.array([_scales(layer) for layer in now]),
+        layout,
+        *(tensor.numpy() for tensor in (reference, previous, signs, products, sketches)),
+    )
 
 
 def _addresses(layer: Now) -> tuple[int, int, int]:
@@ -257,19 +208,17 @@ def _at(address, size, like):
 
 
 @numba.njit(cache=True, fastmath=_FASTMATH, nogil=True)
-def _measure_pieces(first, stop, addresses, scales, pieces, reference, previous, signs, products, sketches):
-    """Sums of each piece by itself, (piece, `PRODUCTS`) and (piece, `SKETCHES`, k)."""
+def _measure_compiled(addresses, scales, layout, reference, previous, signs, products, sketches):
+    sketches[:] = 0.0
     width = sketches.shape[-1]
-    for piece in range(first, stop):
-        index, inside, start, size, _, offset = pieces[piece]
+    for index in range(len(layout)):
+        start, size, group, offset = layout[index]
         sign, weight_decay, per_update, has_velocity = scales[index]
-        at = inside * reference.itemsize
-        parameter = _at(addresses[index, 0] + at, size, reference)
-        gradient = _at(addresses[index, 1] + at, size, reference)
-        velocity = _at(addresses[index, 2] + at, size, reference)
-        sums, folded = products[piece], sketches[piece]
+        parameter = _at(addresses[index, 0], size, reference)
+        gradient = _at(addresses[index, 1], size, reference)
+        velocity = _at(addresses[index, 2], size, reference)
+        sums = products[:, index]
         sums[:] = 0.0
-        folded[:] = 0.0
         if has_velocity:
             sums[-1] = np.nan
         begin = 0
@@ -291,23 +240,13 @@ def _measure_pieces(first, stop, addresses, scales, pieces, reference, previous,
                 here, there = slice(row, following), slice(start + row, start + following)
                 columns = slice(column, column + min(width, following - row))
                 g, p, r, s = gradient[here], parameter[here], reference[there], signs[there]
-                of_gradient, of_displacement = folded[0, columns], folded[1, columns]
+                of_gradient, of_displacement = sketches[0, group, columns], sketches[1, group, columns]
                 if whole:
                     _fold_rows(g, sign, weight_decay, p, r, s, of_gradient, of_displacement)
                 else:
                     _fold_row(g, sign, weight_decay, p, r, s, of_gradient, of_displacement)
                 row, column = following, 0
             begin = end
-
-
-@numba.njit(cache=True)
-def _gather(pieces, sums, folded, products, sketches):
-    """Add up what was summed of pieces to products (`PRODUCTS`, layer) and sketches (`SKETCHES`, group, k)."""
-    products[:] = 0.0
-    sketches[:] = 0.0
-    for piece in range(len(pieces)):
-        products[:, pieces[piece, 0]] += sums[piece]
-        sketches[:, pieces[piece, 4]] += folded[piece]
 
 
 @numba.njit(cache=True)

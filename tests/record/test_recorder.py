@@ -1,7 +1,6 @@
 """The recorder: it measures exactly what happened, and does not disturb it."""
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -419,39 +418,6 @@ def test_torch_and_compiled_sums_agree() -> None:
     for index, (start, size) in enumerate(zip(starts, sizes, strict=True)):
         left = previous[start : start + size] if index % 2 else tensors[index][0]
         assert torch.equal(results[0][2][start : start + size], left)
-
-
-def test_sums_do_not_depend_on_threads() -> None:
-    """Layers of several pieces, with others between them: bit for bit on one thread and on three, and right."""
-    from thermodl.record import observables
-
-    generator = torch.Generator().manual_seed(1)
-    sizes, groups, offsets = (300_000, 5, 400_001, 131_072), (0, 0, 0, 1), (0, 300_000, 300_005, 0)
-    starts = np.cumsum((0, *sizes))[:-1]
-    layout = np.array(list(zip(starts, sizes, groups, offsets, strict=True)))
-    reference, previous = torch.randn(2, sum(sizes), generator=generator)
-    signs = torch.from_numpy(draw_signs(sum(sizes), 0, 0))
-    tensors = [torch.randn(3, size, generator=generator) for size in sizes]
-    now = [observables.Now(p, g, 1.0, 0.1, v if i % 2 else None, -2.0) for i, (p, g, v) in enumerate(tensors)]
-
-    def sums(measure: Callable[..., None]) -> tuple[torch.Tensor, ...]:
-        products = torch.full((len(observables.PRODUCTS), len(sizes)), torch.nan, dtype=torch.float64)
-        sketches = torch.full((len(observables.SKETCHES), 2, 64), torch.nan, dtype=torch.float64)
-        moved = previous.clone()
-        measure(now, layout, reference, moved, signs, products, sketches)
-        return products, sketches, moved
-
-    threads = torch.get_num_threads()
-    try:
-        found = []
-        for count in (1, 3):
-            torch.set_num_threads(count)
-            found.append(sums(observables.measure))
-    finally:
-        torch.set_num_threads(threads)
-    for one, other, reference_sum in zip(*found, sums(observables.measure_on_device), strict=True):
-        assert torch.equal(one.nan_to_num(7), other.nan_to_num(7))
-        torch.testing.assert_close(one, reference_sum, rtol=1e-10, atol=1e-9, equal_nan=True)
 
 
 def test_a_block_called_all_is_a_group_of_another_name(tmp_path: Path) -> None:
