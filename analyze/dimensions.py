@@ -19,15 +19,17 @@ def dimensions_of_squares(squares: Floats, most: int) -> float:
     return float(np.clip(np.nan_to_num(found, nan=1.0), 1.0, most))
 
 
-def effective_dimension(increments: Floats, widths: list[int], exact: list[bool]) -> float:
+def effective_dimension(increments: Floats, widths: list[int], exact: list[bool], *, centred: bool = True) -> float:
     """d_eff = (tr C)²/tr C² of successive increments seen through the sketches of one or more groups.
 
     Neighbours may share an end point, and are then anti-correlated where the motion is confined; all others are taken
     as independent. tr C² is the mean of (x_i·x_j)² over pairs of these, less the sketches' own contribution
-    Σ_g (tr C_g)²/k_g (physics.md 1.1: E tr S_P² = tr C²(1+1/k) + (tr C)²/k).
+    Σ_g (tr C_g)²/k_g (physics.md 1.1: E tr S_P² = tr C²(1+1/k) + (tr C)²/k). Of n samples about their mean two have the
+    covariance −C/n, so that (x_i·x_j)² is tr C²[(1−1/n)² + 1/n²] + (tr C)²/n².
 
     Args:
-        increments: (sample, coordinate), centred; coordinates of the groups one after another.
+        increments: (sample, coordinate); coordinates of the groups one after another.
+        centred: whether they are about their mean.
         widths: k_g, coordinates of each group.
         exact: whether a group's sketch holds every parameter, and so contributes nothing of its own.
     """
@@ -37,6 +39,9 @@ def effective_dimension(increments: Floats, widths: list[int], exact: list[bool]
     if samples < 3 or not trace > 0:
         return 1.0
     squares = 2 * np.sum(np.triu(gram, 2) ** 2) / ((samples - 1) * (samples - 2))
+    if centred:
+        kept = (1 - 1 / samples) ** 2
+        squares = (squares - (trace / (samples - 1)) ** 2) * kept / (kept + samples**-2)
     groups = np.split(increments, np.cumsum(widths)[:-1], axis=1)
     own = sum(
         np.mean(np.sum(part**2, axis=1)) ** 2 / width

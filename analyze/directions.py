@@ -211,12 +211,12 @@ def covariance_of_means(left: Floats, right: Floats) -> Floats:
 
     From means of blocks: what a product with white noise and a square have in common is small in every step, and long.
     """
-    left, right = block_means(left), block_means(right)
+    left, right = means_of_blocks(left), means_of_blocks(right)
     both, one, other = (series.mean_and_error(values)[1] ** 2 for values in (left + right, left, right))
     return (both - one - other) / 2
 
 
-def block_means(values: Floats) -> Floats:
+def means_of_blocks(values: Floats) -> Floats:
     """Means of the blocks, (..., block)."""
     return _blocks(values).mean(-1)
 

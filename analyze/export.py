@@ -197,7 +197,7 @@ def results_table(results: Mapping[str, xr.Dataset], about: Mapping[str, Any] | 
 
     What is not defined has a row without a value, for its verdict; without a quantity where that is all of an analysis.
 
-    What `about` says, the same in all rows; `analysis`, and `first_step` and `last_step` that it is made from;
+    What `about` says, the same in all rows; `analysis`, and `first_step` and `last_step` of its segment;
     `quantity`, the coordinates of all dimensions (None where a quantity has no such dimension), `value`, `stderr`,
     `low`, `high`, `n_eff` (None where there is none), `units`, `verdict` (the worst status on it, empty for NaN of
     which no verdict says more) and `codes` of all verdicts on it.
@@ -281,7 +281,7 @@ def _choose(folder: Path, name: str, only: Sequence[str] | None) -> dict[str, xr
 
 
 def _steps_of(dataset: xr.Dataset) -> dict[str, int]:
-    """First and last step that an analysis is made from: its segment, or the whole run; {} if it does not say."""
+    """First and last step of the segment of an analysis, or of the whole run; {} if it does not say."""
     start, stop = dataset.attrs.get("segment", (0, dataset.attrs.get("committed_steps", 0)))
     return {"first_step": int(start), "last_step": int(stop) - 1} if stop else {}
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import series
-from .directions import Measured, block_means, covariance_of_means
+from .directions import Measured, covariance_of_means, means_of_blocks
 
 Floats = NDArray[np.float64]
 FEWEST = 4
@@ -30,6 +30,7 @@ class Line(NamedTuple):
 
 
 def chosen(measured: Measured, used: NDArray[np.bool_]) -> Measured:
+    """What was measured of some directions (d,)."""
     return Measured(*(values[used] for values in measured))
 
 
@@ -80,7 +81,7 @@ def fit_line(across: Measured, up: Measured, errors: Floats, *, shared: bool) ->
     # The slope moves by Σ pull (δy − slope δx).
     pull = pull - weight * np.sum(pull) / np.sum(weight)
     of_y, of_x = pull @ up.influence, -slope * (pull @ across.influence)
-    parts = [block_means(of_y + of_x)] if shared else [of_y, of_x]
+    parts = [means_of_blocks(of_y + of_x)] if shared else [of_y, of_x]
     error = np.sqrt(sum(float(series.mean_and_error(one)[1]) ** 2 for one in parts))
     scatter = float(np.sum(weight * (v - slope * u) ** 2) / (d - 2))
     return Line(

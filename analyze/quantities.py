@@ -113,10 +113,10 @@ def correlated_probes(run: xr.Dataset) -> int:
 
 
 def velocity_samples(run: xr.Dataset) -> float:
-    """Effective samples of a squared velocity that a step holds at most, 1−μ; 1 where no momentum is known.
+    """Effective samples of a squared velocity that a step holds, 1−μ to a fifth; 1 where no momentum is known.
 
-    Its correlation swings where the motion does, and the Γ-method, which sums it up to where it seems to end, then sees
-    more samples than there are.
+    Of free motion it is (1−μ)(1+μ)/(1+μ²), which is a little more. The correlation swings where the motion does, and
+    the Γ-method, which sums it up to where it seems to end, then sees more samples than there are.
     """
     memory = velocity_memory(run)
     return 1.0 if np.isnan(memory) else 1 / memory
@@ -213,17 +213,17 @@ def displacement_dimensions(run: xr.Dataset, positions: xr.DataArray, lags: Sequ
     needed, width = np.unique(np.concatenate(ends)), positions.sizes["sketch"]
     exact = group_sizes(run).values[1:] <= width
 
-    def trace_and_square(samples: np.ndarray, whole: bool) -> tuple[float, float]:
+    def trace_and_square(samples: np.ndarray, whole: bool, centred: bool) -> tuple[float, float]:
         trace = np.sum(samples**2, axis=1).mean()
-        return trace, trace**2 / effective_dimension(samples, [width], [whole])
+        return trace, trace**2 / effective_dimension(samples, [width], [whole], centred=centred)
 
     about_mean, about_zero = np.empty((2, len(lags), 2, len(exact)))
     for group, whole in enumerate(exact):
         x = positions.isel(group=group, step=needed).transpose("step", "sketch").values
         for index, at in enumerate(ends):
             increments = np.diff(x[np.searchsorted(needed, at)], axis=0)
-            about_mean[index, :, group] = trace_and_square(increments - increments.mean(0), whole)
-            about_zero[index, :, group] = trace_and_square(increments, whole)
+            about_mean[index, :, group] = trace_and_square(increments - increments.mean(0), whole, True)
+            about_zero[index, :, group] = trace_and_square(increments, whole, False)
 
     def with_sum(values: np.ndarray) -> np.ndarray:
         return np.concatenate([[np.sum(values)], values])
@@ -246,7 +246,7 @@ def displacement_dimensions(run: xr.Dataset, positions: xr.DataArray, lags: Sequ
 def dimensions_at(run: xr.Dataset, positions: xr.DataArray, lags: np.ndarray) -> xr.Dataset:
     """`displacement_dimensions` at any lags, each (group, lag).
 
-    They are measured at powers of two up to N/8, of which there are eight displacements, and taken on straight lines
+    They are measured at powers of two up to N/8, of which there are 7 to 15 displacements, and taken on straight lines
     over ln lag between; beyond they go on as in the last two octaves, where directions may become fewer and the errors
     of the sketch larger: motion in steep directions ends early, and a drift is in one.
     """
@@ -257,9 +257,8 @@ def dimensions_at(run: xr.Dataset, positions: xr.DataArray, lags: np.ndarray) ->
 
     def follow(values: np.ndarray, least: float, most: float) -> np.ndarray:
         """(ladder,) at the lags, with a slope beyond within these bounds."""
-        run_of = places[-1] - places[before]
-        slope = np.clip((values[-1] - values[before]) / run_of, least, most) if run_of else 0.0
-        return np.interp(at, places, values) + slope * beyond
+        slope = (values[-1] - values[before]) / (places[-1] - places[before])
+        return np.interp(at, places, values) + np.clip(slope, least, most) * beyond
 
     width, by_name = positions.sizes["sketch"], {}
     for name in found[0]:

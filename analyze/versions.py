@@ -8,7 +8,7 @@ from typing import Any
 
 ANALYSES = {
     "ageing": 3,
-    "correlation": 5,
+    "correlation": 6,
     "diffusion": 9,
     "dissipation": 4,
     "entropy_production": 4,
@@ -16,7 +16,7 @@ ANALYSES = {
     "flatness": 4,
     "noise": 3,
     "response": 2,
-    "stationarity": 3,
+    "stationarity": 4,
     "temperature": 6,
 }
 """of each analysis: raised when its numbers change"""

@@ -10,6 +10,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -200,13 +201,14 @@ def _without_effect(run: Run, name: str, results: Mapping[str, xr.Dataset], stat
     ]
     if not given:
         return []
-    drawn = find_figure(run, name, results, state).chart.to_dict(validate=False)
-    others = {option: replace(state, **{option: getattr(first, option)}) for option in given}
-    return [
-        option
-        for option, other in others.items()
-        if find_figure(run, name, results, other).chart.to_dict(validate=False) == drawn
-    ]
+    drawn, alike = find_figure(run, name, results, state).chart.to_dict(validate=False), []
+    for option in given:
+        # Where another view has no such chart, this option makes the difference.
+        with suppress(PictureError):
+            other = find_figure(run, name, results, replace(state, **{option: getattr(first, option)}))
+            if other.chart.to_dict(validate=False) == drawn:
+                alike.append(option)
+    return alike
 
 
 def lacks_letters(spec: Mapping[str, Any]) -> bool:

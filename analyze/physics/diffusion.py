@@ -130,14 +130,16 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     lag = _diffusion_lag(part, settings.diffusion_lag)
     positions = part["parameter_sketch"]
     (seen,) = displacement_dimensions(run, positions, [lag])
-    by_lag = dimensions_at(run, positions, lags)
+    steps = part.sizes["step"]
+    by_lag = dimensions_at(run, positions, np.append(lags, steps - 1))
+    by_lag, of_whole = by_lag.isel(lag=slice(None, -1)), by_lag.isel(lag=-1)
 
     measured = _measure(run, part, lags, lag)
     shared = labelled(measured.pop("shared_variance"), run, "lag")
     moved = labelled(measured.pop("moved"), run)
     found = {name: as_estimate(values, run, "lag") for name, values in measured.items()}
     results = _time_averages(found, sizes, by_lag["error"], by_lag["error_without_drift"])
-    results |= _drift(run, moved, found["whole"], part.sizes["step"], sizes, seen["of_sketch"])
+    results |= _drift(run, moved, found["whole"], steps, sizes, of_whole["of_sketch"])
     for name, units, en, zh in _COEFFICIENTS if is_sgd(run) else _COEFFICIENTS[:1]:
         value, error, samples = errorbar.scale(found[name], 1 / (2 * lag * sizes))
         error = _with_sketch(value, error, seen["error_without_drift"])

@@ -5,10 +5,11 @@ To first order in the step, η‖g‖² is the heat that a batch releases when i
 
     ⟨η‖g‖²⟩ = η‖∇L‖² + η tr C       dissipation rate = descent power + noise power
 
-Both terms are unbiased: η g·g′ for the first, η ½‖g−g′‖² for the second, with an independent batch g′. Per step, with
-the learning rate of each step; never a mean learning rate times a mean. With momentum the actual descent runs faster
-by 1/(1−μ); the split of η‖g‖² is the same. An optimizer that scales each parameter's step, such as Adam, releases
-another heat: not defined here.
+Both terms are unbiased: η g·g′ for the first, η ½‖g−g′‖² for the second, with an independent batch g′; the first only
+where batches are drawn independently, for in shuffled epochs ξ of g knows θ, and g·g′ holds ∇L·ξ. Per step, with the
+learning rate of each step; never a mean learning rate times a mean. With momentum the actual descent runs faster by
+1/(1−μ); the split of η‖g‖² is the same. An optimizer that scales each parameter's step, such as Adam, releases another
+heat: not defined here.
 """
 
 import xarray as xr
@@ -82,7 +83,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     verdicts = [segment_verdict(segment, schedule_aware=True)]
     results: dict[str, xr.DataArray] = {}
     found = {
-        name: errorbar.mean_with_error(data, _time(data), _memory(data, part)) for name, data in _powers(part).items()
+        name: errorbar.mean_with_error(data, _time(data), _memory(name, part)) for name, data in _powers(part).items()
     }
     for name, one in found.items():
         results |= errorbar.named(name, one, "loss step-1", *NAMES[name])
@@ -118,9 +119,11 @@ def _time(data: xr.DataArray) -> str:
     return "step" if "step" in data.dims else "probe"
 
 
-def _memory(data: xr.DataArray, run: xr.Dataset) -> int:
-    """Steps, or probes, that are known to be correlated."""
-    return correlated_steps(run) if "step" in data.dims else correlated_probes(run)
+def _memory(name: str, run: xr.Dataset) -> int:
+    """Steps, or probes, in which a power is known to be correlated; differences of gradients are not."""
+    if name == "gradient_dissipation":
+        return correlated_steps(run)
+    return correlated_probes(run) if name == "descent_power" else 0
 
 
 def _over_time(run: xr.Dataset, count: int) -> tuple[dict[str, xr.DataArray], dict]:
@@ -129,7 +132,7 @@ def _over_time(run: xr.Dataset, count: int) -> tuple[dict[str, xr.DataArray], di
     curves: dict[str, xr.DataArray] = {}
     for name, data in powers.items():
         bounds = steps if _time(data) == "step" else probes
-        one = errorbar.window_means(data, _time(data), bounds, _memory(data, run))
+        one = errorbar.window_means(data, _time(data), bounds, _memory(name, run))
         curves |= errorbar.named(f"{name}_over_time", one, "loss step-1", *NAMES[name], samples=False)
     return curves, window_coordinates(run, steps)
 

@@ -19,8 +19,10 @@ tr[S⁻¹(Σ − A²Σ)] − d). p is the one whose predictions are best in the 
 lower bound for the whole: directions that are left out hide currents, and those of large σ may run in directions of
 small variance. In equilibrium Nσ̂/2 of order 1 is χ² with d(d−1)/2 degrees of freedom, so that σ̂ is b = d(d−1)/N too
 large; for higher orders bias and null are those of fits to N steps of the reversible process whose moments are the mean
-of those of the fit and of its reverse. Directions are chosen by variance, which is even under reversal, and so do not
-favour a sense of turning.
+of those of the fit and of its reverse, and the tail beyond the few fits that of a gamma variable. Directions are chosen
+by variance, which is even under reversal, and so do not favour a sense of turning. Irreversibility is called seen where
+equilibrium gives as much once in a thousand cases at most and the interval of σ leaves out 0; and not where there is
+momentum, which makes a motion of second order, and fewer steps than a fit of that order takes.
 
 The variance of σ̂ is v₀ by chance, as 1/N², and a part gσ, g as 1/N, both from fits scattered as N steps let them
 (Lütkepohl 2005, section 3.2). As it grows with σ itself, the error would come out low where σ̂ does. It is therefore the
@@ -106,11 +108,11 @@ REFERENCE = (
     "Lütkepohl 2005, New Introduction to Multiple Time Series Analysis; Wilson 1927, J. Am. Stat. Assoc. 22:209."
 )
 ORDERS = (1, 2, 3, 4, 6, 8)
+"""orders of the autoregression that are tried"""
 _SEEN = 1e-3
 """probability in equilibrium up to which irreversibility counts as seen, where the bound's interval leaves out 0 as
 well: directions are chosen in the same motion, and short motions scatter more than their fits, so that 0.05 comes up in
 a quarter of 150 motions in equilibrium, and both in less than one in a hundred"""
-"""orders of the autoregression that are tried"""
 _NAMES = {
     "entropy_production": ("nat step-1", "entropy production, lower bound", "熵产生（下界）"),
     "entropy_production_plugin": ("nat step-1", "entropy production, bias not taken off", "熵产生（未扣除偏差）"),
@@ -130,8 +132,9 @@ _NAMES = {
 _PER_GROUP = (*list(_NAMES)[:7], "entropy_production_stderr", "entropy_production_n_eff", "cycling_frequency_stderr")
 _OF_LAYER = ("layer_group", "layer_size", "layer_optimizer_group")
 _DRAWS = 200
-_TAIL = 0.05
 """scattered fits from which errors and null are taken"""
+_TAIL = 0.05
+"""probability below which that of the null is the tail of a gamma variable of its mean and variance"""
 _NEARER = 10
 """times nearer than N steps let them scatter: errors are to lowest order in 1/N"""
 
@@ -189,18 +192,19 @@ def _heat(
         return {}, {}, found
     results: dict[str, xr.DataArray] = {}
     drawn = errorbar.mean_with_error(_drawn(part), "probe")
-    known = correlated_steps(run), velocity_samples(run)
-    for name, given, en, zh in (
-        ("heat", _given(part), "heat released into the group", "释放到该组的热量"),
-        ("heat_direct", _given_directly(part), "heat, direct form", "热量（直接形式）"),
+    memory, held = correlated_steps(run), velocity_samples(run)
+    for name, given, per_step, en, zh in (
+        ("heat", _given(part), held, "heat released into the group", "释放到该组的热量"),
+        # Gradients times velocities hardly remember.
+        ("heat_direct", _given_directly(part), 1.0, "heat, direct form", "热量（直接形式）"),
     ):
-        of_layer = _difference(errorbar.mean_with_error(given, "step", *known), drawn)
+        of_layer = _difference(errorbar.mean_with_error(given, "step", memory, per_step), drawn)
         if name == "heat":
             value, error, samples = (values.drop_vars(_OF_LAYER, errors="ignore") for values in of_layer)
             results |= errorbar.named(
                 "heat_of_layer", (value, error, samples), "loss step-1", "heat of the layer", "各层的热量"
             )
-        grouped = errorbar.mean_with_error(group_sum(given, run), "step", *known)
+        grouped = errorbar.mean_with_error(group_sum(given, run), "step", memory, per_step)
         of_group = _difference(grouped, errorbar.mean_with_error(group_sum(_drawn(part), run), "probe"))
         results |= errorbar.named(name, of_group, "loss step-1", en, zh)
     text = {
@@ -222,7 +226,7 @@ def _heat(
     steps, probes = matching_windows(run, windows)
     given, drawn = (group_sum(data, run) for data in (_given(run), _drawn(run)))
     curve = _difference(
-        errorbar.window_means(given, "step", steps, *known), errorbar.window_means(drawn, "probe", probes)
+        errorbar.window_means(given, "step", steps, memory, held), errorbar.window_means(drawn, "probe", probes)
     )
     results |= errorbar.named("heat_over_time", curve, "loss step-1", "heat", "热量", samples=False)
     return results, window_coordinates(run, steps), found
@@ -666,7 +670,7 @@ def _irreversibility_verdicts(part: xr.Dataset, results: xr.Dataset) -> list[dic
             f"{'' if seen else '，尚不能认定大于 0'}；未包含的方向只会使其增大。",
         )
     ]
-    least = 20 * ORDERS[1] * results.sizes["mode"]
+    least = 20 * ORDERS[1] * int(results["mode_variance_fraction"].sel(group="all").notnull().sum())
     if not samples >= 10:
         found.append(
             verdict(

@@ -26,8 +26,8 @@ epoch in the interval of its place. The others are candidates, of escapes or of 
 only a quench of snapshots from before and after can tell.
 
 Before and after an event, as far as the next but no further than 4w or 20ℓ, stand the noise temperature and the
-diffusion coefficient [MSD(2ℓ) − MSD(ℓ)]/(2ℓP) at ℓ = 5/(1−μ) of all parameters. Of fewer than thirty candidates no law
-of waiting times is given: they are a list.
+diffusion coefficient [M(2ℓ) − M(ℓ)]/(2ℓP) at ℓ = 5/(1−μ) of all parameters, M the MSD without its drift. Of fewer than
+thirty candidates no law of waiting times is given: they are a list.
 """
 
 import numpy as np

@@ -29,7 +29,8 @@ the second is measured; what the choice has favoured by chance is forgotten by t
 segment. These show: the noise of a random walk chooses cosines of k half periods, which hold 6/(π²k²) of its variance
 (Antognini & Sohl-Dickstein 2018). A direction whose motion in the first half is that cosine to 70 % (cosine content,
 Hess 2002) is a drift, and not a fluctuation. A direction is used for the exponents if it is none, λ_u is larger than
-three of its errors and the second half holds ten independent samples of θ_u²; the others are shown.
+three of its errors and the second half holds ten independent samples of θ_u², for a also ten effective probes of its
+noise; the others are shown.
 
 How the turn of directions is taken off is in `directions`, how exponents are fitted in `lines`. With twelve directions
 over a factor of 30 and 40 relaxation times of the flattest in the second half, ψ and a at a = 2 are high by two fifths
@@ -105,6 +106,8 @@ REFERENCE = (
 )
 DRIFT = 0.7
 """cosine content from which a direction is a drift"""
+LEAST_PROBES = 10
+"""effective ones that the noise of a direction is taken from for the exponents"""
 SIGMAS = 3
 """errors by which λ must exceed 0"""
 _MODES = {
@@ -234,7 +237,7 @@ def measure_directions(
         found |= {name: one.value, f"{name}_stderr": one.error, f"{name}_n_eff": one.samples}
     # Curvatures that are one number within their errors draw a line by chance.
     fitted = used & differ(curvature.value[used], curvature.error[used])
-    loud = fitted & (noise.value > 0) & (noise.samples >= 10)
+    loud = fitted & (noise.value > 0) & (noise.samples >= LEAST_PROBES)
     spread = fit_line(chosen(curvature, fitted), chosen(variance, fitted), errors[:, fitted], shared=independent)
     noisy = fit_line(chosen(curvature, loud), chosen(noise, loud), errors_of_noise[:, loud], shared=not independent)
     for name, line, factor, shift in (
@@ -480,7 +483,20 @@ def _exponents(everything: xr.Dataset, used: int) -> list[dict[str, str]]:
         for one in ("iid", "epoch")
     }
     if not np.isfinite(nulls["iid"][1]):
-        return found
+        return found + [
+            verdict(
+                one,
+                "untrusted",
+                "unresolved",
+                f"Unresolved: it takes the noise of {FEWEST} of these directions, each from {LEAST_PROBES} effective "
+                "probes in each half of the segment; record with a smaller probe_every.",
+                f"未分辨：需要其中 {FEWEST} 个方向的噪声，且区间前后两半各至少有 {LEAST_PROBES} 个有效探针；"
+                "请减小 probe_every 重新记录。",
+            )
+            for one in ("noise_exponent", "exponent_iid", "exponent_epoch")
+            # Without any probe that is said already.
+            if bool(np.isfinite(everything["mode_noise"]).any())
+        ]
     agree = [one for one, (null, spread) in nulls.items() if abs(value - null) <= 2 * spread]
     words = {
         "iid": ("independent batches", "独立批次"),

@@ -3,7 +3,7 @@
 C = Cov(g | θ) is that of the mini-batch actually used, of B examples out of N. With the gradient g of the step and g′
 of an independent mini-batch at the same θ (the probe),
 
-    tr C = ⟨½‖g−g′‖²⟩,   ‖∇L‖² = ⟨g·g′⟩                       both without bias, so that ‖∇L‖² may be negative
+    tr C = ⟨½‖g−g′‖²⟩,   ‖∇L‖² = ⟨g·g′⟩                       of independent batches without bias: it may be < 0
     SNR = ⟨g·g′⟩/⟨½‖g−g′‖²⟩,   B_simple = B/(f SNR)           (McCandlish et al. 2018, App. A.1)
 
 where f is 1, or 1−B/N where batches are drawn without replacement: B_simple = tr C₁/‖∇L‖² is of one example, and C of

@@ -51,7 +51,7 @@ from ..quantities import (
     choose_segment,
     correlated_probes,
     correlated_steps,
-    displacement_dimensions,
+    dimensions_at,
     few_probes_verdicts,
     group_hyperparameters,
     group_sizes,
@@ -66,7 +66,6 @@ from ..quantities import (
     segment_verdict,
     shuffled_signal_verdicts,
     unresolved_signal_verdicts,
-    velocity_memory,
     velocity_samples,
     verdict,
     window_coordinates,
@@ -131,7 +130,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         `temperature_kinetic_drift_free` and `temperature_variance`, in units of the loss, with errors;
         `temperature_configurational` and, in it, `configurational_colour` (group,); `kinetic_over_noise`, without
         drift; `disagreement_drift`, `_heat` (of independent batches) and `_rest` (group,), whose sum is kinetic less
-        noise temperature; `noise_trace` and `gradient_norm_squared` (unbiased, so it may be negative).
+        noise temperature; `noise_trace` and `gradient_norm_squared` (of independent batches
+        unbiased, so it may be negative).
 
     Raises:
         AnalysisError: if the run is too short.
@@ -296,7 +296,7 @@ def _without_drift(
 ) -> dict[str, errorbar.Estimate]:
     """The kinetic temperature less that of the mean velocity u = −⟨Δθ/η⟩, through the sketch, and the drift's own.
 
-    The error is that of η(‖v_mid‖² − 2u·v)/(1−ν), in which the beat of drift and noise cancels as it does in the
+    The error is that of η(‖v_mid‖² − 2u·v_mid)/(1−ν), in which the beat of drift and noise cancels as it does in the
     value. To this come that of the product of two independent means, ‖n‖⁴/d_eff with n their fluctuation, and that of
     the sketch where it is not exact, (‖u₁‖²‖u₂‖² + (u₁·u₂)²)/k, widened for a χ² of k degrees of freedom.
     """
@@ -332,7 +332,7 @@ def _without_drift(
         for values in (factors, *(found[name][1:] for name in ("product", "first", "second")))
     )
     norms = first * second
-    dimensions = displacement_dimensions(run, run["parameter_sketch"], [int(velocity_memory(run))])[0]["true"]
+    dimensions = dimensions_at(run, run["parameter_sketch"], np.array([steps // 2]))["true"].isel(lag=0)
     sizes = group_sizes(run)
     dimensions, sizes = (values.isel(group=slice(1, None)).drop_vars("group") for values in (dimensions, sizes))
     variance = (norms**0.5 - product).clip(min=0) ** 2 / dimensions

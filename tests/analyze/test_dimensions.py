@@ -27,3 +27,14 @@ def test_effective_dimension_sees_through_the_sketch(true_dimension: int) -> Non
     folded = (increments * signs).reshape(400, 20, 256).sum(1)
     found = effective_dimension(folded, [256], [False])
     assert found == pytest.approx(true_dimension, rel=0.25)
+
+
+@pytest.mark.parametrize(("samples", "coordinates"), [(15, 64), (31, 300)])
+def test_effective_dimension_of_few_samples_about_their_mean(samples: int, coordinates: int) -> None:
+    """Centring makes samples share −C/n, which uncorrected would look like 47 of 64 and 227 of 300 directions."""
+    rng, inverse = np.random.default_rng(9), []
+    for _ in range(400):
+        increments = rng.standard_normal((samples, coordinates))
+        centred = increments - increments.mean(0)
+        inverse.append(1 / effective_dimension(centred, [coordinates], [True]))
+    assert 1 / np.mean(inverse) == pytest.approx(coordinates, rel=0.08)

@@ -151,6 +151,7 @@ def test_diffusion_beside_an_event_is_without_drift(sketch: int) -> None:
         z.append((value - 0.005) / error)
     assert abs(np.mean(z)) < 4 * np.std(z) / np.sqrt(40)
     assert np.mean(np.abs(z) < 1.96) >= 0.85
+    assert 0.5 < np.std(z) < 1.4
 
 
 def test_a_louder_stretch_is_no_event() -> None:

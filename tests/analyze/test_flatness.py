@@ -242,8 +242,8 @@ def test_noise_exponent_from_few_probes(power: int, probes: int) -> None:
     """Ten probes in the measured half are the fewest; what they leave open must not go into the line as a bias."""
     noise, steps = CURVATURES**power, 100 * probes
     motion = descend(17, CURVATURES, noise, 0.2, steps, replicates=60, probe_every=100)
-    lines = on_axes(motion, 0.2)
-    value, error = (np.array([one[f"noise_exponent{end}"] for one in lines]) for end in ("", "_stderr"))
+    found = on_axes(motion, 0.2)
+    value, error = (np.array([one[f"noise_exponent{end}"] for one in found]) for end in ("", "_stderr"))
     known = np.isfinite(value)
     assert known.mean() > (0.9 if probes == 40 else 0.0)
     assert np.mean(np.abs(value - power)[known] < 1.96 * error[known]) >= 0.85
