@@ -172,9 +172,10 @@ def test_two_time_displacement_covers(dimensions: int, steps: int, curvature: fl
     results = replicated(diffusion.estimate, settings, **motion)
     lag = results["lag"].values
     exact = exact_displacement(curvature, steps)[lag]
-    # The spread of a fraction of 1,000 replicates is 0.7 %; lags and waiting times share most of their noise.
+    # The spread of a fraction of 1,000 replicates is 0.7 %; lags and waiting times share most of their noise. How many
+    # directions long displacements fill is told by a few of them: it scatters, and by as much more the fraction.
     fraction = covered(results, "two_time_mean_squared_displacement", xr.DataArray(exact, dims="lag"))
-    assert np.all((fraction >= 0.92) & (fraction <= 0.985)), fraction.values
+    assert np.all((fraction >= 0.905) & (fraction <= 0.985)), fraction.values
     assert 0.93 <= fraction.mean() <= 0.97
 
 
