@@ -43,12 +43,13 @@ FORMULA = (
 EXPLANATION = (
     "The power that a step turns over, η‖g‖², and its two parts: what goes into descending the full loss, "
     "and what the mini-batch noise only stirs; both parts come from pairs of independent batches. "
-    "Do not read η‖g‖² as progress: at stationarity it is all noise, and where the descent power is smaller than its "
-    "error bar it is not resolved."
+    "Do not read η‖g‖² as progress: at stationarity it is all noise; and do not trust the descent power where it is "
+    "smaller than its error bar, or batches are shuffled and the loss has settled."
 )
 EXPLANATION_ZH = (
     "每一步周转的功率，即 η‖g‖²，以及它的两部分：用于沿全损失下降的部分，和仅被小批量噪声搅动的部分；"
-    "两部分都由成对的独立批次估计。不要把 η‖g‖² 当作进展：平稳时它全是噪声；下降功率小于其误差时，即为未分辨。"
+    "两部分都由成对的独立批次估计。不要把 η‖g‖² 当作进展：平稳时它全是噪声；"
+    "下降功率小于其误差，或打乱采样且损失已趋于平稳时，不要采信下降功率。"
 )
 METHOD = "Means over the segment with Γ-method errors; ratio of means for the descent fraction."
 METHOD_ZH = "区间平均，误差用 Γ 方法；下降比例取均值之比。"

@@ -78,12 +78,13 @@ EXPLANATION = (
     "How strong the noise of the mini-batch gradient is beside its mean, at which batch size the two would be equal "
     "(B_simple), how many directions the noise fills, whether successive steps share it (colour), and whether its "
     "tails are heavier than those of normal noise. "
-    "Do not read B_simple where the gradient's mean is not resolved, nor d_eff above its lower bound, nor a tail index "
-    "but beside that of its normal twin: the verdicts say so."
+    "Do not read B_simple where the gradient's mean is not resolved, or batches are shuffled and the loss has settled, "
+    "nor d_eff above its lower bound, nor a tail index but beside that of its normal twin: the verdicts say so."
 )
 EXPLANATION_ZH = (
     "小批量梯度的噪声相对其平均值有多强，批量多大时两者相等（B_simple），噪声占据多少个方向，各步的噪声是否相关（颜色），尾部是否比高斯噪声更重。"
-    "平均梯度未分辨时不要采信 B_simple，不要把下限当作 d_eff 的值，尾指数也只能与高斯对照并读：判定会指出。"
+    "平均梯度未分辨，或打乱采样且损失已趋于平稳时，不要采信 B_simple；不要把下限当作 d_eff 的值，"
+    "尾指数也只能与高斯对照并读：判定会指出。"
 )
 METHOD = (
     "Means over the segment with Γ-method errors; ratios of means with the error of the joint fluctuation; interval of "
