@@ -103,6 +103,12 @@ def measure_curvature(centred: Floats, alone: Floats, gradients: Floats) -> Meas
     directions were chosen from. The noise of a probe moves nothing, and with the same θ above and below leaves no bias.
     Few probes leave little of either: the mean, the curvatures of the others and the one in question take a value each
     from those that tell the error, and NaN is where none is left.
+
+    Args:
+        centred, alone: (d, n) from `centred_and_alone`. gradients: (d, n) at the same times, of steps or of probes.
+
+    Returns:
+        λ of each direction, in loss per parameter².
     """
     n = centred.shape[-1]
     freedom = n - 2.0 - _larger(centred).sum(-1)

@@ -294,10 +294,11 @@ def drift_free_error(
 
 
 def slope_and_error(both: Floats, products: Floats, lag: int, memory: int) -> tuple[float, float, float]:
-    """M(2ℓ) − M(ℓ) of `both`, M(ℓ) and M(2ℓ) from `drift_free_displacements`, with error and effective samples.
+    """M(2ℓ) − M(ℓ) with its error and effective samples.
 
     Args:
-        products: from `slope_products` of positions without their line. memory: as in `mean_and_error`.
+        both: (2,) M(ℓ) and M(2ℓ) from `drift_free_displacements`.
+        products: (N − 3ℓ,) from `slope_products` of positions without their line. memory: as in `mean_and_error`.
     """
     value = both[1] - both[0]
     error, samples = returning_error(products, lag, memory)

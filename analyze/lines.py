@@ -21,7 +21,7 @@ FEWEST = 4
 
 
 class Line(NamedTuple):
-    """A straight line's slope with the two parts of its error, and the scatter about it."""
+    """A straight line's slope with its error and effective samples, and the scatter about it, χ²/(d−2)."""
 
     slope: float
     error: float

@@ -115,8 +115,8 @@ def correlated_probes(run: xr.Dataset) -> int:
 def velocity_samples(run: xr.Dataset) -> float:
     """Effective samples of a squared velocity that a step holds, 1−μ to a fifth; 1 where no momentum is known.
 
-    Of free motion it is (1−μ)(1+μ)/(1+μ²), which is a little more. The correlation swings where the motion does, and
-    the Γ-method, which sums it up to where it seems to end, then sees more samples than there are.
+    In free motion v² is correlated by μ^(2|t|), and a step holds 1/(2τ_int) = (1−μ²)/(1+μ²), a little more. In confined
+    motion the correlation swings, and the Γ-method, which sums it to where it seems to end, sees more than there are.
     """
     memory = velocity_memory(run)
     return 1.0 if np.isnan(memory) else 1 / memory
@@ -249,6 +249,9 @@ def dimensions_at(run: xr.Dataset, positions: xr.DataArray, lags: np.ndarray) ->
     They are measured at powers of two up to N/8, of which there are 7 to 15 displacements, and taken on straight lines
     over ln lag between; beyond they go on as in the last two octaves, where directions may become fewer and the errors
     of the sketch larger: motion in steep directions ends early, and a drift is in one.
+
+    Args:
+        positions: sketches (group, sketch, step) of N steps. lags: (lag,) in steps, also not whole ones.
     """
     ladder = 2 ** np.arange(max(1, int(np.log2(max(2, positions.sizes["step"] // 8))) + 1))
     found = displacement_dimensions(run, positions, ladder.tolist())

@@ -207,7 +207,8 @@ def test_displacements_cover(dimensions: int, steps: int, curvature: float, drif
     lowest = xr.where(results["lag"] <= steps / 60, 0.91, 0.875)
     for name, of_drift in (("mean_squared_displacement", drift), ("detrended_mean_squared_displacement", 0.0)):
         fraction = covered(results, name, exact + of_drift**2 * xr.DataArray(lags**2, dims="lag"), bias=0.1)
-        # Where a drift is as large as the motion it widens the bar of the displacement as it is.
+        # Where a drift is as large as the motion it widens the bar of the displacement as it is. Displacements within
+        # the memory of the velocity are correlated: they seem to fill fewer directions, and the sketch to err by more.
         assert np.all((fraction >= lowest) & (fraction <= (1.0 if of_drift else 0.999))), (name, fraction.values)
         assert 0.93 <= fraction.mean() <= 0.98, (name, fraction.values)
     local = np.full(len(lags), np.nan)
@@ -329,6 +330,7 @@ def test_motion_that_fills_fewer_directions_at_longer_lags_covers() -> None:
     run = moving_run(positions)
     results = diffusion.estimate(run, AnalysisSettings(segment="0:1000", lags_per_decade=3, waiting_times=2))
     results = results.isel(group=slice(1, None)).compute()
+    # The spread of a fraction of 100 is 2 %, to which comes that of d_eff from a few long displacements.
     fraction = covered(
         results, "two_time_mean_squared_displacement", xr.DataArray(exact[results["lag"].values], dims="lag")
     )
@@ -385,6 +387,7 @@ def test_configurational_temperature_and_second_relation_cover(dimensions: int, 
     assert 0.93 <= covered(results, "temperature_configurational", ball.temperature) <= 0.97
     # What is left of the loss in one block is missing in the next: its bar is up to a fifth too wide.
     assert 0.93 <= covered(results, "fdr2", 1.0, bias=0.1) <= 0.99
+    # A squared velocity is taken to hold 1−μ samples a step, up to a tenth fewer than it does.
     for name in ("disagreement_heat", "configurational_colour"):
         assert 0.93 <= covered(results, name, 0.0) <= 0.98, name
 

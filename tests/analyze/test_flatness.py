@@ -245,6 +245,7 @@ def test_noise_exponent_from_few_probes(power: int, probes: int) -> None:
     found = on_axes(motion, 0.2)
     value, error = (np.array([one[f"noise_exponent{end}"] for one in found]) for end in ("", "_stderr"))
     known = np.isfinite(value)
+    # A fraction of 60 has a spread of 3 to 4 %, a median of them one of a sixth of an error.
     assert known.mean() > (0.9 if probes == 40 else 0.0)
     assert np.mean(np.abs(value - power)[known] < 1.96 * error[known]) >= 0.85
     assert abs(np.median(value[known]) - power) < 0.3 * np.median(error[known])
