@@ -168,7 +168,10 @@ def test_a_store_that_disappears(what: str, tmp_path: Path) -> None:
 
 
 def test_a_store_that_disappears_while_it_is_written(tmp_path: Path) -> None:
-    """Again and again at chance moments; never a store that says more than it has."""
+    """Again and again at chance moments; what is left is never taken for a whole run.
+
+    The root's attributes may outlive all else: a commit that is under way makes them anew after they were deleted.
+    """
     for attempt in range(3):
         folder, loop = tmp_path / f"run{attempt}", Loop()
         recorder = Recorder(loop.model, loop.optimizer, folder, settings=RecorderSettings(sketch_size=8))
@@ -183,7 +186,8 @@ def test_a_store_that_disappears_while_it_is_written(tmp_path: Path) -> None:
         assert len(caught) == 1, [str(one.message) for one in caught]
         assert "Steps safe on disk: 0 of " in str(caught[0].message)
         with contextlib.suppress(RunError):
-            assert read_attributes(folder)["committed"]["step"] == 0
+            if read_attributes(folder)["committed"]["step"]:
+                assert any(one.defects for one in check_run(folder)[1])
 
 
 @pytest.mark.slow
