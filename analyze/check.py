@@ -16,7 +16,8 @@ from thermodl.record.words import counted
 
 from .cli import describe_failure
 from .physics.stationarity import identity
-from .quantities import constant_stretches, is_nesterov, is_sgd
+from .quantities import is_nesterov, is_sgd
+from .segments import constant_stretches
 
 _WINDOW = 256
 _SHOWN = 5

@@ -14,10 +14,11 @@ from thermodl.record.store import read_attributes, run_folder
 
 from . import physics, versions
 from .execution import ClusterError, as_seen_by_workers, naming_losses, on_cluster, within_memory
-from .quantities import MIN_STEPS, verdict
 from .recording import open_whole_run
 from .results import FORMAT_VERSION, ResultsError, open_result, read_result_attributes, write_results
+from .segments import MIN_STEPS
 from .settings import AnalysisError, AnalysisSettings, NotDefinedError, make_settings
+from .verdicts import verdict
 
 _COORDINATES = {
     "lag": ("step", "lag", "时间差"),

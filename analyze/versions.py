@@ -22,7 +22,7 @@ ANALYSES = {
 """of each analysis: raised when its numbers change"""
 
 KERNELS = 6
-"""raised when numbers of `series`, `displacements`, `dimensions`, `quantities` or `errorbar`, which all use, change"""
+"""raised when numbers of `series`, `displacements`, `dimensions`, `quantities`, `segments` or `errorbar` change"""
 
 
 def find_changes(attributes: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:

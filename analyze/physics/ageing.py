@@ -40,21 +40,18 @@ from scipy import special, stats
 
 from .. import series
 from ..quantities import (
-    choose_segment,
     dimensions_at,
     group_hyperparameters,
     group_names,
     group_sizes,
     hyperparameters,
     is_sgd,
-    probe_verdicts,
     require,
-    stretches,
     velocity_memory,
-    verdict,
-    within,
 )
+from ..segments import choose_segment, stretches, within
 from ..settings import AnalysisSettings
+from ..verdicts import probe_verdicts, verdict
 
 USES = ("segment", "lags_per_decade", "waiting_times")
 TITLE = "Ageing"

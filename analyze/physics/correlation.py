@@ -17,16 +17,10 @@ import xarray as xr
 from .. import errorbar, series
 from ..blocks import labelled, over_groups
 from ..dimensions import dimensions_of_squares
-from ..quantities import (
-    choose_segment,
-    correlated_steps,
-    require,
-    segment_verdict,
-    sgd_time_per_step,
-    verdict,
-    within,
-)
+from ..quantities import correlated_steps, require, sgd_time_per_step
+from ..segments import choose_segment, within
 from ..settings import AnalysisSettings
+from ..verdicts import segment_verdict, verdict
 
 USES = ("segment", "lags_per_decade")
 TITLE = "Correlation"

@@ -48,7 +48,6 @@ from .. import displacements, errorbar, series
 from ..blocks import as_estimate, each, labelled, over_groups
 from ..quantities import (
     at_probes,
-    choose_segment,
     correlated_steps,
     dimensions_at,
     displacement_dimensions,
@@ -58,17 +57,15 @@ from ..quantities import (
     hyperparameters,
     is_nesterov,
     is_sgd,
-    probe_verdicts,
     require,
-    segment_verdict,
     sgd_time_per_step,
     shuffled_epoch,
     velocity_memory,
-    verdict,
     with_all,
-    within,
 )
+from ..segments import choose_segment, within
 from ..settings import AnalysisError, AnalysisSettings
+from ..verdicts import probe_verdicts, segment_verdict, verdict
 
 USES = ("segment", "lags_per_decade", "diffusion_lag", "waiting_times")
 TITLE = "Diffusion"

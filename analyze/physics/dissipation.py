@@ -15,23 +15,10 @@ heat: not defined here.
 import xarray as xr
 
 from .. import errorbar
-from ..quantities import (
-    at_probes,
-    choose_segment,
-    correlated_probes,
-    correlated_steps,
-    group_sum,
-    hyperparameters,
-    is_sgd,
-    matching_windows,
-    probe_verdicts,
-    segment_verdict,
-    shuffled_signal_verdicts,
-    verdict,
-    window_coordinates,
-    within,
-)
+from ..quantities import at_probes, correlated_probes, correlated_steps, group_sum, hyperparameters, is_sgd
+from ..segments import choose_segment, matching_windows, window_coordinates, within
 from ..settings import AnalysisSettings, NotDefinedError
+from ..verdicts import probe_verdicts, segment_verdict, shuffled_signal_verdicts, verdict
 
 USES = ("segment", "windows")
 TITLE = "Dissipation"

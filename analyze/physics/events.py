@@ -41,15 +41,12 @@ from ..quantities import (
     displacement_dimensions,
     hyperparameters,
     is_sgd,
-    probe_verdicts,
     shuffled_epoch,
-    split_windows,
-    stretches,
     velocity_memory,
-    verdict,
-    window_coordinates,
 )
+from ..segments import split_windows, stretches, window_coordinates
 from ..settings import AnalysisSettings, NotDefinedError
+from ..verdicts import probe_verdicts, verdict
 
 USES = ("windows",)
 TITLE = "Events"

@@ -49,21 +49,10 @@ from .. import errorbar
 from ..directions import cosine_content, measure_stretch
 from ..lines import FEWEST, chosen, differ, fit_line, relative_errors
 from ..modes import Motion, principal_motions
-from ..quantities import (
-    choose_segment,
-    group_hyperparameters,
-    group_names,
-    group_sizes,
-    is_nesterov,
-    is_sgd,
-    probe_verdicts,
-    require,
-    segment_verdict,
-    shuffled_epoch,
-    verdict,
-    within,
-)
+from ..quantities import group_hyperparameters, group_names, group_sizes, is_nesterov, is_sgd, require, shuffled_epoch
+from ..segments import choose_segment, within
 from ..settings import AnalysisSettings
+from ..verdicts import probe_verdicts, segment_verdict, verdict
 
 USES = ("segment", "flatness_modes")
 TITLE = "Variance and flatness"

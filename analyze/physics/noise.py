@@ -48,23 +48,17 @@ from .. import errorbar, series, tails
 from ..blocks import labelled
 from ..colour import noise_colour
 from ..dimensions import inverse_dimension
-from ..quantities import (
-    at_probes,
-    choose_segment,
-    correlated_probes,
+from ..quantities import at_probes, correlated_probes, group_sizes, group_sum
+from ..segments import choose_segment, matching_windows, window_coordinates, within
+from ..settings import AnalysisSettings
+from ..verdicts import (
     few_probes_verdicts,
-    group_sizes,
-    group_sum,
-    matching_windows,
     probe_verdicts,
     segment_verdict,
     shuffled_signal_verdicts,
     unresolved_signal_verdicts,
     verdict,
-    window_coordinates,
-    within,
 )
-from ..settings import AnalysisSettings
 
 USES = ("segment", "windows")
 TITLE = "Gradient noise"

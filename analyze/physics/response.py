@@ -60,8 +60,6 @@ from numpy.typing import NDArray
 from .. import errorbar, series
 from ..blocks import as_estimate, over_groups
 from ..quantities import (
-    Segment,
-    choose_segment,
     correlated_steps,
     displacement_dimensions,
     group_mobility,
@@ -69,16 +67,14 @@ from ..quantities import (
     group_sum,
     is_nesterov,
     is_sgd,
-    probe_verdicts,
     require,
-    segment_verdict,
     sgd_time_per_step,
     velocity_memory,
-    verdict,
     with_all,
-    within,
 )
+from ..segments import Segment, choose_segment, within
 from ..settings import AnalysisError, AnalysisSettings, NotDefinedError
+from ..verdicts import probe_verdicts, segment_verdict, verdict
 
 USES = ("segment", "lags_per_decade")
 TITLE = "FDT"

@@ -38,29 +38,29 @@ from thermodl.record.check import unit_roundoff
 from .. import errorbar
 from ..blocks import each, labelled, over_groups
 from ..quantities import (
-    MIN_STEPS,
-    Segment,
     at_probes,
     block_means,
-    choose_segment,
-    constant_stretches,
     group_hyperparameters,
     group_sum,
     hyperparameters,
     is_nesterov,
     is_sgd,
-    judge_segment,
     next_velocity_squared,
-    probe_verdicts,
     require,
-    segment_verdict,
+)
+from ..segments import (
+    MIN_STEPS,
+    Segment,
+    choose_segment,
+    constant_stretches,
+    judge_segment,
     split_windows,
     stretches,
-    verdict,
     window_coordinates,
     within,
 )
 from ..settings import AnalysisSettings, NotDefinedError
+from ..verdicts import probe_verdicts, segment_verdict, verdict
 
 USES = ("segment", "windows")
 TITLE = "Stationarity"

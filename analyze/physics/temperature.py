@@ -48,31 +48,30 @@ from ..blocks import each, labelled, over_groups
 from ..quantities import (
     at_probes,
     block_means,
-    choose_segment,
     correlated_probes,
     correlated_steps,
     dimensions_at,
-    few_probes_verdicts,
     group_hyperparameters,
     group_sizes,
     group_sum,
     hyperparameters,
     is_nesterov,
     is_sgd,
-    matching_windows,
     mid_velocity_squared,
     next_velocity_squared,
+    velocity_samples,
+    with_all,
+)
+from ..segments import choose_segment, matching_windows, window_coordinates, within
+from ..settings import AnalysisSettings
+from ..verdicts import (
+    few_probes_verdicts,
     probe_verdicts,
     segment_verdict,
     shuffled_signal_verdicts,
     unresolved_signal_verdicts,
-    velocity_samples,
     verdict,
-    window_coordinates,
-    with_all,
-    within,
 )
-from ..settings import AnalysisSettings
 from .stationarity import centred_sides
 
 USES = ("segment", "windows")

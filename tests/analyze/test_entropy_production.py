@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thermodl.analyze import AnalysisSettings
+from thermodl.analyze import AnalysisSettings, autoregression
 from thermodl.analyze.physics import entropy_production
 from thermodl.analyze.settings import NotDefinedError
 
@@ -88,7 +88,7 @@ def test_10_gyrator_and_rotation_in_discrete_time() -> None:
     assert turning.entropy_production == pytest.approx(4 * eta * w**2 / (2 * k - eta * (k**2 + w**2)), rel=1e-9)
     for process in (turning, gyrator()):
         one_step = np.eye(2) - process.eta * process.curvature
-        sigma, _, _ = entropy_production.irreversibility(one_step, process.eta**2 * process.noise)
+        sigma, _, _ = autoregression.irreversibility(one_step, process.eta**2 * process.noise)
         assert sigma == pytest.approx(process.entropy_production, rel=1e-9)
         assert sigma == pytest.approx(process.entropy_production_of_the_spectrum, rel=1e-9)
 
@@ -99,10 +99,10 @@ def test_11_heavy_ball_three_ways(dampening: float) -> None:
     process = gyrator(0.9, dampening)
     rate = process.eta * (1 - dampening)
     coefficients = np.concatenate([1.9 * np.eye(2) - rate * process.curvature, -0.9 * np.eye(2)], axis=1)
-    sigma, _, _ = entropy_production.irreversibility(coefficients, rate**2 * process.noise)
+    sigma, _, _ = autoregression.irreversibility(coefficients, rate**2 * process.noise)
     assert sigma == pytest.approx(process.entropy_production, rel=1e-8)
     assert sigma == pytest.approx(process.entropy_production_of_the_spectrum, rel=1e-8)
-    alone, _, _ = entropy_production.irreversibility(coefficients[:1, ::2], rate**2 * process.noise[:1, :1])
+    alone, _, _ = autoregression.irreversibility(coefficients[:1, ::2], rate**2 * process.noise[:1, :1])
     assert alone == pytest.approx(0, abs=1e-9)
 
 
@@ -126,7 +126,7 @@ def test_12_heat_of_each_coordinate(momentum: float, dampening: float) -> None:
 def turned(process: truth.LinearDescent, steps: int, seed: int) -> dict[str, np.ndarray]:
     """What `turning` finds in each of `REPLICATES` motions, the circulation between different directions once."""
     theta, *_ = process.simulate(np.random.default_rng(seed), REPLICATES, steps)
-    found = [entropy_production.turning(one, np.random.default_rng(index)) for index, one in enumerate(theta)]
+    found = [autoregression.turning(one, np.random.default_rng(index)) for index, one in enumerate(theta)]
     columns = {name: np.stack([one[name] for one in found]) for name in found[0]}
     pairs = np.triu_indices(process.size, 1)
     return columns | {name: columns[name][:, *pairs] for name in ("circulation", "circulation_stderr")}
@@ -211,7 +211,7 @@ def test_walks_have_an_estimate_or_none() -> None:
     rng = np.random.default_rng(7)
     walks = np.cumsum(rng.standard_normal((40, 3, 500)), axis=-1)
     for walk in walks:
-        found = entropy_production.turning(walk, rng)
+        found = autoregression.turning(walk, rng)
         numbers = [found[name] for name in ("entropy_production", "entropy_production_stderr", "entropy_production_p")]
         assert np.isfinite(numbers).all() or np.isnan(numbers).all()
 
@@ -220,7 +220,7 @@ def test_an_error_does_not_grow_where_the_estimate_vanishes() -> None:
     """σ̂ of two directions in equilibrium comes out as near to 0 as one likes; its error stays that of chance."""
     process = truth.LinearDescent(0.1, 0.0, np.eye(2), np.eye(2))
     theta, *_ = process.simulate(np.random.default_rng(8), 200, 500)
-    found = [entropy_production.turning(one, np.random.default_rng(9)) for one in theta]
+    found = [autoregression.turning(one, np.random.default_rng(9)) for one in theta]
     plugin, error = (np.array([one[f"entropy_production{name}"] for one in found]) for name in ("_plugin", "_stderr"))
     assert np.min(plugin) < 1e-3 * np.median(plugin)
     # √(v₀ + (zg/2)²) = 8/N, and 13/N for the largest of 200.
@@ -231,16 +231,14 @@ def test_scattered_fits_are_those_of_motions() -> None:
     """Variances of σ̂, of the cycling and of the circulation from one fit are those over motions, within 25 %."""
     process = gyrator(0.9)
     theta, *_ = process.simulate(np.random.default_rng(5), 300, STEPS)
-    fits = [entropy_production.autoregression(entropy_production.gram(one, 2), 2) for one in theta]
+    fits = [autoregression.autoregression(autoregression.gram(one, 2), 2) for one in theta]
     sigma, rates, circulation = (
-        np.stack(values) for values in zip(*[entropy_production.irreversibility(*fit) for fit in fits], strict=True)
+        np.stack(values) for values in zip(*[autoregression.irreversibility(*fit) for fit in fits], strict=True)
     )
     one_step = 1.9 * np.eye(2) - process.eta * process.curvature
     coefficients = np.concatenate([one_step, -0.9 * np.eye(2)], axis=1)
-    moments = entropy_production.stationary_moments(coefficients, process.eta**2 * process.noise)
-    drawn = entropy_production.irreversibility(
-        *entropy_production.scattered(moments, 2, STEPS, np.random.default_rng(6))
-    )
+    moments = autoregression.stationary_moments(coefficients, process.eta**2 * process.noise)
+    drawn = autoregression.irreversibility(*autoregression.scattered(moments, 2, STEPS, np.random.default_rng(6)))
     for values, near in zip((sigma, rates, circulation), drawn, strict=True):
         np.testing.assert_allclose(values.std(0), near.std(0), rtol=0.25, atol=1e-12)
 

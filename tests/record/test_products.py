@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: E402
 from record.quadratic import record_quadratic  # noqa: E402
 from thermodl.analyze import AnalysisSettings, analyze, open_results, physics  # noqa: E402
 from thermodl.analyze.check import _certificate, check_run  # noqa: E402
-from thermodl.analyze.quantities import matching_windows, split_windows, stretches  # noqa: E402
+from thermodl.analyze.segments import matching_windows, split_windows, stretches  # noqa: E402
 from thermodl.analyze.settings import AnalysisError  # noqa: E402
 from thermodl.record import Recorder, RecorderSettings, open_run  # noqa: E402
 from thermodl.record.budget import Budget  # noqa: E402

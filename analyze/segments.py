@@ -1,0 +1,232 @@
+"""Which steps of a run an estimate takes: the stationary segment, and the windows of curves over time."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from thermodl.record.format import measured_stretches
+
+from . import series
+from .quantities import require, sgd_clock
+from .settings import AnalysisError
+
+MIN_STEPS = 64
+_WINDOW_STEPS = 16
+"""least steps of a window"""
+_STARTS = (0, 1, 2, 3, 4, 5, 6)
+"""candidate starts of the stationary segment, in eighths of the last stretch of constant hyper-parameters"""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The steps [start, stop) that an estimate uses."""
+
+    start: int
+    stop: int
+    judgement: Literal["stationary", "moved", "short", "scheduled"]
+    """whether both halves agree in loss and displacement, differ, are too short to tell, or mix hyper-parameters"""
+    reason: str
+    reason_zh: str
+    loss_z: float
+    """difference of the halves' mean losses in standard errors"""
+    displacement_z: float
+
+    @property
+    def stationary(self) -> bool:
+        """Whether both halves agree."""
+        return self.judgement == "stationary"
+
+
+def stretches(run: xr.Dataset) -> list[tuple[int, int]]:
+    """Stretches [start, stop) of consecutive steps of a whole run that have inner products and sketches."""
+    return measured_stretches(run.attrs, run.sizes["step"])
+
+
+def constant_stretches(run: xr.Dataset) -> list[tuple[int, int]]:
+    """Stretches [start, stop) of steps without a change of any hyper-parameter."""
+    names = ("learning_rate", "momentum", "dampening", "weight_decay")
+    steps = np.diff(np.concatenate([np.atleast_2d(run[name].values) for name in names]), axis=-1)
+    changed = np.any((steps != 0) & ~np.isnan(steps), axis=0)
+    edges = [0, *(np.flatnonzero(changed) + 1).tolist(), run.sizes["step"]]
+    return list(pairwise(edges))
+
+
+def choose_segment(run: xr.Dataset, request: str) -> Segment:
+    """The segment that a setting asks for.
+
+    `auto` takes the last stretch of constant hyper-parameters and the earliest start in it from which both halves
+    agree in loss and squared displacement within three standard errors (Geweke 1992); if there is none, the last
+    half, marked as not stationary. Under a schedule that leaves no such stretch it is the last half of the run, marked
+    as mixed. `start:stop` is taken as it is, and tested likewise. Where inner products were not taken at every step,
+    the last stretch of consecutive ones, at least half as long as the longest, stands for the run.
+
+    Raises:
+        AnalysisError: if the run or the segment is too short, the segment lies outside or has steps without inner
+            products, or the training diverged in it.
+    """
+    require(run, "displacement_squared")
+    steps, parts = run.sizes["step"], stretches(run)
+    longest, enough = max((stop - start for start, stop in parts), default=0), min(MIN_STEPS, steps)
+    if longest < enough:
+        raise AnalysisError(
+            f"inner products were taken at {longest} consecutive steps at most (products_every is "
+            f"{run.attrs['recorder']['products_every']!r}), at least {MIN_STEPS} are needed; record with a "
+            "products_every of 1, or such as burst:500/5000"
+        )
+    names = ("loss", "displacement_squared", "learning_rate", "momentum", "dampening", "weight_decay")
+    run = run[[name for name in names if name in run]].compute()
+    if request != "auto":
+        start, stop = (int(number) for number in request.split(":"))
+        if stop > steps:
+            raise AnalysisError(
+                f"segment {request} ends after the last of {steps} steps; expected one within 0:{steps}"
+            )
+        if stop - start < MIN_STEPS:
+            raise AnalysisError(f"segment {request} holds {stop - start} steps; expected at least {MIN_STEPS}")
+        if not any(first <= start and stop <= last for first, last in parts):
+            overlap, first, last = max((min(stop, last) - max(start, first), first, last) for first, last in parts)
+            first, last = (max(start, first), min(stop, last)) if overlap >= MIN_STEPS else (max(1, first), last)
+            if last - first < MIN_STEPS:
+                first, last = max(parts, key=lambda part: part[1] - part[0])
+            raise AnalysisError(
+                f"segment {request} holds steps without inner products (products_every is "
+                f"{run.attrs['recorder']['products_every']!r}); expected consecutive ones that have them, such as "
+                f"{first}:{last}"
+            )
+        _refuse_divergence(run, start, stop)
+        return judge_segment(run, start, stop)
+    _refuse_divergence(run, 0, steps)
+    first, last = [part for part in parts if part[1] - part[0] >= max(enough, longest / 2)][-1]
+    start, stop = (first + edge for edge in constant_stretches(run.isel(step=slice(first, last)))[-1])
+    if stop - start < MIN_STEPS:
+        start, stop = first, last
+    # torch leaves out the dampening at the first step; it also carries the unmoved starting point.
+    start = max(start, 1)
+    candidates = [start + (stop - start) * eighth // 8 for eighth in _STARTS]
+    for candidate in candidates:
+        if stop - candidate >= MIN_STEPS:
+            segment = judge_segment(run, candidate, stop)
+            if segment.stationary:
+                return segment
+    return judge_segment(run, max(start, stop - max((stop - start) // 2, MIN_STEPS)), stop)
+
+
+def _refuse_divergence(run: xr.Dataset, start: int, stop: int) -> None:
+    moved, parts = run["displacement_squared"].sum("layer", skipna=False).values, stretches(run)
+    due = np.concatenate([np.arange(max(start, first), min(stop, last)) for first, last in parts])
+    lost = due[~np.isfinite(moved[due])]
+    if lost.size:
+        first = int(lost[0])
+        # The last step before has no finite end point.
+        pieces = [(max(1, begin), min(end, first - 1)) for begin, end in parts]
+        before = [f"{begin}:{end}" for begin, end in pieces if end - begin >= MIN_STEPS]
+        rest = f"; --segment {before[-1]} takes what was before" if before else ""
+        raise AnalysisError(f"the training diverged: parameters are not finite from step {first} on{rest}")
+
+
+def judge_segment(run: xr.Dataset, start: int, stop: int) -> Segment:
+    """Whether steps [start, stop) look stationary: hyper-parameters that stay, and halves that agree."""
+    part = run.isel(step=slice(start, stop))
+    scores = {"loss": float("nan"), "displacement": _split_half(part["displacement_squared"].sum("layer"))}
+    if "loss" in part and bool(np.isfinite(part["loss"]).any()):
+        scores["loss"] = _split_half(part["loss"])
+    tested = scores if "loss" in part else {"displacement": scores["displacement"]}
+    moved = [name for name, z in tested.items() if abs(z) >= 3]
+    open_ = [name for name, z in tested.items() if np.isnan(z)]
+    if len(constant_stretches(part)) > 1:
+        found = ("scheduled", "a hyper-parameter changes within the segment", "区间内有超参数变化")
+    elif moved:
+        found = ("moved", f"the two halves differ in {_list(moved)}", f"前后两半的{_list_zh(moved)}不一致")
+    elif open_:
+        found = (
+            "short",
+            f"too short to tell, a half holds fewer than ten correlation times of {_list(open_)}",
+            f"太短而无法判断，每半不足十个{_list_zh(open_)}的相关时间",
+        )
+    else:
+        found = ("stationary", "both halves agree", "前后两半一致")
+    return Segment(start, stop, *found, scores["loss"], scores["displacement"])
+
+
+def _list(names: list[str]) -> str:
+    return " and ".join(f"the {name}" for name in names)
+
+
+def _list_zh(names: list[str]) -> str:
+    return "与".join({"loss": "损失", "displacement": "位移"}[name] for name in names)
+
+
+def _split_half(data: xr.DataArray) -> float:
+    """Difference of the halves' means in standard errors; NaN where a half has under ten effective samples."""
+    values = np.asarray(data.values, dtype=float)
+    values = values[np.isfinite(values)]
+    half = len(values) // 2
+    (early, early_error, early_n), (late, late_error, late_n) = (
+        series.mean_and_error(part) for part in (values[:half], values[half:])
+    )
+    if min(early_n, late_n) < 10:
+        return float("nan")
+    spread = float(np.hypot(early_error, late_error))
+    return float((late - early) / spread) if spread > 0 else 0.0
+
+
+def within(run: xr.Dataset, segment: Segment) -> xr.Dataset:
+    """The run's steps, probes and curvatures inside a segment."""
+    part = run.isel(step=slice(segment.start, segment.stop))
+    for dim in ("probe", "curvature"):
+        if f"{dim}_step" in run:
+            steps = run[f"{dim}_step"].values
+            part = part.isel({dim: np.flatnonzero((steps >= segment.start) & (steps < segment.stop))})
+    return part
+
+
+def split_windows(parts: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """At most `count` windows of at least 16 steps within parts [start, stop) of a run, about equal in each.
+
+    Of more parts than that, some are chosen evenly; those that are too short are left out.
+    """
+    parts = _spread([part for part in parts if part[1] - part[0] >= _WINDOW_STEPS] or parts, count)
+    windows = []
+    for start, stop in parts:
+        pieces = int(np.clip((stop - start) // _WINDOW_STEPS, 1, count // len(parts)))
+        windows += pairwise(np.linspace(start, stop, pieces + 1).round().astype(int).tolist())
+    return windows
+
+
+def matching_windows(run: xr.Dataset, count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The same windows in steps and in probes, so that curves of both can be compared point by point.
+
+    At least eight probes fall into each where there are so many; without probes the second list is empty. The first
+    step, with the parameters unmoved and no velocity yet, is left out. No window reaches over steps without inner
+    products; of more stretches of consecutive steps than windows some are chosen evenly.
+    """
+    parts = [(max(1, start), stop) for start, stop in stretches(run) if stop - start >= _WINDOW_STEPS]
+    if not run.sizes.get("probe"):
+        return split_windows(parts, count), []
+    parts, probe_step = _spread(parts, count), run["probe_step"].values
+    in_steps, in_probes = [], []
+    for start, stop in parts:
+        # A probe before the first step that counts has that step's window.
+        first, last = np.searchsorted(probe_step, (0 if start == 1 else start, stop)).tolist()
+        pieces = int(np.clip((last - first) // 8, 1, count // len(parts)))
+        edges = np.linspace(first, last, pieces + 1).round().astype(int).tolist()
+        begins = [max(start, int(probe_step[edge])) for edge in edges[:-1]] if first < last else [start]
+        in_steps += pairwise([*begins, stop])
+        in_probes += pairwise(edges)
+    return in_steps, in_probes
+
+
+def _spread(parts: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """All of them, or `count` that are chosen evenly."""
+    if len(parts) <= count:
+        return parts
+    return [parts[index] for index in np.linspace(0, len(parts) - 1, count).round().astype(int)]
+
+
+def window_coordinates(run: xr.Dataset, bounds: list[tuple[int, int]]) -> dict[str, Any]:
+    """Coordinates `window_step` and `window_sgd_time` of windows given in steps."""
+    centres = np.array([(start + stop - 1) // 2 for start, stop in bounds])
+    return {"window_step": ("window", centres), "window_sgd_time": ("window", sgd_clock(run)[centres])}

@@ -1,0 +1,137 @@
+"""Words on how far an estimate can be trusted, of the kinds that several analyses share."""
+
+import numpy as np
+import xarray as xr
+
+from . import series
+from .quantities import at_probes
+from .segments import Segment
+
+
+def verdict(quantity: str, status: str, code: str, en: str, zh: str) -> dict[str, str]:
+    """One sentence about how far a quantity, or with "" the whole analysis, can be trusted.
+
+    `status` is ok, caution or untrusted.
+    """
+    return {"quantity": quantity, "status": status, "code": code, "en": en, "zh": zh}
+
+
+def segment_verdict(segment: Segment, *, schedule_aware: bool = False) -> dict[str, str]:
+    """Whether the segment behind an analysis is stationary.
+
+    A segment of mixed hyper-parameters leaves nothing to trust, unless the estimate takes those of each step.
+    """
+    where = f"steps {segment.start}–{segment.stop - 1}"
+    where_zh = f"第 {segment.start}–{segment.stop - 1} 步"
+    if segment.stationary:
+        return verdict(
+            "",
+            "ok",
+            "stationary",
+            f"Stationary in {where}: {segment.reason}.",
+            f"{where_zh}内平稳：{segment.reason_zh}。",
+        )
+    return verdict(
+        "",
+        "untrusted" if segment.judgement == "scheduled" and not schedule_aware else "caution",
+        "not-stationary",
+        f"Not shown to be stationary in {where}: {segment.reason}.",
+        f"{where_zh}内未显示平稳：{segment.reason_zh}。",
+    )
+
+
+def probe_verdicts(run: xr.Dataset, part: xr.Dataset, quantity: str, *also: str) -> list[dict[str, str]]:
+    """Why probes say nothing, or not what they seem to, in a part of a run: none there, or clipped gradients.
+
+    Args:
+        run: the whole run. part: what is estimated from.
+        quantity: what rests on the probes. also: what else does, and is spoilt with it.
+    """
+    if "noise_trace" not in run:
+        return [
+            verdict(
+                quantity,
+                "untrusted",
+                "no-probe",
+                "Not measured: the run was recorded without a probe.",
+                "未测量：记录时没有使用探针。",
+            )
+        ]
+    if not part.sizes["probe"]:
+        return [
+            verdict(
+                quantity,
+                "untrusted",
+                "no-probe",
+                f"Not measured: none of the run's {run.sizes['probe']} probes lies in the segment; record with a "
+                "smaller probe_every, or name a longer segment.",
+                f"未测量：全部 {run.sizes['probe']} 个探针都不在区间内；"
+                "请减小 probe_every 重新记录，或指定更长的区间。",
+            )
+        ]
+    # The step's gradient was clipped and the probe's was not: their difference is more than noise.
+    clipped = float((at_probes(part["clip_factor"], part) < 1).mean()) if "clip_factor" in part else 0.0
+    if clipped:
+        return [
+            verdict(
+                name,
+                "untrusted",
+                "clipped",
+                f"At {clipped:.0%} of the probes the step's gradient was clipped, and the probe's was not: their "
+                "difference holds more than the noise.",
+                f"在 {clipped:.0%} 的探针处，该步梯度经过裁剪而探针梯度没有：两者之差不只是噪声。",
+            )
+            for name in (quantity, *also)
+        ]
+    return []
+
+
+def few_probes_verdicts(results: xr.Dataset, *names: str) -> list[dict[str, str]]:
+    """A word on each of these quantities that some group does not know from ten effective probes."""
+    return [
+        verdict(
+            name,
+            "untrusted",
+            "unresolved",
+            "Unresolved: fewer than ten effective probes in the segment; record with a smaller probe_every.",
+            "未分辨：区间内有效探针少于十个；请减小 probe_every 重新记录。",
+        )
+        for name in names
+        if f"{name}_n_eff" in results and not float(results[f"{name}_n_eff"].min(skipna=False)) >= 10
+    ]
+
+
+def shuffled_signal_verdicts(run: xr.Dataset, results: xr.Dataset, *names: str) -> list[dict[str, str]]:
+    """A word on what is made of g·g′, where batches may come from shuffled epochs."""
+    sampling = run.attrs.get("sampling")
+    if sampling == "replacement":
+        return []
+    en, zh = ("", "") if sampling == "shuffle" else ("If batches are shuffled: ", "若按轮次打乱采样：")
+    return [
+        verdict(
+            name,
+            "caution",
+            "shuffled-signal",
+            f"{en}g·g′ holds ∇L·ξ, because the noise of shuffled epochs knows where the parameters are. Where the loss "
+            "has settled it may be several times ‖∇L‖².",
+            f"{zh}打乱采样的噪声与参数位置相关，g·g′ 含有 ∇L·ξ；损失趋于平稳时，它可达 ‖∇L‖² 的数倍。",
+        )
+        for name in names
+        if name in results
+    ]
+
+
+def unresolved_signal_verdicts(results: xr.Dataset, *also: str) -> list[dict[str, str]]:
+    """A word where ‖∇L‖² of all groups is not known to differ from 0, on it and on what else rests on it."""
+    value = float(results["gradient_norm_squared"].sel(group="all"))
+    error = float(results["gradient_norm_squared_stderr"].sel(group="all"))
+    if value > series.NORMAL * error or value == error == 0:
+        return []
+    en, zh = "too few probes to know the error of ‖∇L‖²", "探针太少，‖∇L‖² 的误差未知"
+    if np.isfinite(error):
+        en = f"‖∇L‖² = {value:.3g} ± {error:.2g} is not known to differ from 0"
+        zh = f"‖∇L‖² = {value:.3g} ± {error:.2g}，与 0 没有可分辨的差别"
+    return [
+        verdict(name, "untrusted", "unresolved", f"Unresolved: {en}.", f"未分辨：{zh}。")
+        for name in ("gradient_norm_squared", *also)
+    ]
