@@ -1,6 +1,7 @@
 """`thermodl record`: train and record one run, or many from settings files."""
 
 import contextlib
+import os
 import sys
 import time
 import traceback
@@ -113,7 +114,7 @@ def record(
             if dry_run:
                 from .plan import describe_plan, make_plan
 
-                print(describe_plan(settings, folder, make_plan(settings)), flush=True)
+                _say(describe_plan(settings, folder, make_plan(settings)))
             elif record_run(settings, folder, overwrite=overwrite, resume=resume):
                 recorded.append(folder)
         except LostError as error:
@@ -128,7 +129,7 @@ def record(
             traceback.print_exc()
             failures[label] = 1
     if recorded:
-        print(f"next: {command_line(['thermodl', 'analyze', *map(str, recorded)])}")
+        _say(f"next: {command_line(['thermodl', 'analyze', *map(str, recorded)])}")
     if failures:
         print(f"thermodl: failed: {', '.join(failures)}", file=sys.stderr)
         raise typer.Exit(min(failures.values()))
@@ -149,14 +150,14 @@ def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False, 
 
         checkpoint = read_checkpoint(folder, settings)
         if checkpoint is None:
-            print(f"{folder}: finished, there is nothing to resume")
+            _say(f"{folder}: finished, there is nothing to resume")
             return False
-        print(f"{folder}: goes on from step {checkpoint['recorder']['step']}")
+        _say(f"{folder}: goes on from step {checkpoint['recorder']['step']}")
     elif not overwrite and (folder / "run.zarr" / "zarr.json").exists():
         attributes = read_attributes(folder)
         state = run_state(attributes)
         if attributes.get("run_id") == settings.run_id() and state == "finished":
-            print(f"{folder}: already recorded with these settings, skipped")
+            _say(f"{folder}: already recorded with these settings, skipped")
             return False
         if attributes.get("run_id") != settings.run_id():
             why = "has other settings; choose another --name"
@@ -167,14 +168,23 @@ def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False, 
         raise RunError(f"{folder} holds a recording that {why}, or --overwrite to replace it")
     from .train import train
 
-    print(f"{folder}: {_describe(settings)}", flush=True)
+    _say(f"{folder}: {_describe(settings)}")
     with _progress(folder.name, settings.steps) as advance:
         train(settings, folder, overwrite=overwrite, resume=checkpoint, progress=advance)
     if thinned := read_attributes(folder).get("thinned"):
         parts = [f"{_count(entry)} from step {entry['from_step']:,} on ({entry['reason']})" for entry in thinned]
-        print(f"{folder}: left out were {', '.join(parts)}")
-    print(f"{folder}: recorded {counted(settings.steps, 'step')}")
+        _say(f"{folder}: left out were {', '.join(parts)}")
+    _say(f"{folder}: recorded {counted(settings.steps, 'step')}")
     return True
+
+
+def _say(line: str) -> None:
+    """Print a line; a training goes on where nobody reads any more, as after `| head`."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # What else is printed, and what waits in the stream, goes nowhere without a complaint.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _describe(settings: RunSettings) -> str:
@@ -222,7 +232,7 @@ def _progress(name: str, steps: int) -> Iterator[Callable[[int, SupportsFloat], 
 
         def print_line(done: int, loss: SupportsFloat) -> None:
             if done % tenth == 0 or done == steps:
-                print(f"{name}: step {done} of {steps}, mini-batch loss {float(loss):.3f}", flush=True)
+                _say(f"{name}: step {done} of {steps}, mini-batch loss {float(loss):.3f}")
 
         yield print_line
         return

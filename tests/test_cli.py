@@ -80,6 +80,22 @@ def test_reading_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture
     )
 
 
+def test_a_training_goes_on_where_nobody_reads_any_more(tmp_path: Path) -> None:
+    """As after `thermodl record … | head -1`."""
+    pytest.importorskip("torch")
+    command = [sys.executable, "-W", "error", "-m", "thermodl.cli", "record", "--runs-dir", str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "--name", "one", *SMALL], **pipes) as recording:
+        assert recording.stdout
+        assert recording.stderr
+        assert "80 steps of 32" in recording.stdout.readline()
+        recording.stdout.close()
+        assert recording.stderr.read() == ""
+    assert recording.returncode == 0
+    assert open_run(tmp_path / "one").attrs["state"] == "finished"
+    assert open_run(tmp_path / "one").sizes["step"] == 80
+
+
 @pytest.mark.slow
 def test_from_training_to_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """record, record again (skipped), other settings (refused), a batch with a bad file, analyze, ls."""
