@@ -68,8 +68,11 @@ def turning(positions: Floats, rng: np.random.Generator) -> dict[str, Floats]:
     whitened = (positions - positions.mean(-1, keepdims=True)) / positions.std(-1, keepdims=True)
     tau, _ = series.integrated_time(series.autocovariance(whitened), oscillating=True)
     found["entropy_production_n_eff"] = np.array(steps / (2 * max(float(np.max(tau)), 0.5)))
-    order = best_order(whitened)
-    fit = autoregression(gram(whitened, order), d)
+    try:
+        order = best_order(whitened)
+        fit = autoregression(gram(whitened, order), d)
+    except np.linalg.LinAlgError:  # a coordinate rests for half of the motion
+        return found
     found["autoregression_order"] = np.array(float(order))
     sigma, rates, circulation = irreversibility(*fit)
     if np.isnan(sigma):

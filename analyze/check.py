@@ -86,25 +86,26 @@ def _check_identity(path: str | Path) -> Check:
     if "parameter_squared" not in run:
         found = f"not done, it needs parameter_squared: {run.attrs['not_recorded'].get('parameter_squared', 'missing')}"
         return Check("identity", found=found, done=False)
-    # At the first step torch fills the velocity undamped.
-    damped = run.sizes["step"] and bool((run["dampening"].isel(step=0) != 0).any())
-    start = int(damped)
-    last = run.sizes["step"] - 1
+    # At the first step torch fills the velocity undamped, and where the momentum was 0 before.
+    mu, nu = run["momentum"].values, run["dampening"].values
+    begins = (mu != 0) & (np.concatenate([np.zeros_like(mu[:, :1]), mu[:, :-1]], axis=1) == 0)
+    filled = np.flatnonzero((begins & (nu != 0)).any(axis=0))
+    start, last = int(0 in filled), run.sizes["step"] - 1
     edges = sorted(
         {
             place
             for a, b in constant_stretches(run)
             for c, d in measured_stretches(run.attrs, last + 1)
-            for place in (*range(max(a, c, start), min(b, d - 1), _WINDOW), min(b, d - 1))
+            for place in (*range(max(a, c, start), min(b, d - 1), _WINDOW), *(filled + 1).tolist(), min(b, d - 1))
             # What lies between two stretches has no numbers, and is not defined.
-            if max(a, c, start) <= place
+            if max(a, c, start) <= place <= min(b, d - 1)
         }
     )
     if len(edges) < 2:
         return Check("identity", found="not done: there are fewer than two steps", done=False)
     with np.errstate(divide="ignore", invalid="ignore"):
         residual, floor = (values.values for values in identity(run, edges))
-    defined = np.isfinite(residual)
+    defined = np.isfinite(residual) & ~np.isin(edges[:-1], filled)
     windows = list(pairwise(edges))
     for group, window in np.argwhere(defined & (residual > floor))[:_SHOWN]:
         a, b = windows[window]

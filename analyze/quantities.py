@@ -27,28 +27,42 @@ def is_nesterov(run: xr.Dataset) -> bool:
 
 
 def hyperparameters(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
-    """Learning rate η, momentum μ and dampening ν, each (layer, step); ν is 0 where torch ignores it (μ = 0)."""
+    """Learning rate η, momentum μ and dampening ν, each (layer, step).
+
+    ν is 0 where torch ignores it (μ = 0), and η where the step left a layer alone.
+    """
     of_layer = run["layer_optimizer_group"].drop_vars(["layer_group", "layer_size", "layer_optimizer_group"])
     few = run[["learning_rate", "momentum", "dampening"]]
     # Repeated for every layer they may be large, and are not to be held by all that is made of them.
     few = few.chunk() if of_layer.size * run.sizes["step"] > _MANY else few
     eta, mu, nu = (few[name].isel(optimizer_group=of_layer) for name in few)
+    if "layer_skipped" in run:
+        eta = eta.where(run["layer_skipped"].reset_coords(drop=True) != 1, 0.0)
     return eta, mu, xr.where(mu == 0, 0.0, nu)
 
 
 def group_hyperparameters(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """η, μ and ν of the model's groups, each (group, step); NaN where the layers of a group differ in any of them."""
-    of_layer, layer_group = run["layer_optimizer_group"].values, run["layer_group"].values
-    rows = [np.unique(of_layer[layer_group == name]) for name in run["group"].values]
+    if "layer_skipped" in run:
+        # Then layers of one optimizer group may differ too.
+        every, dim, owner = hyperparameters(run), "layer", np.arange(run.sizes["layer"])
+    else:
+        every = [run[name] for name in ("learning_rate", "momentum", "dampening")]
+        dim, owner = "optimizer_group", run["layer_optimizer_group"].values
+    rows = [np.unique(owner[run["layer_group"].values == name]) for name in run["group"].values]
     # Filled up with the first of each, which changes neither the least nor the greatest.
     most = max(len(row) for row in rows)
     filled = np.array([np.concatenate([row, np.repeat(row[:1], most - len(row))]) for row in rows])
     members = xr.DataArray(filled, dims=("group", "member"))
-    eta, mu, nu = (run[name].isel(optimizer_group=members) for name in ("learning_rate", "momentum", "dampening"))
+    eta, mu, nu = (values.isel({dim: members}) for values in every)
 
     def shared(data: xr.DataArray) -> xr.DataArray:
         least = data.min("member", skipna=False)
-        return least.where(least == data.max("member", skipna=False)).drop_vars("step", errors="ignore")
+        return (
+            least.where(least == data.max("member", skipna=False))
+            .reset_coords(drop=True)
+            .drop_vars("step", errors="ignore")
+        )
 
     eta, mu, nu = shared(eta), shared(mu), shared(xr.where(mu == 0, 0.0, nu))
     defined = eta.notnull() & mu.notnull() & nu.notnull()
@@ -243,6 +257,18 @@ def dimensions_at(run: xr.Dataset, positions: xr.DataArray, lags: np.ndarray) ->
             taken = [np.maximum(np.exp(follow(np.log(row), -1.0, 0.0)), 1.0) for row in rows]
         by_name[name] = (("group", "lag"), np.array(taken))
     return xr.Dataset(by_name, {"group": group_names(run)})
+
+
+def finite_loss(run: xr.Dataset) -> xr.DataArray | None:
+    """The loss (step,), on straight lines over steps where it is not finite; None if there are more of these than one
+    in ten, or none was logged."""
+    if "loss" not in run:
+        return None
+    loss = np.asarray(run["loss"].values, float)
+    known = np.isfinite(loss)
+    if known.mean() < 0.9:
+        return None
+    return run["loss"].copy(data=np.interp(np.arange(len(loss)), np.flatnonzero(known), loss[known]))
 
 
 def at_probes(data: xr.DataArray, run: xr.Dataset, dim: str = "probe") -> xr.DataArray:

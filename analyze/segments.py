@@ -10,7 +10,7 @@ import xarray as xr
 from thermodl.record.format import measured_stretches
 
 from . import series
-from .quantities import require, sgd_clock
+from .quantities import correlated_steps, require, sgd_clock
 from .settings import AnalysisError
 
 MIN_STEPS = 64
@@ -46,9 +46,11 @@ def stretches(run: xr.Dataset) -> list[tuple[int, int]]:
 
 
 def constant_stretches(run: xr.Dataset) -> list[tuple[int, int]]:
-    """Stretches [start, stop) of steps without a change of any hyper-parameter."""
-    names = ("learning_rate", "momentum", "dampening", "weight_decay")
-    steps = np.diff(np.concatenate([np.atleast_2d(run[name].values) for name in names]), axis=-1)
+    """Stretches [start, stop) of steps without a change of any hyper-parameter, or of which layers are left alone."""
+    rows = [np.atleast_2d(run[name].values) for name in ("learning_rate", "momentum", "dampening", "weight_decay")]
+    if "layer_skipped" in run:
+        rows.append(run["layer_skipped"].values == 1)
+    steps = np.diff(np.concatenate(rows), axis=-1)
     changed = np.any((steps != 0) & ~np.isnan(steps), axis=0)
     edges = [0, *(np.flatnonzero(changed) + 1).tolist(), run.sizes["step"]]
     return list(pairwise(edges))
@@ -57,11 +59,12 @@ def constant_stretches(run: xr.Dataset) -> list[tuple[int, int]]:
 def choose_segment(run: xr.Dataset, request: str) -> Segment:
     """The segment that a setting asks for.
 
-    `auto` takes the last stretch of constant hyper-parameters and the earliest start in it from which both halves
-    agree in loss and squared displacement within three standard errors (Geweke 1992); if there is none, the last
-    half, marked as not stationary. Under a schedule that leaves no such stretch it is the last half of the run, marked
-    as mixed. `start:stop` is taken as it is, and tested likewise. Where inner products were not taken at every step,
-    the last stretch of consecutive ones, at least half as long as the longest, stands for the run.
+    `auto` takes the last stretch of constant hyper-parameters that is at least half of what was recorded from its
+    start on, and the earliest start in it from which both halves agree in loss and squared displacement within three
+    standard errors (Geweke 1992); if there is none, the last half, marked as not stationary. Under a schedule that
+    leaves no such stretch it is the last half of the run, marked as mixed. `start:stop` is taken as it is, and tested
+    likewise. Where inner products were not taken at every step, the last stretch of consecutive ones, at least half as
+    long as the longest, stands for the run.
 
     Raises:
         AnalysisError: if the run or the segment is too short, the segment lies outside or has steps without inner
@@ -69,6 +72,8 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
     """
     require(run, "displacement_squared")
     steps, parts = run.sizes["step"], stretches(run)
+    if not steps:
+        raise AnalysisError("no step is recorded yet")
     longest, enough = max((stop - start for start, stop in parts), default=0), min(MIN_STEPS, steps)
     if longest < enough:
         raise AnalysisError(
@@ -76,7 +81,7 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
             f"{run.attrs['recorder']['products_every']!r}), at least {MIN_STEPS} are needed; record with a "
             "products_every of 1, or such as burst:500/5000"
         )
-    names = ("loss", "displacement_squared", "learning_rate", "momentum", "dampening", "weight_decay")
+    names = ("loss", "displacement_squared", "learning_rate", "momentum", "dampening", "weight_decay", "layer_skipped")
     run = run[[name for name in names if name in run]].compute()
     if request != "auto":
         start, stop = (int(number) for number in request.split(":"))
@@ -100,9 +105,12 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
         return judge_segment(run, start, stop)
     _refuse_divergence(run, 0, steps)
     first, last = [part for part in parts if part[1] - part[0] >= max(enough, longest / 2)][-1]
-    start, stop = (first + edge for edge in constant_stretches(run.isel(step=slice(first, last)))[-1])
-    if stop - start < MIN_STEPS:
-        start, stop = first, last
+    constant = [
+        (first + start, first + stop)
+        for start, stop in constant_stretches(run.isel(step=slice(first, last)))
+        if stop - start >= MIN_STEPS and 2 * (stop - start) >= last - first - start
+    ]
+    start, stop = constant[-1] if constant else (first, last)
     # torch leaves out the dampening at the first step; it also carries the unmoved starting point.
     start = max(start, 1)
     candidates = [start + (stop - start) * eighth // 8 for eighth in _STARTS]
@@ -130,14 +138,21 @@ def _refuse_divergence(run: xr.Dataset, start: int, stop: int) -> None:
 def judge_segment(run: xr.Dataset, start: int, stop: int) -> Segment:
     """Whether steps [start, stop) look stationary: hyper-parameters that stay, and halves that agree."""
     part = run.isel(step=slice(start, stop))
-    scores = {"loss": float("nan"), "displacement": _split_half(part["displacement_squared"].sum("layer"))}
+    memory = correlated_steps(part)
+    scores = {"loss": float("nan"), "displacement": _split_half(part["displacement_squared"].sum("layer"), memory)}
     if "loss" in part and bool(np.isfinite(part["loss"]).any()):
-        scores["loss"] = _split_half(part["loss"])
+        scores["loss"] = _split_half(part["loss"], memory)
     tested = scores if "loss" in part else {"displacement": scores["displacement"]}
     moved = [name for name, z in tested.items() if abs(z) >= 3]
     open_ = [name for name, z in tested.items() if np.isnan(z)]
     if len(constant_stretches(part)) > 1:
         found = ("scheduled", "a hyper-parameter changes within the segment", "区间内有超参数变化")
+        if "layer_skipped" in part and bool((part["layer_skipped"] == 1).any()):
+            found = (
+                "scheduled",
+                "within the segment a hyper-parameter changes, or layers without a gradient are left alone at times",
+                "区间内有超参数变化，或有的层在部分步中没有梯度、未被更新",
+            )
     elif moved:
         found = ("moved", f"the two halves differ in {_list(moved)}", f"前后两半的{_list_zh(moved)}不一致")
     elif open_:
@@ -159,13 +174,13 @@ def _list_zh(names: list[str]) -> str:
     return "与".join({"loss": "损失", "displacement": "位移"}[name] for name in names)
 
 
-def _split_half(data: xr.DataArray) -> float:
+def _split_half(data: xr.DataArray, memory: int) -> float:
     """Difference of the halves' means in standard errors; NaN where a half has under ten effective samples."""
     values = np.asarray(data.values, dtype=float)
     values = values[np.isfinite(values)]
     half = len(values) // 2
     (early, early_error, early_n), (late, late_error, late_n) = (
-        series.mean_and_error(part) for part in (values[:half], values[half:])
+        series.mean_and_error(part, memory=memory) for part in (values[:half], values[half:])
     )
     if min(early_n, late_n) < 10:
         return float("nan")
@@ -174,12 +189,15 @@ def _split_half(data: xr.DataArray) -> float:
 
 
 def within(run: xr.Dataset, segment: Segment) -> xr.Dataset:
-    """The run's steps, probes and curvatures inside a segment."""
+    """The run's steps, probes, curvatures and single samples inside a segment, but for probes without a finite loss."""
     part = run.isel(step=slice(segment.start, segment.stop))
-    for dim in ("probe", "curvature"):
+    for dim in ("probe", "curvature", "per_sample"):
         if f"{dim}_step" in run:
             steps = run[f"{dim}_step"].values
-            part = part.isel({dim: np.flatnonzero((steps >= segment.start) & (steps < segment.stop))})
+            inside = (steps >= segment.start) & (steps < segment.stop)
+            if dim == "probe" and "probe_loss" in run:
+                inside &= np.isfinite(run["probe_loss"].values)
+            part = part.isel({dim: np.flatnonzero(inside)})
     return part
 
 

@@ -1,11 +1,19 @@
 """Words on how far an estimate can be trusted, of the kinds that several analyses share."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import xarray as xr
 
+from thermodl.record.words import counted
+
 from . import series
-from .quantities import at_probes
+from .quantities import at_probes, group_hyperparameters
 from .segments import Segment
+
+_PARTS = 4
+_UNEVEN = 4
+"""parts of a segment, and probes of one for one of another, from which on their mean is not that over time"""
 
 
 def verdict(quantity: str, status: str, code: str, en: str, zh: str) -> dict[str, str]:
@@ -48,15 +56,11 @@ def probe_verdicts(run: xr.Dataset, part: xr.Dataset, quantity: str, *also: str)
         quantity: what rests on the probes. also: what else does, and is spoilt with it.
     """
     if "noise_trace" not in run:
-        return [
-            verdict(
-                quantity,
-                "untrusted",
-                "no-probe",
-                "Not measured: the run was recorded without a probe.",
-                "未测量：记录时没有使用探针。",
-            )
-        ]
+        en, zh = "the run was recorded without a probe", "记录时没有使用探针"
+        if any(entry["channel"] == "probe" for entry in run.attrs.get("thinned", [])):
+            en = "the limits on overhead or size left no room for probes; raise recorder.max_overhead or max_bytes"
+            zh = "开销或大小的上限没有给探针留下余地；请提高 recorder.max_overhead 或 max_bytes"
+        return [verdict(quantity, "untrusted", "no-probe", f"Not measured: {en}.", f"未测量：{zh}。")]
     if not part.sizes["probe"]:
         return [
             verdict(
@@ -83,7 +87,57 @@ def probe_verdicts(run: xr.Dataset, part: xr.Dataset, quantity: str, *also: str)
             )
             for name in (quantity, *also)
         ]
-    return []
+    return [
+        verdict(name, "caution", code, en, zh)
+        for code, en, zh in (*_lost_probes(run, part), *_uneven_probes(part))
+        for name in (quantity, *also)
+    ]
+
+
+def _lost_probes(run: xr.Dataset, part: xr.Dataset) -> Iterator[tuple[str, str, str]]:
+    """How many probes of the segment were left out, because they had no finite loss."""
+    if "probe_loss" not in run:
+        return
+    steps, places = part["step"].values, run["probe_step"].values
+    losses = run["probe_loss"].values[(places >= steps[0]) & (places <= steps[-1])]
+    count, lost = len(losses), int((~np.isfinite(losses)).sum())
+    if lost:
+        yield (
+            "lost-probes",
+            f"{lost} of the segment's {counted(count, 'probe')} had a loss that is not finite, and are left out.",
+            f"区间内 {count} 个探针中有 {lost} 个的损失不是有限数，未计入。",
+        )
+
+
+def _uneven_probes(part: xr.Dataset) -> Iterator[tuple[str, str, str]]:
+    """Whether parts of the segment have many more probes than others, as where a budget thinned them."""
+    steps = part["step"].values
+    counts, _ = np.histogram(part["probe_step"].values, _PARTS, (steps[0] - 0.5, steps[-1] + 0.5))
+    if counts.max() >= _UNEVEN and counts.max() > _UNEVEN * counts.min():
+        yield (
+            "uneven-probes",
+            f"Of {_PARTS} equal parts of the segment one has {counted(int(counts.max()), 'probe')} and one "
+            f"{counts.min()}: means over probes are not those over steps where the noise changes in time.",
+            f"把区间分成相等的 {_PARTS} 份，探针最多的一份有 {counts.max()} 个，最少的只有 {counts.min()} 个："
+            "噪声随时间变化时，对探针的平均不等于对步的平均。",
+        )
+
+
+def mixed_layers_verdicts(part: xr.Dataset, results: xr.Dataset, *names: str) -> list[dict[str, str]]:
+    """A word on each of these quantities that are not defined where layers of one group differ in hyper-parameters."""
+    if not bool(group_hyperparameters(part)[0].isnull().any()):
+        return []
+    return [
+        verdict(
+            name,
+            "untrusted",
+            "not-defined",
+            "Not defined for all parameters together: layers of one group have different hyper-parameters.",
+            "对全部参数没有定义：同一组内各层的超参数不同。",
+        )
+        for name in names
+        if name in results and bool(results[name].sel(group="all").isnull().all())
+    ]
 
 
 def few_probes_verdicts(results: xr.Dataset, *names: str) -> list[dict[str, str]]:

@@ -8,20 +8,20 @@ from typing import Any
 
 ANALYSES = {
     "ageing": 3,
-    "correlation": 6,
-    "diffusion": 9,
+    "correlation": 7,
+    "diffusion": 10,
     "dissipation": 4,
-    "entropy_production": 4,
-    "events": 3,
-    "flatness": 4,
-    "noise": 3,
+    "entropy_production": 5,
+    "events": 4,
+    "flatness": 5,
+    "noise": 4,
     "response": 2,
-    "stationarity": 4,
-    "temperature": 6,
+    "stationarity": 5,
+    "temperature": 7,
 }
 """of each analysis: raised when its numbers change"""
 
-KERNELS = 6
+KERNELS = 7
 """raised when numbers of `series`, `displacements`, `dimensions`, `quantities`, `segments` or `errorbar` change"""
 
 

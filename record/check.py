@@ -43,7 +43,7 @@ from .words import counted
 
 Floats = NDArray[np.float64]
 # What a training may have, or not, and that may appear late.
-_OPTIONAL = {"epoch", "epoch_position", "loss", "clip_factor", "skipped"}
+_OPTIONAL = {"epoch", "epoch_position", "loss", "clip_factor", "skipped", "layer_skipped"}
 _OPTIONAL |= {"chunk_noise_trace", "chunk_count", "train_loss", "train_accuracy", "test_loss", "test_accuracy"}
 _BY_MODEL = {"gradient_sketch", "probe_sketch", "parameters", "initial_parameters", "final_parameters"}
 _BY_MODEL |= {"gradient_mean", "gradient_second_moment", "parameters_code"}
@@ -367,7 +367,10 @@ def _check_clocks(run: _Run) -> Check:
     if not steps_as_sgd(run.attributes):  # of which early recordings summed the learning rates all the same
         return check
     sgd_time = run.read("sgd_time")
-    eta, mu, nu = (np.nan_to_num(run.read(name)[0]) for name in ("learning_rate", "momentum", "dampening"))
+    eta, mu, nu = (np.nan_to_num(run.read(name)) for name in ("learning_rate", "momentum", "dampening"))
+    # The clock is that of the first optimizer group that has a learning rate.
+    first = np.argmax(eta != 0, axis=0)
+    eta, mu, nu = (values[first, np.arange(values.shape[1])] for values in (eta, mu, nu))
     if sgd_time.size and sgd_time[0] != 0:
         check.defects.append(f"step 0: SGD time starts at {sgd_time[0]:.6g}, not at 0")
     # Without momentum torch leaves the dampening out.

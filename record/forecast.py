@@ -15,8 +15,8 @@ CHANNELS: tuple[str, ...] = ("step", "products", "probe", "curvature", "per_samp
 _BYTES = {"f8": 8, "i8": 8, "f4": 4, "u4": 4}
 _OF_SGD = {"velocity_squared", "velocity_dot_gradient", "parameter_dot_velocity", "sgd_time"}
 _CHUNKS = {"chunk_noise_trace", "chunk_count"}
-# For steps that a GradScaler skips; of snapshots either the parameters or, as here, their code; once in a run.
-_NOT_WRITTEN = {"skipped", "parameters", "initial_parameters", "final_parameters"}
+# Of what steps leave out; of snapshots either the parameters or, as here, their code; once in a run.
+_NOT_WRITTEN = {"skipped", "layer_skipped", "parameters", "initial_parameters", "final_parameters"}
 _SHAPES = {
     "fashion-mnist-10k": ((1, 28, 28), 10),
     "fashion-mnist": ((1, 28, 28), 10),

@@ -42,7 +42,8 @@ class MomentWindow:
 
     def state_dict(self) -> dict[str, Any]:
         """The running sums, to go on from with `load_state_dict`."""
-        return {"first": self._first, "second": self._second, "count": self._count, "start": self._start}
+        first, second = self._first.clone(), self._second.clone()
+        return {"first": first, "second": second, "count": self._count, "start": self._start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the sums of another window of the same size."""

@@ -55,7 +55,15 @@ from .settings import RecorderSettings
 from .signs import draw_signs
 from .writer import RunWriter, remove_recording
 
-_MEASURED = {"skipped", *CHUNKS, *CLOCKS, *HYPERPARAMETERS, *observables.PRODUCTS, *observables.SKETCHES}
+_MEASURED = {
+    "skipped",
+    "layer_skipped",
+    *CHUNKS,
+    *CLOCKS,
+    *HYPERPARAMETERS,
+    *observables.PRODUCTS,
+    *observables.SKETCHES,
+}
 _PROBE_STREAM = 2**32
 _CURVATURE_STREAM = 2**62
 _SAMPLE_STREAM = 2**61
@@ -130,6 +138,8 @@ class Recorder:
         self._sample_due = compile_schedule(self.settings.per_sample_every)
         self._snapshot_due = compile_schedule(self.settings.snapshot_every)
         self._layers, self._groups = find_layers(model, optimizer)
+        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._frozen = [parameter for parameter in held if not parameter.requires_grad]
         self._decay = decay_kind(optimizer)
         self._has_velocity = has_velocity(optimizer)
         self._curvature = probe if self.settings.curvature_every and self._has_velocity else None
@@ -162,6 +172,8 @@ class Recorder:
         self._rates: list[float] = []
         self._chunks: ChunkNoise | None = None
         self._chunk_row: dict[str, float | Tensor] = {}
+        # Whether the present step leaves each layer alone; empty if it moves them all.
+        self._left_alone: list[bool] = []
         # A step counts when it is made: until then what was measured before it is held.
         self._measuring = False
         self._held: list[tuple[str, dict[str, np.ndarray]]] = []
@@ -307,7 +319,7 @@ class Recorder:
             "not_recorded": self._dropped,
             "lacking": self._lacking,
             "reference": self._reference,
-            "previous": self._previous,
+            "previous": None if self._previous is None else self._previous.clone(),
             "kept": self._kept,
             "rates": self._rates,
             "moments": self._moments and self._moments.state_dict(),
@@ -461,6 +473,7 @@ class Recorder:
         if self._previous is None and not all(keeps):
             self._previous = self._flatten_parameters()
         now = [self._moving(one, layer, kept) for one, layer, kept in zip(now, self._layers, self._kept, strict=True)]
+        self._left_alone = [one.gradient is None for one in now]
         completes = self._awaits_update()
         products, sketches = self._buffer.measure_row()
         if completes:
@@ -520,6 +533,9 @@ class Recorder:
             self._buffer.put_extra(name, value, value.shape if isinstance(value, Tensor) else ())
             self._lacking.pop(name, None)
         self._chunk_row = {}
+        if any(self._left_alone):
+            self._buffer.put_extra("layer_skipped", torch.tensor(self._left_alone), (len(self._layers),))
+        self._left_alone = []
         self._logged.clear()
         self._spend("steps", started)
 
@@ -623,13 +639,19 @@ class Recorder:
         groups = self._optimizer.param_groups
         if len(groups) > self._optimizer_groups:
             self._warn_once("the optimizer got further parameters since the recording began; they are not recorded")
+        if any(parameter.grad is not None for parameter in self._frozen):
+            self._warn_once(
+                "parameters are trained that were frozen when the recording began; they are not recorded: make the "
+                "recorder before they are frozen, or after they are set free"
+            )
         nan = math.nan
         hyperparameters = [
             (float(g["lr"]), g.get("momentum", nan), g.get("dampening", nan), g.get("weight_decay", nan))
             for g in groups[: self._optimizer_groups]
         ]
         self._buffer.begin_row((self._step, self._sgd_time, now - self._started), hyperparameters)
-        rate, momentum, dampening, _ = hyperparameters[0]
+        # SGD time is that of the first group that moves.
+        rate, momentum, dampening, _ = next((row for row in hyperparameters if row[0]), hyperparameters[0])
         # Without momentum, which may be NaN, torch leaves the dampening out.
         if momentum > 0:
             kept = rate if math.isnan(dampening) else rate * (1 - dampening)
@@ -663,6 +685,8 @@ class Recorder:
             len(observables.PROBE_PRODUCTS), len(self._layers), dtype=self._wide, device=self._device
         )
         folded = torch.zeros(len(self._groups), self._width, dtype=self._wide, device=self._device)
+        # A layer that the step leaves alone gets no noise from it, whatever the probe's batch would give it.
+        others = [None if one.gradient is None else other for one, other in zip(now, others, strict=True)]
         observables.measure_probe(now, others, self._layout, self._reference, self._signs, products, folded)
         values = dict(zip(observables.PROBE_PRODUCTS, products.cpu().numpy(), strict=True))
         self._hold("probe", probe_step=self._step, probe_loss=float(loss), **values, probe_sketch=folded.cpu().numpy())
@@ -857,6 +881,7 @@ class Recorder:
                     "rule": rule_of(self._optimizer),
                     "weight_decay_kind": self._decay,
                     "nesterov": any(g.get("nesterov", False) for g in self._optimizer.param_groups),
+                    "maximize": any(g.get("maximize", False) for g in self._optimizer.param_groups),
                     # The built-in training has them in its settings.
                     **({} if "settings" in attributes else _first_hyperparameters(self._optimizer)),
                 },

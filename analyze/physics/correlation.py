@@ -17,7 +17,7 @@ import xarray as xr
 from .. import errorbar, series
 from ..blocks import labelled, over_groups
 from ..dimensions import dimensions_of_squares
-from ..quantities import correlated_steps, require, sgd_time_per_step
+from ..quantities import correlated_steps, finite_loss, require, sgd_time_per_step
 from ..segments import choose_segment, within
 from ..settings import AnalysisSettings
 from ..verdicts import segment_verdict, verdict
@@ -73,8 +73,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     memory = correlated_steps(run)
     for name in ("parameter", "gradient"):
         results |= _named(name, _measure(part[f"{name}_sketch"], lags, memory), run)
-    if "loss" in part and bool(np.isfinite(part["loss"]).all()):
-        loss = _measure(part["loss"].expand_dims(["group", "sketch"]), lags, memory)
+    if (losses := finite_loss(part)) is not None:
+        loss = _measure(losses.expand_dims(["group", "sketch"]).chunk(), lags, memory)
         alone = run.isel(group=slice(1))
         results |= {key: value.isel(group=0, drop=True) for key, value in _named("loss", loss, alone).items()}
     clock = {"lag": lags, "lag_sgd_time": ("lag", lags * sgd_time_per_step(part))}

@@ -63,9 +63,9 @@ from ..quantities import (
     velocity_memory,
     with_all,
 )
-from ..segments import choose_segment, within
+from ..segments import choose_segment, stretches, within
 from ..settings import AnalysisError, AnalysisSettings
-from ..verdicts import probe_verdicts, segment_verdict, verdict
+from ..verdicts import mixed_layers_verdicts, probe_verdicts, segment_verdict, verdict
 
 USES = ("segment", "lags_per_decade", "diffusion_lag", "waiting_times")
 TITLE = "Diffusion"
@@ -344,8 +344,9 @@ def _predictions(part: xr.Dataset, lags: np.ndarray, sizes: xr.DataArray) -> dic
 
 
 def _two_time_width(run: xr.Dataset) -> int:
-    """Origins that a two-time displacement is averaged over, 1/64 of the run."""
-    return max(1, run.sizes["step"] // 64)
+    """Origins that a two-time displacement is averaged over: 1/64 of the run, within half a usual stretch of steps."""
+    usual = int(np.median([stop - start for start, stop in stretches(run)]))
+    return max(1, min(run.sizes["step"] // 64, usual // 2))
 
 
 def _two_time(
@@ -359,9 +360,10 @@ def _two_time(
 ) -> dict[str, xr.DataArray]:
     """Δ(t_w, t_w+τ), averaged over a few origins, from waiting times 0 to half the run."""
     steps, width = run.sizes["step"], _two_time_width(run)
-    waiting = np.unique(
-        np.concatenate([[0], np.geomspace(max(1, steps // 32), steps // 2, max(1, count - 1))]).astype(int)
-    )
+    waiting = np.concatenate([[0], np.geomspace(max(1, steps // 32), steps // 2, max(1, count - 1))]).astype(int)
+    # Where sketches were not taken at every step, the next steps that have them, as many as are averaged over.
+    known = np.concatenate([np.arange(start, max(start + 1, stop - width)) for start, stop in stretches(run)])
+    waiting = np.unique(known[np.clip(np.searchsorted(known, waiting), 0, len(known) - 1)])
 
     def add(_: int, x: np.ndarray) -> tuple[np.ndarray]:
         return (displacements.two_time_displacements(x, waiting, lags, width),)
@@ -390,6 +392,8 @@ def _verdicts(
     run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, lag: int, epoch: int | None
 ) -> list[dict[str, str]]:
     found = probe_verdicts(run, part, "diffusion_coefficient_predicted") if is_sgd(run) else []
+    if is_sgd(run):
+        found += mixed_layers_verdicts(part, results, "diffusion_coefficient_sgd_time")
     if not float(results["diffusion_coefficient_n_eff"].sel(group="all")) >= 10:
         found.append(
             verdict(

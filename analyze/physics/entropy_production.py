@@ -32,6 +32,7 @@ from ..modes import principal_motions
 from ..quantities import (
     at_probes,
     correlated_steps,
+    finite_loss,
     group_hyperparameters,
     group_names,
     group_sum,
@@ -135,7 +136,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     return dataset.assign_attrs(
         segment=[segment.start, segment.stop],
         segment_stationary=segment.stationary,
-        verdicts=verdicts + _irreversibility_verdicts(part, dataset),
+        verdicts=verdicts + _irreversibility_verdicts(part, dataset, segment),
     )
 
 
@@ -181,9 +182,9 @@ def _heat(
     )
     ratio = errorbar.telescoping_ratio_with_error(steady.isel(step=slice(None, -1)), direct, "step")
     results |= errorbar.named("power_ratio", ratio, "1", text["long_name"], text["long_name_zh"], samples=False)
-    if "loss" in part and segment.judgement != "scheduled":
+    if (loss := finite_loss(part)) is not None and segment.judgement != "scheduled":
         results |= errorbar.named(
-            "loss_decrease", _loss_decrease(part), "loss step-1", "decrease of the loss", "损失的下降"
+            "loss_decrease", _loss_decrease(part, loss), "loss step-1", "decrease of the loss", "损失的下降"
         )
     steps, probes = matching_windows(run, windows)
     given, drawn = (group_sum(data, run) for data in (_given(run), _drawn(run)))
@@ -228,9 +229,13 @@ def _difference(left: errorbar.Estimate, right: errorbar.Estimate) -> errorbar.E
     return left[0] - right[0], (left[1] ** 2 + right[1] ** 2) ** 0.5, fewest
 
 
-def _loss_decrease(run: xr.Dataset) -> errorbar.Estimate:
-    """−⟨ΔL⟩ per step from the means of the two halves, with the weight decay that the gradient holds."""
-    loss = run["loss"]
+def _loss_decrease(run: xr.Dataset, loss: xr.DataArray) -> errorbar.Estimate:
+    """−⟨ΔL⟩ per step from the means of the two halves, with the weight decay that the gradient holds.
+
+    L is what the optimizer descends: under `maximize` less the loss.
+    """
+    if run.attrs["optimizer"].get("maximize"):
+        loss = -loss
     if run.attrs["optimizer"].get("weight_decay_kind") == "coupled":
         of_layer = run["layer_optimizer_group"].drop_vars(["layer_group", "layer_size", "layer_optimizer_group"])
         decay = run["weight_decay"].isel(optimizer_group=of_layer)
@@ -408,8 +413,18 @@ def _balance(results: xr.Dataset) -> list[dict[str, str]]:
     return found
 
 
-def _irreversibility_verdicts(part: xr.Dataset, results: xr.Dataset) -> list[dict[str, str]]:
+def _irreversibility_verdicts(part: xr.Dataset, results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
     name = "entropy_production"
+    if segment.judgement == "scheduled":
+        return [
+            verdict(
+                name,
+                "untrusted",
+                "not-stationary",
+                "Not to be told: σ is that of a stationary motion, and hyper-parameters change within the segment.",
+                "无法判断：σ 属于平稳运动，而区间内超参数有变化。",
+            )
+        ]
     value, error, samples, chance = (
         float(results[of].sel(group="all")) for of in (name, f"{name}_stderr", f"{name}_n_eff", f"{name}_p")
     )

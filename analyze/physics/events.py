@@ -276,8 +276,9 @@ def _without_profile(loss: np.ndarray, epoch: int) -> np.ndarray:
 
 def _kind(run: xr.Dataset, step: int, first: int, last: int, width: int, epoch: int | None, profiled: bool) -> int:
     part = run.isel(step=slice(max(0, step - width), step + width))
-    for name in ("learning_rate", "momentum", "dampening", "weight_decay"):
-        rows = np.atleast_2d(part[name].values)
+    eta, mu, nu, decay = (part[name].values for name in ("learning_rate", "momentum", "dampening", "weight_decay"))
+    # Of momentum near 1 it is the rest to 1 that temperatures go by.
+    for rows in map(np.atleast_2d, (eta, mu, 1 - mu, 1 - nu, decay)):
         least, most = rows.min(axis=-1), rows.max(axis=-1)
         if np.any(most - least > _CHANGED * np.abs(most)):
             return 1

@@ -322,6 +322,19 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, probed: bo
                 "或运动相对区间过慢，或只是漂移。",
             )
         )
+    if is_sgd(run) and not is_nesterov(run) and np.isnan(_rates(part)[0]).any():
+        return [
+            *found,
+            *_mixed(everything),
+            verdict(
+                "flatness_exponent",
+                "untrusted",
+                "not-defined",
+                "Not defined for all parameters together, whose layers have different hyper-parameters: no one line "
+                "is expected of their directions. Take the groups one by one.",
+                "对全部参数没有定义：各层的超参数不同，其方向不应落在同一条直线上。请逐个层组查看。",
+            ),
+        ]
     return [*found, *_mixed(everything), *_exponents(everything, used)]
 
 
@@ -497,7 +510,7 @@ def _exponents(everything: xr.Dataset, used: int) -> list[dict[str, str]]:
         found.append(
             verdict(
                 name,
-                "caution" if len(agree) > 1 else "ok",
+                "caution" if len(agree) > 1 or found else "ok",
                 "as-expected",
                 f"ψ = {value:.2f} ± {error:.2f} is what {en} in a quadratic loss would give.",
                 f"ψ = {value:.2f} ± {error:.2f}，正是二次损失下{zh}的预期值。",

@@ -535,8 +535,9 @@ def _compare(name: str, en: str, zh: str, results: xr.Dataset) -> dict[str, str]
         "caution",
         "disagree",
         f"tr C from {en} is {value:.3f} ± {error:.3f} times that from probes (batches that are not drawn alike, "
-        "statistics of batches, augmentation, or a loss that is not a mean over examples).",
-        f"{zh}得到的 tr C 是探针的 {value:.3f} ± {error:.3f} 倍（抽样方式不同、批量统计量、数据增强，"
+        "micro-batches of unequal size, statistics of batches, augmentation, or a loss that is not a mean over "
+        "examples).",
+        f"{zh}得到的 tr C 是探针的 {value:.3f} ± {error:.3f} 倍（抽样方式不同、微批量大小不等、批量统计量、数据增强，"
         "或损失不是样本平均）。",
     )
 

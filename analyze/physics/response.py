@@ -74,7 +74,7 @@ from ..quantities import (
 )
 from ..segments import Segment, choose_segment, within
 from ..settings import AnalysisError, AnalysisSettings, NotDefinedError
-from ..verdicts import probe_verdicts, segment_verdict, verdict
+from ..verdicts import mixed_layers_verdicts, probe_verdicts, segment_verdict, verdict
 
 USES = ("segment", "lags_per_decade")
 TITLE = "FDT"
@@ -335,7 +335,8 @@ def _verdicts(
         ]
     # What spoils the response spoils the comparison too, but not the identity.
     spoilt = any(one["status"] == "untrusted" for one in found)
-    return found + ([] if spoilt else _compare(results)) + _closure(results)
+    mixed = mixed_layers_verdicts(part, results, "fdt_ratio", "fdt_temperature")
+    return found + ([] if spoilt else mixed or _compare(results)) + _closure(results)
 
 
 def _compare(results: xr.Dataset) -> list[dict[str, str]]:

@@ -138,6 +138,9 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     ):
         results |= errorbar.named(name, curve, "1", en, zh, samples=False)
     residual, floor = identity(span)
+    if segment.judgement == "scheduled":
+        # It divides by the one learning rate of the segment.
+        residual, floor = residual * np.nan, floor * np.nan
     text = {"units": "1", "long_name": "residual of the FDR1 identity", "long_name_zh": "FDR1 恒等式的残差"}
     results["identity_residual"] = residual.assign_attrs(text)
     text = {"units": "1", "long_name": "rounding floor of the identity", "long_name_zh": "恒等式的舍入误差下限"}
@@ -150,6 +153,10 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         segment_stationary=segment.stationary,
         verdicts=_verdicts(dataset, segment, run),
     )
+
+
+_COARSE = 0.1
+"""residual that rounding may leave in the identity, relative to its terms, from which on it tells nothing"""
 
 
 def _sides(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
@@ -335,7 +342,19 @@ def _verdicts(results: xr.Dataset, segment: Segment, run: xr.Dataset) -> list[di
     residual, floor = (float(results[name].sel(group="all")) for name in ("identity_residual", "identity_floor"))
     if segment.judgement == "scheduled" or np.isnan(residual):
         return found
-    if residual <= floor:
+    if residual <= floor and floor > _COARSE:
+        found.append(
+            verdict(
+                "identity_residual",
+                "untrusted",
+                "precision",
+                f"Nothing is told by the identity: at the precision of {run.attrs['parameter_dtype']} rounding alone "
+                f"may open it by {floor:.1e}. It moves the parameters too, so that FDR1 may miss 1 by itself.",
+                f"恒等式不说明任何问题：在 {run.attrs['parameter_dtype']} 的精度下，仅舍入就可使残差达到 {floor:.1e}；"
+                "舍入也会移动参数，FDR1 可能因此偏离 1。",
+            )
+        )
+    elif residual <= floor:
         found.append(
             verdict(
                 "identity_residual",

@@ -66,6 +66,7 @@ from ..segments import choose_segment, matching_windows, window_coordinates, wit
 from ..settings import AnalysisSettings
 from ..verdicts import (
     few_probes_verdicts,
+    mixed_layers_verdicts,
     probe_verdicts,
     segment_verdict,
     shuffled_signal_verdicts,
@@ -271,9 +272,13 @@ def _disagreement(
     n_eff = still[2].where(still[2] < noise[2], noise[2])
     parts = {"disagreement_drift": (found["disagreement_drift"], "parted by drift", "由漂移造成的温差")}
     rest = still[0] - noise[0], (still[1] ** 2 + noise[1] ** 2) ** 0.5
-    name_of_rest = "parted by colour or curvature", "由有色噪声或非二次曲率造成的温差"
-    if run.attrs.get("sampling") != "replacement":
-        return parts | {"disagreement_rest": ((*rest, n_eff), *name_of_rest)}
+    en, zh = "parted by colour or curvature", "由有色噪声或非二次曲率造成的温差"
+    momenta_differ = _momenta_differ(run)
+    if momenta_differ:
+        # (1−μ)(T_kin − T_noise) sums to 0 over the groups, and so does the difference for one momentum only.
+        en, zh = "parted by heat, colour or curvature", "由传热、有色噪声或非二次曲率造成的温差"
+    if run.attrs.get("sampling") != "replacement" or momenta_differ:
+        return parts | {"disagreement_rest": ((*rest, n_eff), en, zh)}
 
     def beyond_all(values: xr.DataArray, dim: str, memory: int = 0, per_step: float = 1.0) -> errorbar.Estimate:
         per = group_sum(values, run) * per_parameter
@@ -286,8 +291,12 @@ def _disagreement(
     of_all = tuple(values.sel(group="all", drop=True) + 0 * drift for values in rest)
     return parts | {
         "disagreement_heat": ((heat, of_heat, n_eff), "parted by heat between groups", "由组间传热造成的温差"),
-        "disagreement_rest": ((of_all[0], of_all[1], n_eff), *name_of_rest),
+        "disagreement_rest": ((of_all[0], of_all[1], n_eff), en, zh),
     }
+
+
+def _momenta_differ(part: xr.Dataset) -> bool:
+    return bool(np.ptp(hyperparameters(part)[1].isel(step=0).values) > 0)
 
 
 def _without_drift(
@@ -403,7 +412,11 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, *, station
         value = float(results["kinetic_over_noise"].sel(group="all"))
         error = float(results["kinetic_over_noise_stderr"].sel(group="all"))
         # What spoils the noise spoils the ratio too.
-        found += probe_verdicts(run, part, "kinetic_over_noise") or [_compare(value, error, run)]
+        found += (
+            probe_verdicts(run, part, "kinetic_over_noise")
+            or mixed_layers_verdicts(part, results, "kinetic_over_noise")
+            or [_compare(value, error, part)]
+        )
     if "temperature_configurational" in results:
         found += probe_verdicts(run, part, "temperature_configurational")
         if not stationary:
@@ -432,7 +445,7 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, *, station
     return found
 
 
-def _compare(value: float, error: float, run: xr.Dataset) -> dict[str, str]:
+def _compare(value: float, error: float, part: xr.Dataset) -> dict[str, str]:
     if not error < 0.3 * abs(value):
         return verdict(
             "kinetic_over_noise",
@@ -452,12 +465,15 @@ def _compare(value: float, error: float, run: xr.Dataset) -> dict[str, str]:
     # Where every batch is drawn anew the noise has no colour.
     cause, cause_zh = (
         ("a loss that is not quadratic within its fluctuations", "涨落范围内损失不是二次的")
-        if run.attrs.get("sampling") == "replacement"
+        if part.attrs.get("sampling") == "replacement"
         else (
             "colour of the noise under shuffled epochs, or a loss that is not quadratic",
             "打乱采样造成的有色噪声，或损失不是二次的",
         )
     )
+    if _momenta_differ(part):
+        cause = f"heat between layers of different momentum, {cause}"
+        cause_zh = f"动量不同的各层之间传热，{cause_zh}"
     return verdict(
         "kinetic_over_noise",
         "caution",

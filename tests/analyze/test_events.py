@@ -104,6 +104,9 @@ def test_neither_learning_rates_nor_epochs_make_candidates() -> None:
     rate = np.where(np.arange(STEPS) < 2000, 0.1, 0.01)[None]
     stepped = run.assign(learning_rate=(("optimizer_group", "step"), rate))
     assert events.estimate(stepped, AnalysisSettings())["event_kind"].values.tolist() == [1]
+    # A momentum near 1 changes temperatures by what is left to 1.
+    warmer = run.assign(momentum=(("optimizer_group", "step"), np.where(np.arange(STEPS) < 2000, 0.9, 0.94)[None]))
+    assert events.estimate(warmer, AnalysisSettings())["event_kind"].values.tolist() == [1]
     # A schedule that creeps changes little within the window.
     creeping = run.assign(learning_rate=(("optimizer_group", "step"), np.linspace(0.1, 0.08, STEPS)[None]))
     assert events.estimate(creeping, AnalysisSettings())["event_kind"].values.tolist() == [0]

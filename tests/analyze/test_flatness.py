@@ -403,6 +403,18 @@ def test_what_cannot_be_had_is_said() -> None:
         estimate(run.drop_vars("gradient_sketch"))
 
 
+def test_groups_of_different_learning_rates_share_no_line() -> None:
+    """Directions of `all` belong to one group or the other, and none of the expected exponents is theirs."""
+    curvatures = np.geomspace(0.1, 1, 8)
+    run = recorded(descend(3, curvatures, curvatures, 0.1, 8000, replicates=2))
+    names = ("learning_rate", "momentum", "dampening", "weight_decay")
+    two = {name: (("optimizer_group", "step"), np.repeat(run[name].values, 2, axis=0)) for name in names}
+    two["learning_rate"][1][1] *= 0.1
+    results = estimate(run.drop_vars(names).assign(two).assign_coords(layer_optimizer_group=("layer", [0, 1])))
+    of_exponent = [one for one in results.attrs["verdicts"] if one["quantity"] == "flatness_exponent"]
+    assert [(one["status"], one["code"]) for one in of_exponent] == [("untrusted", "not-defined")]
+
+
 def test_degenerate_motions() -> None:
     """Frozen, constant but for two points, too few steps, one coordinate, one lost value: no numbers, no warnings."""
     run = recorded(descend(6, CURVATURES[6:], CURVATURES[6:], 0.1, 400))

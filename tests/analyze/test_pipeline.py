@@ -14,10 +14,13 @@ import xarray as xr
 from thermodl import cli
 from thermodl.analyze import AnalysisSettings, analyze, diffusion, open_results, open_run, physics, versions
 from thermodl.analyze.export import results_table
-from thermodl.analyze.physics import correlation
+from thermodl.analyze.physics import correlation, entropy_production
 from thermodl.analyze.quantities import shuffled_epoch, steps_per_epoch
 from thermodl.analyze.results import ResultsError, read_verdicts, write_results
+from thermodl.analyze.segments import choose_segment, judge_segment, within
 from thermodl.analyze.settings import AnalysisError, NotDefinedError, make_settings
+from thermodl.analyze.truth import Process, simulate
+from thermodl.analyze.verdicts import probe_verdicts
 from thermodl.record.errors import RunError
 from thermodl.record.writer import RunWriter
 from thermodl.viewer.report import build_report
@@ -250,6 +253,74 @@ def test_segments_are_cut_where_settings_change(tmp_path: Path) -> None:
     dataset = open_results(tmp_path / "run")["dissipation"]
     assert dataset.attrs["segment_stationary"] is False
     assert "hyper-parameter changes" in read_verdicts(dataset)[0]["en"]
+
+
+def test_a_change_close_to_the_end_leaves_what_was_before(tmp_path: Path) -> None:
+    """The last constant stretch is too short to tell anything, and the one before it is nearly all."""
+    write_walk(tmp_path / "run", learning_rate=np.where(np.arange(STEPS) < STEPS - 40, 0.01, 0.001))
+    assert choose_segment(open_run(tmp_path / "run"), "auto").stop == STEPS - 40
+    # A short rest before a schedule does not stand for the run.
+    rate = np.where(np.arange(STEPS) < 100, 0.01, 0.01 - 1e-5 * np.arange(STEPS))
+    write_walk(tmp_path / "schedule", learning_rate=rate)
+    segment = choose_segment(open_run(tmp_path / "schedule"), "auto")
+    assert (segment.start, segment.judgement) == (301, "scheduled")
+
+
+def test_halves_of_a_motion_that_remembers_long_agree() -> None:
+    """A stationary heavy ball of μ = 0.99 is seldom said to have moved: 4 of 100 here, 22 without its memory."""
+    rng, process = np.random.default_rng(0), Process(0.002, 0.99, curvature=4.0)
+    runs = (simulate(rng, process, dimensions=8, steps=2000) for _ in range(100))
+    assert sum(judge_segment(run, 0, 2000).judgement == "moved" for run in runs) <= 8
+
+
+def test_what_lies_outside_the_segment_is_left_out() -> None:
+    """Steps, probes, curvatures and single samples; and probes that have no finite loss, which is said."""
+    run = simulate(np.random.default_rng(0), Process(0.1), dimensions=4, steps=400)
+    every = np.arange(0, 400, 5)
+    run = run.assign(
+        probe_loss=("probe", np.where(every % 100, 1.0, np.nan)),
+        per_sample_noise_trace=(("layer", "per_sample"), 1.0 + every[None]),
+    ).assign_coords(per_sample_step=("per_sample", every))
+    part = within(run, judge_segment(run, 100, 300))
+    assert {dim: part.sizes[dim] for dim in ("step", "probe", "curvature", "per_sample")} == {
+        "step": 200,
+        "probe": 38,
+        "curvature": 40,
+        "per_sample": 40,
+    }
+    codes = {one["code"]: one["en"] for one in probe_verdicts(run, part, "noise_trace")}
+    assert list(codes) == ["lost-probes"]
+    assert "2 of the segment's 40 probes had a loss that is not finite" in codes["lost-probes"]
+
+
+@pytest.mark.parametrize(("first", "later", "said"), [(5, 5, False), (2, 50, True), (5, 15, False)])
+def test_probes_that_grow_rare_are_said_to(first: int, later: int, said: bool) -> None:
+    """Their mean is not the one over time."""
+    run = simulate(np.random.default_rng(0), Process(0.1), dimensions=4, steps=800, probe_every=1)
+    kept = np.concatenate([np.arange(0, 200, first), np.arange(200, 800, later)])
+    part = run.isel(probe=kept)
+    assert ["uneven-probes" for _ in range(said)] == [one["code"] for one in probe_verdicts(part, part, "noise_trace")]
+
+
+def test_probes_that_a_budget_left_out_are_told_from_none(tmp_path: Path) -> None:
+    """The way to mend it is another one."""
+    write_walk(tmp_path / "run", probe_every=0)
+    run = open_run(tmp_path / "run").assign_attrs(thinned=[{"channel": "probe", "skipped": 120}])
+    (one,) = probe_verdicts(run, run, "noise_trace")
+    assert (one["code"], "raise recorder.max_overhead or max_bytes" in one["en"]) == ("no-probe", True)
+
+
+def test_a_few_losses_that_are_not_finite_cost_nothing() -> None:
+    """Their place is bridged in correlations and in the balance of heat, as it is where events are sought."""
+    run = simulate(np.random.default_rng(0), Process(0.1), dimensions=4, steps=2000)
+    settings = AnalysisSettings(segment="0:2000")
+    lost = run.assign(loss=run["loss"].where(run["step"] % 400 != 7))
+    for analysis, name in ((correlation, "loss_integrated_time"), (entropy_production, "loss_decrease")):
+        whole, bridged = (analysis.estimate(one, settings) for one in (run, lost))
+        error = float(whole[f"{name}_stderr"])
+        assert abs(float(bridged[name]) - float(whole[name])) < 0.5 * error
+    half = run.assign(loss=run["loss"].where(run["step"] % 2 == 0))
+    assert "loss_autocorrelation" not in correlation.estimate(half, settings)
 
 
 def verdicts_of(folder: Path, analysis: str) -> dict[tuple[str, str], str]:

@@ -225,6 +225,10 @@ def test_a_quadratic_in_bursts_has_its_temperature(bursts: Path) -> None:
     # The sketch of what was not recorded is no zero.
     two_time = results["diffusion"]["two_time_mean_squared_displacement"].sel(group="all", waiting_time=0).dropna("lag")
     assert (two_time > 0).all()
+    # Every waiting time is one from which something was recorded, also for as long as its mean takes.
+    two_time = results["diffusion"]["two_time_mean_squared_displacement"].sel(group="all")
+    assert (two_time["waiting_time"].values % 1000 < 700).all()
+    assert two_time.notnull().any("lag").all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,244 @@
+"""Through the recorder: layers that steps leave alone, momenta that differ or begin late, a loss that is maximized."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+torch = pytest.importorskip("torch")
+
+from torch import Tensor, nn  # noqa: E402
+
+from thermodl.analyze import physics  # noqa: E402
+from thermodl.analyze.check import check_run  # noqa: E402
+from thermodl.analyze.settings import AnalysisSettings  # noqa: E402
+from thermodl.record import Recorder, RecorderSettings, open_run  # noqa: E402
+from thermodl.record.quadratic import Quadratic  # noqa: E402
+
+STEPS, RATE = 2400, 0.05
+_TEMPERATURE = RATE / (2 * (1 - 0.9))
+
+
+class Blocks(nn.Module):
+    """Independent quadratics with λ = C = 1, of 16 parameters each."""
+
+    def __init__(self, count: int, seed: int):
+        super().__init__()
+        self.blocks = nn.ModuleList([Quadratic(16, 1.0, 1.0, seed + index) for index in range(count)])
+
+    def loss(self, used: Callable[[int], bool] = lambda _: True) -> Tensor:
+        """Of the blocks that are used, as far as they may move; the others get no gradient."""
+        parts = [block.loss() for index, block in enumerate(self.blocks) if used(index) and block.theta.requires_grad]
+        return torch.stack(parts).sum()
+
+
+def record(
+    folder: Path,
+    prepare: Callable[[int, Blocks, torch.optim.Optimizer], None] = lambda *_: None,
+    used: Callable[[int, int], bool] = lambda *_: True,
+    *,
+    blocks: int = 4,
+    steps: int = STEPS,
+    sign: float = 1.0,
+    momentum: tuple[float, ...] = (0.9,),
+    **options: float | bool,
+) -> xr.Dataset:
+    """Train by `sign` times the loss.
+
+    Args:
+        prepare: called with the step, the model and the optimizer before each step.
+        used: whether the loss of a step holds a block.
+        momentum: of each block in turn.
+    """
+    model, other = Blocks(blocks, 0), Blocks(blocks, 100)
+    groups = []
+    for index, (block, shadow) in enumerate(zip(model.blocks, other.blocks, strict=True)):
+        shadow.theta = block.theta
+        groups.append({"params": [block.theta], "momentum": momentum[index % len(momentum)]})
+    groups = (
+        groups if len(momentum) > 1 else [{"params": [block.theta for block in model.blocks], "momentum": momentum[0]}]
+    )
+    optimizer = torch.optim.SGD(groups, lr=RATE, **options)
+    settings = RecorderSettings(probe_every=5, snapshot_every=0, sketch_size=16)
+    attributes = {"sampling": "replacement"}
+    probe = lambda: sign * other.loss()  # noqa: E731
+    with Recorder(model, optimizer, folder, probe=probe, settings=settings, attributes=attributes) as recorder:
+        for step in range(steps):
+            prepare(step, model, optimizer)
+            loss = sign * model.loss(lambda index, step=step: used(step, index))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recorder.log(loss=loss)
+    return open_run(folder)
+
+
+def estimate(name: str, run: xr.Dataset, segment: str = "auto") -> xr.Dataset:
+    """The results of an analysis."""
+    return physics.load(name).estimate(run, AnalysisSettings(segment=segment))
+
+
+def freeze(step: int, model: Blocks, _: torch.optim.Optimizer) -> None:
+    """The first two blocks from half of the training on."""
+    if step == STEPS // 2:
+        for block in list(model.blocks)[:2]:
+            block.theta.requires_grad_(False)
+
+
+def thaw(step: int, model: Blocks, _: torch.optim.Optimizer) -> None:
+    """The first two blocks rest from step 100 to 600."""
+    for block in list(model.blocks)[:2]:
+        block.theta.requires_grad_(not 100 <= step < 600)
+
+
+def test_frozen_layers_have_no_temperature(tmp_path: Path) -> None:
+    """Their momentum stays in the optimizer, and moves nothing: T and heat are 0, and the segment begins there."""
+    run = record(tmp_path / "run", freeze)
+    skipped = run["layer_skipped"].values == 1
+    assert skipped[:2, STEPS // 2 :].all()
+    assert skipped.sum() == STEPS
+    assert not [defect for one in check_run(tmp_path / "run")[1] for defect in one.defects]
+    temperature, heat = estimate("temperature", run), estimate("entropy_production", run)
+    assert temperature.attrs["segment"][0] >= STEPS // 2
+    for name in ("kinetic", "noise", "kinetic_drift_free"):
+        found, error = (temperature[f"temperature_{name}{end}"].values for end in ("", "_stderr"))
+        assert (found[1:3] == 0).all(), name
+        assert (abs(found[3:] - _TEMPERATURE) < 4 * error[3:]).all(), name
+    assert (heat["heat"].values[1:3] == 0).all()
+    codes = {one["code"] for one in (*temperature.attrs["verdicts"], *estimate("stationarity", run).attrs["verdicts"])}
+    assert codes == {"stationary", "agree", "holds", "closes"}
+    ageing = estimate("ageing", run)
+    assert "genuine-ageing" not in {one["code"] for one in ageing.attrs["verdicts"]}
+    # A segment across the change has mixed settings, as one across a change of the learning rate.
+    across = estimate("entropy_production", run, f"{STEPS // 3}:{STEPS}")
+    assert {one["status"] for one in across.attrs["verdicts"] if one["quantity"] in ("", "entropy_production")} == {
+        "untrusted"
+    }
+    exact = _TEMPERATURE * (STEPS / 2 - STEPS / 3) / (STEPS - STEPS / 3)
+    mean = estimate("temperature", run, f"{STEPS // 3}:{STEPS}")["temperature_kinetic"].values[1:3]
+    assert mean == pytest.approx(exact, rel=0.2)
+
+
+@pytest.mark.slow
+def test_a_rest_is_no_part_of_what_follows(tmp_path: Path) -> None:
+    """Layers that rest for a while and go on with the momentum of before."""
+    run = record(tmp_path / "run", thaw)
+    assert not [defect for one in check_run(tmp_path / "run")[1] for defect in one.defects]
+    temperature = estimate("temperature", run)
+    assert temperature.attrs["segment"][0] >= 600
+    found, error = (temperature[f"temperature_kinetic{end}"].values for end in ("", "_stderr"))
+    assert (abs(found - _TEMPERATURE) < 4 * error).all()
+
+
+@pytest.mark.slow
+def test_layers_that_take_turns(tmp_path: Path) -> None:
+    """Used at every other step: half the heat bath and half the motion, and no verdict that all is well."""
+    run = record(tmp_path / "run", used=lambda step, index: index > 1 or step % 2 == 0)
+    assert not [defect for one in check_run(tmp_path / "run")[1] for defect in one.defects]
+    temperature = estimate("temperature", run)
+    assert [one["code"] for one in temperature.attrs["verdicts"]] == ["not-stationary"]
+    assert "left alone" in temperature.attrs["verdicts"][0]["en"]
+    for name in ("kinetic", "noise"):
+        assert temperature[f"temperature_{name}"].values[1:3] == pytest.approx(_TEMPERATURE / 2, rel=0.15)
+    # Its clock runs on, and half as far in these groups.
+    diffusion = estimate("diffusion", run)
+    rate = (diffusion["diffusion_coefficient"] / diffusion["diffusion_coefficient_sgd_time"]).values[1:]
+    assert rate == pytest.approx(np.array([0.5, 0.5, 1, 1]) * RATE / (1 - 0.9), rel=1e-3)
+
+
+def test_layers_that_always_move_have_no_such_array(tmp_path: Path) -> None:
+    """It costs nothing where there is nothing to say."""
+    assert "layer_skipped" not in record(tmp_path / "run", steps=70)
+
+
+def test_what_was_frozen_when_the_recording_began_is_named(tmp_path: Path) -> None:
+    """It is not recorded; once it moves, a warning says so."""
+
+    def begin(step: int, model: Blocks, _: torch.optim.Optimizer) -> None:
+        next(iter(model.blocks)).theta.requires_grad_(step >= 50)
+
+    model = Blocks(2, 0)
+    begin(0, model, torch.optim.SGD(model.parameters(), lr=RATE))
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    settings = RecorderSettings(probe_every=0)
+    with warnings.catch_warnings(record=True) as said, Recorder(model, optimizer, tmp_path / "run", settings=settings):
+        warnings.simplefilter("always")
+        for step in range(100):
+            begin(step, model, optimizer)
+            optimizer.zero_grad()
+            model.loss().backward()
+            optimizer.step()
+    (warning,) = said
+    assert "frozen when the recording began; they are not recorded" in str(warning.message)
+    assert open_run(tmp_path / "run").sizes["layer"] == 1
+
+
+def test_heat_between_momenta_is_not_called_a_loss_that_is_not_quadratic(tmp_path: Path) -> None:
+    """Σ(1−μ)(T_kin − T_noise) over the groups is 0, and with different μ the sum of the differences is not."""
+    run = record(tmp_path / "run", momentum=(0.9, 0.0))
+    temperature = estimate("temperature", run)
+    assert "disagreement_heat" not in temperature
+    assert "heat" in temperature["disagreement_rest"].attrs["long_name"]
+    parts = [temperature[f"disagreement_{part}"] for part in ("drift", "rest")]
+    whole = temperature["temperature_kinetic"] - temperature["temperature_noise"]
+    xr.testing.assert_allclose(sum(parts), whole)
+    hot = temperature.assign(kinetic_over_noise=1.5 + 0 * temperature["kinetic_over_noise"])
+    part = run.isel(step=slice(*temperature.attrs["segment"]))
+    said = physics.load("temperature")._compare(float(hot["kinetic_over_noise"][0]), 0.01, part)
+    assert "heat between layers of different momentum" in said["en"]
+
+
+def test_a_loss_that_is_maximized_rises(tmp_path: Path) -> None:
+    """−L is descended: the same trajectory, and the same balance of heat and loss."""
+    results = {}
+    for name, sign in (("down", 1.0), ("up", -1.0)):
+        run = record(tmp_path / name, steps=600, sign=sign, momentum=(0.0,), weight_decay=0.1, maximize=sign < 0)
+        assert run.attrs["optimizer"]["maximize"] is (sign < 0)
+        results[name] = estimate("entropy_production", run, "1:300")
+    for name in ("heat_direct", "loss_decrease"):
+        assert results["up"][name].values == pytest.approx(results["down"][name].values, rel=1e-9), name
+
+
+def test_the_clock_is_that_of_the_first_group_that_moves(tmp_path: Path) -> None:
+    """With a learning rate of 0 for the first optimizer group at first, the second tells the time."""
+
+    def wait(step: int, _: Blocks, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.param_groups[0]["lr"] = 0.0 if step < 50 else RATE
+
+    run = record(tmp_path / "run", wait, blocks=2, steps=100, momentum=(0.0, 0.5))
+    passed = np.diff(run["sgd_time"].values)
+    assert passed[:50] == pytest.approx(RATE / (1 - 0.5))
+    assert passed[50:] == pytest.approx(RATE)
+    assert not [defect for one in check_run(tmp_path / "run")[1] for defect in one.defects]
+
+
+def test_dampening_where_momentum_begins(tmp_path: Path) -> None:
+    """torch fills a new velocity undamped, at whatever step; that is no defect, and the steps after it are checked."""
+
+    def begin(step: int, _: Blocks, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.param_groups[0]["momentum"] = 0.9 if step >= 200 else 0.0
+
+    record(tmp_path / "run", begin, steps=500, dampening=0.3)
+    checks = {one.name: one for one in check_run(tmp_path / "run")[1]}
+    assert not [defect for one in checks.values() for defect in one.defects]
+    assert "closes in 3 windows" in checks["identity"].found
+
+
+def test_a_state_is_kept_as_it_was(tmp_path: Path) -> None:
+    """What a recorder gives to go on from does not follow the steps after it, without a way through a file."""
+    model = Blocks(2, 0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    settings = RecorderSettings(probe_every=0, moments_window=50)
+    with Recorder(model, optimizer, tmp_path / "run", settings=settings) as recorder:
+        for step in range(30):
+            if step == 20:
+                state = recorder.state_dict()
+                before = state["previous"].clone(), state["moments"]["first"].clone()
+            optimizer.zero_grad()
+            model.loss().backward()
+            optimizer.step()
+    assert torch.equal(state["previous"], before[0])
+    assert torch.equal(state["moments"]["first"], before[1])
