@@ -108,7 +108,7 @@ def velocity_samples(run: xr.Dataset) -> float:
 
 
 def sgd_time_per_step(run: xr.Dataset) -> float:
-    """Mean advance of the run's clock of SGD time, which is that of the first optimizer group; NaN if it has none."""
+    """Mean advance of the run's clock of SGD time, that of the first optimizer group that moves; NaN without."""
     clock = sgd_clock(run)
     return float((clock[-1] - clock[0]) / (len(clock) - 1))
 

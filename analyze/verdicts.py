@@ -49,7 +49,7 @@ def segment_verdict(segment: Segment, *, schedule_aware: bool = False) -> dict[s
 
 
 def probe_verdicts(run: xr.Dataset, part: xr.Dataset, quantity: str, *also: str) -> list[dict[str, str]]:
-    """Why probes say nothing, or not what they seem to, in a part of a run: none there, or clipped gradients.
+    """Why probes say nothing, or not what they seem to, in a part of a run: none, clipped, lost or uneven in time.
 
     Args:
         run: the whole run. part: what is estimated from.

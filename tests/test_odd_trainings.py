@@ -119,6 +119,7 @@ def test_frozen_layers_have_no_temperature(tmp_path: Path) -> None:
     }
     exact = _TEMPERATURE * (STEPS / 2 - STEPS / 3) / (STEPS - STEPS / 3)
     mean = estimate("temperature", run, f"{STEPS // 3}:{STEPS}")["temperature_kinetic"].values[1:3]
+    # 400 steps of 16 coordinates with a memory of ten are some 300 samples of a square: 8 %.
     assert mean == pytest.approx(exact, rel=0.2)
 
 
@@ -142,6 +143,7 @@ def test_layers_that_take_turns(tmp_path: Path) -> None:
     assert [one["code"] for one in temperature.attrs["verdicts"]] == ["not-stationary"]
     assert "left alone" in temperature.attrs["verdicts"][0]["en"]
     for name in ("kinetic", "noise"):
+        # Some 600 samples of a square are known to 6 %.
         assert temperature[f"temperature_{name}"].values[1:3] == pytest.approx(_TEMPERATURE / 2, rel=0.15)
     # Its clock runs on, and half as far in these groups.
     diffusion = estimate("diffusion", run)
@@ -185,9 +187,8 @@ def test_heat_between_momenta_is_not_called_a_loss_that_is_not_quadratic(tmp_pat
     parts = [temperature[f"disagreement_{part}"] for part in ("drift", "rest")]
     whole = temperature["temperature_kinetic"] - temperature["temperature_noise"]
     xr.testing.assert_allclose(sum(parts), whole)
-    hot = temperature.assign(kinetic_over_noise=1.5 + 0 * temperature["kinetic_over_noise"])
     part = run.isel(step=slice(*temperature.attrs["segment"]))
-    said = physics.load("temperature")._compare(float(hot["kinetic_over_noise"][0]), 0.01, part)
+    said = physics.load("temperature")._compare(1.5, 0.01, part)
     assert "heat between layers of different momentum" in said["en"]
 
 

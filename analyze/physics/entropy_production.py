@@ -12,9 +12,9 @@ where no group or direction does there is no sign of a current between them.
 Irreversibility of the path of θ, in principal directions of the motion seen through the sketch, is the σ of
 `autoregression`, in nats per step. It is a lower bound for the whole: directions that are left out hide currents, and
 those of large σ may run in directions of small variance. Directions are chosen by variance, which is even under
-reversal, and so do not favour a sense of turning. It is called seen where equilibrium gives as
-much once in a thousand cases at most and the interval of σ leaves out 0; and not where there is momentum, which makes a
-motion of second order, and fewer steps than a fit of that order takes.
+reversal, and so do not favour a sense of turning. Irreversibility is called seen where equilibrium gives as much once
+in a thousand cases at most and the interval of σ leaves out 0; and not where there is momentum, which makes a motion of
+second order, and fewer steps than a fit of that order takes.
 
 Not defined for other optimizers than SGD; the heat not for Nesterov's momentum either. Under shuffled epochs the noise
 is coloured: q is not the heat then, and σ still that of the path.
