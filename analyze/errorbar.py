@@ -13,9 +13,12 @@ Estimate = tuple[xr.DataArray, xr.DataArray, xr.DataArray]
 """value, standard error, effective samples"""
 
 
-def mean_with_error(data: xr.DataArray, dim: str, memory: int = 0, per_step: float = 1.0) -> Estimate:
-    """Mean over a time dimension with its error; `memory` and `per_step`, as of the kernel, in its steps; lazy."""
-    return _apply(partial(series.mean_and_error, memory=memory, per_step=per_step), [data], dim)
+def mean_with_error(
+    data: xr.DataArray, dim: str, memory: int = 0, per_step: float = 1.0, shape: xr.DataArray | None = None
+) -> Estimate:
+    """Mean over a time dimension with its error; `memory`, `per_step` and `shape` are as of the kernel; lazy."""
+    kernel = partial(series.mean_and_error, memory=memory, per_step=per_step)
+    return _apply(kernel, [data] if shape is None else [data, shape], dim)
 
 
 def ratio_with_error(numerator: xr.DataArray, denominator: xr.DataArray, dim: str, memory: int = 0) -> Estimate:
@@ -30,10 +33,16 @@ def telescoping_ratio_with_error(left: xr.DataArray, right: xr.DataArray, dim: s
 
 
 def window_means(
-    data: xr.DataArray, dim: str, bounds: Sequence[tuple[int, int]], memory: int = 0, per_step: float = 1.0
+    data: xr.DataArray,
+    dim: str,
+    bounds: Sequence[tuple[int, int]],
+    memory: int = 0,
+    per_step: float = 1.0,
+    shape: xr.DataArray | None = None,
 ) -> Estimate:
     """Means over windows [start, stop) of a time dimension, along a new last dimension `window`; lazy."""
-    return _apply_windows(partial(series.mean_and_error, memory=memory, per_step=per_step), [data], dim, bounds)
+    kernel = partial(series.mean_and_error, memory=memory, per_step=per_step)
+    return _apply_windows(kernel, [data] if shape is None else [data, shape], dim, bounds)
 
 
 def window_ratios(

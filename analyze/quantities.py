@@ -69,6 +69,25 @@ def group_hyperparameters(run: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, 
     return eta.where(defined), mu.where(defined), nu.where(defined)
 
 
+def schedule_of_groups(run: xr.Dataset, factor: xr.DataArray) -> xr.DataArray | None:
+    """A factor of powers (layer, step) summed over the layers of each group, (group, step), `all` first.
+
+    Means follow it under a schedule, which is not to be taken for noise; None where hyper-parameters stay as they are.
+    """
+    names = ("learning_rate", "momentum", "dampening", "layer_skipped")
+    kept = (bool((run[name] == run[name].isel(step=0)).all()) for name in names if name in run)
+    return None if all(kept) else group_sum(factor, run)
+
+
+def schedule_at(factor: xr.DataArray | None, data: xr.DataArray, run: xr.Dataset) -> xr.DataArray | None:
+    """Such a factor at the times of data of a run: its probes, or its steps, of which they may lack the last."""
+    if factor is None:
+        return None
+    if "probe" in data.dims:
+        return at_probes(factor, run)
+    return factor.drop_vars("step", errors="ignore").isel(step=slice(data.sizes["step"]))
+
+
 def group_mobility(run: xr.Dataset) -> xr.DataArray:
     """SGD time per step η(1−ν)/(1−μ) of the model's groups, its mean over the steps, (group,)."""
     eta, mu, nu = group_hyperparameters(run)

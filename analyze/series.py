@@ -9,7 +9,7 @@ that value ± 1.96·stderr covers 95 %: measured 93–97 % for N ≥ 40 τ_int, 
 
 The automatic window misses what is small but long, such as the squares of a slow part beside those of white noise, and
 what comes back. Where physics tells of either it is said: `memory` is a number of lags that are known to be correlated,
-`echo` the correlation of values a lag apart that lies beyond the window.
+`echo` the correlation of values a lag apart that lies beyond the window, `shape` what a mean follows in time by itself.
 """
 
 from functools import reduce
@@ -176,7 +176,7 @@ def _sum_to(covariance: Floats, n: int, window: NDArray[np.int64]) -> Floats:
 
 @np.errstate(invalid="ignore", over="ignore")
 def mean_and_error(
-    series: Floats, *, memory: int = 0, echo: Floats | float = 0.0, per_step: float = 1.0
+    series: Floats, shape: Floats | None = None, *, memory: int = 0, echo: Floats | float = 0.0, per_step: float = 1.0
 ) -> tuple[Floats, Floats, Floats]:
     """Mean of each series (..., N), its standard error (Student-widened) and the number of effective samples.
 
@@ -184,6 +184,8 @@ def mean_and_error(
     Anti-correlated series get the error of independent samples, which is too large for them rather than too small.
 
     Args:
+        shape: (..., N), what the expectation follows up to a factor, such as the learning rate of a schedule. What
+            strays from it is error, and what it makes of the mean is not.
         memory: lags that are known to be correlated: if the sum up to there, at most N/16, is the larger, it counts.
         echo: κ, of shape (...), if what the series squares is correlated once more around some lag beyond the window,
             by κ: the sum of the autocorrelations of the squares is repeated there on both sides, times κ².
@@ -198,6 +200,9 @@ def mean_and_error(
     if n < 4:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, float(n))
     memory = min(memory, n // 16)
+    if shape is not None and np.any(shape != shape[..., :1]):
+        level = shape.mean(-1, keepdims=True)
+        series = series - shape * np.where(level != 0, mean[..., None] / level, 0.0)
     covariance, tau, window = autocovariance_and_cut(series, memory)
     if memory:
         longer = np.maximum(window, memory)

@@ -9,15 +9,15 @@ from typing import Any
 ANALYSES = {
     "ageing": 3,
     "correlation": 7,
-    "diffusion": 10,
-    "dissipation": 4,
-    "entropy_production": 5,
+    "diffusion": 11,
+    "dissipation": 5,
+    "entropy_production": 6,
     "events": 4,
     "flatness": 5,
     "noise": 4,
     "response": 2,
     "stationarity": 5,
-    "temperature": 7,
+    "temperature": 8,
 }
 """of each analysis: raised when its numbers change"""
 

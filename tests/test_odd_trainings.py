@@ -1,5 +1,6 @@
 """Through the recorder: layers that steps leave alone, momenta that differ or begin late, a loss that is maximized."""
 
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -190,6 +191,74 @@ def test_heat_between_momenta_is_not_called_a_loss_that_is_not_quadratic(tmp_pat
     part = run.isel(step=slice(*temperature.attrs["segment"]))
     said = physics.load("temperature")._compare(1.5, 0.01, part)
     assert "heat between layers of different momentum" in said["en"]
+
+
+def test_layers_of_one_group_with_different_momentum_share_no_clock(tmp_path: Path) -> None:
+    """D per SGD time takes one momentum of the group, and where there is none it is not defined, and said to be so."""
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(4, 4).double()
+    model = nn.Sequential(layer)
+    groups = [{"params": [layer.weight], "momentum": 0.9}, {"params": [layer.bias], "momentum": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=RATE)
+    with Recorder(model, optimizer, tmp_path / "run", settings=RecorderSettings(probe_every=0)) as recorder:
+        for _ in range(300):
+            optimizer.zero_grad()
+            for parameter in model.parameters():
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                (parameter**2 / 2 + noise * parameter).sum().backward()
+            optimizer.step()
+            recorder.log(loss=0.0)
+    diffusion = estimate("diffusion", open_run(tmp_path / "run"))
+    assert diffusion["diffusion_coefficient_sgd_time"].isnull().all()
+    assert ("diffusion_coefficient_sgd_time", "not-defined") in {
+        (one["quantity"], one["code"]) for one in diffusion.attrs["verdicts"]
+    }
+
+
+def test_a_schedule_is_no_noise(tmp_path: Path) -> None:
+    """Under a cosine temperatures, powers and heat follow the learning rate, known to what noise leaves of them."""
+
+    def cool(step: int, _: Blocks, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.param_groups[0]["lr"] = RATE / 2 * (1 + math.cos(math.pi * step / STEPS))
+
+    run = record(tmp_path / "run", cool)
+    results = {name: estimate(name, run) for name in ("temperature", "dissipation", "entropy_production")}
+    rate = float(run["learning_rate"].isel(step=slice(*results["temperature"].attrs["segment"])).mean())
+    # A steady noise of so many probes and of so many velocities of 64 coordinates is known to 3 %.
+    for name, quantity, exact, scale in (
+        ("temperature", "temperature_noise", rate / 0.2, rate / 0.2),
+        ("temperature", "temperature_kinetic", rate / 0.2, rate / 0.2),
+        ("dissipation", "noise_power", 64 * rate, 64 * rate),
+        ("entropy_production", "heat", 0.0, 32 * rate),
+    ):
+        found, error = (float(results[name][f"{quantity}{end}"][0]) for end in ("", "_stderr"))
+        assert abs(found - exact) < 4 * error, quantity
+        assert error < 0.03 * scale, quantity
+        if name != "entropy_production":
+            assert results[name][f"{quantity}_over_time"].values[0, -1] < 0.01 * exact
+    assert "unresolved" not in {one["code"] for one in results["temperature"].attrs["verdicts"]}
+
+
+def test_the_identity_tells_nothing_at_a_coarse_precision(tmp_path: Path) -> None:
+    """Of bfloat16 with small steps rounding alone may open it, and it is not said to close."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(1, 64, bias=False).bfloat16()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    settings = RecorderSettings(probe_every=0, snapshot_every=0)
+    with Recorder(model, optimizer, tmp_path / "run", settings=settings) as recorder:
+        for _ in range(300):
+            noise = torch.randn(model.weight.shape, generator=generator).bfloat16()
+            loss = (model.weight**2 / 2 + noise * model.weight).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recorder.log(loss=loss)
+    of_identity = [
+        one["code"]
+        for one in estimate("stationarity", open_run(tmp_path / "run")).attrs["verdicts"]
+        if one["quantity"] == "identity_residual"
+    ]
+    assert of_identity == ["precision"]
 
 
 def test_a_loss_that_is_maximized_rises(tmp_path: Path) -> None:

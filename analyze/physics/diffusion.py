@@ -58,6 +58,8 @@ from ..quantities import (
     is_nesterov,
     is_sgd,
     require,
+    schedule_at,
+    schedule_of_groups,
     sgd_time_per_step,
     shuffled_epoch,
     velocity_memory,
@@ -327,8 +329,11 @@ def _drift(
 def _predictions(part: xr.Dataset, lags: np.ndarray, sizes: xr.DataArray) -> dict[str, xr.DataArray]:
     """D and MSD of free motion under white noise of the measured strength; under Nesterov only D."""
     eta, mu, nu = hyperparameters(part)
-    factor = at_probes((eta * (1 - nu) / (1 - mu)) ** 2 / 2, part)
-    found = errorbar.mean_with_error(group_sum(factor * part["noise_trace"], part) / sizes, "probe")
+    of_step = (eta * (1 - nu) / (1 - mu)) ** 2 / 2
+    factor = at_probes(of_step, part)
+    noise = group_sum(factor * part["noise_trace"], part) / sizes
+    schedule = schedule_at(schedule_of_groups(part, of_step), noise, part)
+    found = errorbar.mean_with_error(noise, "probe", shape=schedule)
     results = errorbar.named(
         "diffusion_coefficient_predicted", found, "parameter2 step-1", "predicted D of free motion", "自由运动的预测 D"
     )

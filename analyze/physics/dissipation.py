@@ -15,7 +15,16 @@ heat: not defined here.
 import xarray as xr
 
 from .. import errorbar
-from ..quantities import at_probes, correlated_probes, correlated_steps, group_sum, hyperparameters, is_sgd
+from ..quantities import (
+    at_probes,
+    correlated_probes,
+    correlated_steps,
+    group_sum,
+    hyperparameters,
+    is_sgd,
+    schedule_at,
+    schedule_of_groups,
+)
 from ..segments import choose_segment, matching_windows, window_coordinates, within
 from ..settings import AnalysisSettings, NotDefinedError
 from ..verdicts import probe_verdicts, segment_verdict, shuffled_signal_verdicts, verdict
@@ -70,13 +79,12 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     part = within(run, segment)
     verdicts = [segment_verdict(segment, schedule_aware=True)]
     results: dict[str, xr.DataArray] = {}
-    found = {
-        name: errorbar.mean_with_error(data, _time(data), _memory(name, part)) for name, data in _powers(part).items()
-    }
-    for name, one in found.items():
+    powers, schedule = _powers(part), schedule_of_groups(part, hyperparameters(part)[0])
+    for name, data in powers.items():
+        shape = schedule_at(schedule, data, part)
+        one = errorbar.mean_with_error(data, _time(data), _memory(name, part), shape=shape)
         results |= errorbar.named(name, one, "loss step-1", *NAMES[name])
-    if "descent_power" in found:
-        powers = _powers(part)
+    if "descent_power" in powers:
         ratio = errorbar.ratio_with_error(
             powers["descent_power"], powers["descent_power"] + powers["noise_power"], "probe", correlated_probes(part)
         )
@@ -115,12 +123,13 @@ def _memory(name: str, run: xr.Dataset) -> int:
 
 
 def _over_time(run: xr.Dataset, count: int) -> tuple[dict[str, xr.DataArray], dict]:
-    powers = _powers(run)
+    powers, schedule = _powers(run), schedule_of_groups(run, hyperparameters(run)[0])
     steps, probes = matching_windows(run, count)
     curves: dict[str, xr.DataArray] = {}
     for name, data in powers.items():
         bounds = steps if _time(data) == "step" else probes
-        one = errorbar.window_means(data, _time(data), bounds, _memory(name, run))
+        shape = schedule_at(schedule, data, run)
+        one = errorbar.window_means(data, _time(data), bounds, _memory(name, run), shape=shape)
         curves |= errorbar.named(f"{name}_over_time", one, "loss step-1", *NAMES[name], samples=False)
     return curves, window_coordinates(run, steps)
 

@@ -41,6 +41,8 @@ from ..quantities import (
     is_sgd,
     mid_velocity_squared,
     require,
+    schedule_at,
+    schedule_of_groups,
     velocity_samples,
 )
 from ..segments import Segment, choose_segment, matching_windows, window_coordinates, within
@@ -154,21 +156,28 @@ def _heat(
     if not part.sizes.get("probe"):
         return {}, {}, found
     results: dict[str, xr.DataArray] = {}
-    drawn = errorbar.mean_with_error(_drawn(part), "probe")
+    drawn, of_layers, of_groups = _drawn(part), _rate(part), schedule_of_groups(part, _rate(part))
     memory, held = correlated_steps(run), velocity_samples(run)
     for name, given, per_step, en, zh in (
         ("heat", _given(part), held, "heat released into the group", "释放到该组的热量"),
         # Gradients times velocities hardly remember.
         ("heat_direct", _given_directly(part), 1.0, "heat, direct form", "热量（直接形式）"),
     ):
-        of_layer = _difference(errorbar.mean_with_error(given, "step", memory, per_step), drawn)
+        of_layer = _difference(
+            errorbar.mean_with_error(given, "step", memory, per_step, schedule_at(of_layers, given, part)),
+            errorbar.mean_with_error(drawn, "probe", shape=schedule_at(of_layers, drawn, part)),
+        )
         if name == "heat":
             value, error, samples = (values.drop_vars(_OF_LAYER, errors="ignore") for values in of_layer)
             results |= errorbar.named(
                 "heat_of_layer", (value, error, samples), "loss step-1", "heat of the layer", "各层的热量"
             )
-        grouped = errorbar.mean_with_error(group_sum(given, run), "step", memory, per_step)
-        of_group = _difference(grouped, errorbar.mean_with_error(group_sum(_drawn(part), run), "probe"))
+        of_group = _difference(
+            errorbar.mean_with_error(
+                group_sum(given, run), "step", memory, per_step, schedule_at(of_groups, given, part)
+            ),
+            errorbar.mean_with_error(group_sum(drawn, run), "probe", shape=schedule_at(of_groups, drawn, part)),
+        )
         results |= errorbar.named(name, of_group, "loss step-1", en, zh)
     text = {
         "units": "1",
@@ -188,11 +197,19 @@ def _heat(
         )
     steps, probes = matching_windows(run, windows)
     given, drawn = (group_sum(data, run) for data in (_given(run), _drawn(run)))
+    of_groups = schedule_of_groups(run, _rate(run))
     curve = _difference(
-        errorbar.window_means(given, "step", steps, memory, held), errorbar.window_means(drawn, "probe", probes)
+        errorbar.window_means(given, "step", steps, memory, held, schedule_at(of_groups, given, run)),
+        errorbar.window_means(drawn, "probe", probes, shape=schedule_at(of_groups, drawn, run)),
     )
     results |= errorbar.named("heat_over_time", curve, "loss step-1", "heat", "热量", samples=False)
     return results, window_coordinates(run, steps), found
+
+
+def _rate(run: xr.Dataset) -> xr.DataArray:
+    """η(1−ν) of each step, (layer, step), which what is given and what is drawn follow."""
+    eta, _, nu = hyperparameters(run)
+    return eta * (1 - nu)
 
 
 def _given(run: xr.Dataset) -> xr.DataArray:
@@ -215,8 +232,7 @@ def _given_directly(run: xr.Dataset) -> xr.DataArray:
 
 def _drawn(run: xr.Dataset) -> xr.DataArray:
     """½η(1−ν) tr C at each probe, (layer, probe)."""
-    eta, _, nu = hyperparameters(run)
-    return at_probes(eta * (1 - nu) / 2, run) * run["noise_trace"]
+    return at_probes(_rate(run) / 2, run) * run["noise_trace"]
 
 
 def _difference(left: errorbar.Estimate, right: errorbar.Estimate) -> errorbar.Estimate:

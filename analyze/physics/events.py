@@ -39,6 +39,7 @@ from ..blocks import each, over_groups
 from ..quantities import (
     correlated_steps,
     displacement_dimensions,
+    finite_loss,
     hyperparameters,
     is_sgd,
     shuffled_epoch,
@@ -100,20 +101,19 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         raise NotDefinedError(
             "the loss was not logged, and events are sought in it", "没有记录损失，而事件要在损失中寻找"
         )
-    loss = np.asarray(run["loss"].values, float)
-    known = np.isfinite(loss)
-    if known.mean() < 0.9:
+    bridged, steps = finite_loss(run), run.sizes["step"]
+    known = int(np.isfinite(run["loss"].values).sum())
+    if bridged is None:
         raise NotDefinedError(
-            f"events need the loss of nine steps in ten; {int(known.sum())} of {len(loss)} are finite",
-            f"十步中须有九步的损失；{len(loss)} 步中只有 {int(known.sum())} 步的损失为有限数",
+            f"events need the loss of nine steps in ten; {known} of {steps} are finite",
+            f"十步中须有九步的损失；{steps} 步中只有 {known} 步的损失为有限数",
         )
-    steps = np.arange(len(loss))
-    filled = np.interp(steps, steps[known], loss[known])
     epoch = shuffled_epoch(run)
-    profiled = epoch is not None and len(loss) >= _EPOCHS * epoch
+    profiled = epoch is not None and steps >= _EPOCHS * epoch
+    searched = bridged.values
     if epoch is not None and profiled:
-        filled = _without_profile(filled, epoch)
-    found, width = scan(filled)
+        searched = _without_profile(searched, epoch)
+    found, width = scan(searched)
     order = np.argsort([event[0] for event in found], kind="stable")
     found = np.array(found, float).reshape(-1, 6)[order]
     step, first, last = (found[:, column].astype(np.int64) for column in range(3))
@@ -145,12 +145,11 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
             long_name="variation of the waiting times, 1 if random",
             long_name_zh="等待时间的变异系数，随机时为 1",
         )
-    bounds = split_windows([(0, len(loss))], settings.windows)
-    filled = xr.DataArray(np.interp(steps, steps[known], loss[known]), dims="step").chunk()
-    curve = errorbar.window_means(filled, "step", bounds)
+    bounds = split_windows([(0, steps)], settings.windows)
+    curve = errorbar.window_means(bridged.chunk(), "step", bounds)
     results |= errorbar.named("loss_over_time", curve, "loss", "loss", "损失", samples=False)
     dataset = xr.Dataset(results, coords=window_coordinates(run, bounds)).compute()
-    verdicts = _verdicts(kind, run.sizes["step"], width, int((~known).sum()), profiled, epoch)
+    verdicts = _verdicts(kind, run.sizes["step"], width, steps - known, profiled, epoch)
     if width:
         verdicts += probe_verdicts(run, run, "temperature_before", "temperature_after")
         verdicts += _sampler_verdicts(run)

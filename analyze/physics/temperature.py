@@ -37,6 +37,9 @@ Kinetic less noise temperature of a group is the sum of three parts:
 The common η·Var(g)/2 takes the variance of g over time; that contains the spread of the mean gradient and lacks the
 factor 1/(1−μ). It is kept under its own name for comparison.
 
+Under a schedule noise and kinetic temperature are means of those of each step. Their errors are of what strays from a
+temperature that follows η(1−ν)/(1−μ): the schedule itself is no noise.
+
 Nesterov's kinetic temperature depends on frequency, and Adam's temperature on its preconditioner: not defined here.
 """
 
@@ -59,6 +62,8 @@ from ..quantities import (
     is_sgd,
     mid_velocity_squared,
     next_velocity_squared,
+    schedule_at,
+    schedule_of_groups,
     velocity_samples,
     with_all,
 )
@@ -184,12 +189,14 @@ def _thermometers(
     def average(data: xr.DataArray) -> errorbar.Estimate:
         dim = "step" if "step" in data.dims else "probe"
         known = (correlated_steps(run), velocity_samples(run)) if dim == "step" else (0, 1.0)
+        shape = schedule_at(schedule, data, run)
         if windows is None:
-            return errorbar.mean_with_error(data, dim, *known)
-        return errorbar.window_means(data, dim, windows[0] if dim == "step" else windows[1], *known)
+            return errorbar.mean_with_error(data, dim, *known, shape)
+        return errorbar.window_means(data, dim, windows[0] if dim == "step" else windows[1], *known, shape)
 
     per_parameter = _per_parameter(run)
     found: dict[str, errorbar.Estimate] = {}
+    schedule = schedule_of_groups(run, _mobility(run)) if is_sgd(run) else None
     if is_sgd(run) and not is_nesterov(run):
         kinetic = average(group_sum(_kinetic(run), run) * per_parameter)
         found["temperature_kinetic"] = kinetic
@@ -210,8 +217,13 @@ def _per_parameter(run: xr.Dataset) -> xr.DataArray:
 
 def _of_noise(run: xr.Dataset) -> xr.DataArray:
     """η(1−ν)/(2(1−μ))·½‖g−g′‖² of each probe, (layer, probe)."""
+    return at_probes(_mobility(run) / 2, run) * run["noise_trace"]
+
+
+def _mobility(run: xr.Dataset) -> xr.DataArray:
+    """η(1−ν)/(1−μ) of each step, (layer, step)."""
     eta, mu, nu = hyperparameters(run)
-    return at_probes(eta * (1 - nu) / (2 * (1 - mu)), run) * run["noise_trace"]
+    return eta * (1 - nu) / (1 - mu)
 
 
 def _kinetic(run: xr.Dataset) -> xr.DataArray:

@@ -275,6 +275,26 @@ def test_mean_of_a_squared_velocity_covers(momentum: float, steps: int, curvatur
         assert np.median(error) < 2 * np.std(mean)
 
 
+@pytest.mark.parametrize("correlation_time", [0.1, 5.0])
+def test_mean_under_a_schedule_covers(correlation_time: float) -> None:
+    """What a cosine makes of noise of steady strength is no error; taken as noise it makes bars ten times too wide."""
+    shape = np.broadcast_to(1 + np.cos(np.pi * np.arange(1000) / 1000), (REPLICATES, 1000))
+    noise = 10 + truth.ornstein_uhlenbeck(np.random.default_rng(13), shape.shape, correlation_time)
+    mean, error, samples = series.mean_and_error(shape * noise, shape)
+    exact = 10 * shape[0].mean()
+    assert 0.93 <= np.mean(np.abs(mean - exact) < series.NORMAL * error) <= 0.97
+    assert abs(mean.mean() - exact) < 4 * mean.std() / np.sqrt(REPLICATES)
+    assert np.median(error) == pytest.approx(mean.std(), rel=0.1)
+    _, plain, of_plain = series.mean_and_error(shape * noise)
+    assert np.median(plain) > 8 * np.median(error)
+    assert np.median(of_plain) < 10 < np.median(samples)
+    # A shape that stays changes nothing, nor does one of nothing but 0.
+    for still in (np.full(1000, 3.0), np.zeros(1000)):
+        assert [list(part) for part in series.mean_and_error(noise[:3], still)] == [
+            list(part) for part in series.mean_and_error(noise[:3])
+        ]
+
+
 def test_integrated_time_of_degenerate_series() -> None:
     """Constant: ½. A NaN spoils its own row alone. Two values; any leading shape."""
     rows = np.random.default_rng(17).standard_normal((2, 3, 400))
