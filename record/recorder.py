@@ -12,13 +12,10 @@ Of a step where nothing is due only clocks and hyper-parameters are noted, and n
 
 import contextlib
 import math
-import platform
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,10 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import observables
 from .absent import CHUNKS, PER_SAMPLE, reasons
+from .attributes import describe_run, reliability
 from .budget import Budget
 from .buffer import CLOCKS, HYPERPARAMETERS, StepBuffer
 from .chunks import ChunkNoise
@@ -46,13 +43,14 @@ from .distributed import (
 from .errors import RunError, first_line
 from .format import GROWING, NAME, RESERVED, UNITS_OF_SGD, growing_dimension
 from .hooks import StepHooks, has_overflow, loss_scale
-from .layers import Layer, decay_kind, find_layers, has_velocity, keeps_velocity, rule_of, unwrap_optimizer
+from .layers import Layer, decay_kind, find_layers, has_velocity, unwrap_optimizer
 from .moments import MomentWindow
 from .per_sample import Samples, sample_noise
 from .probe import probe_gradient
 from .schedule import compile_schedule
 from .settings import RecorderSettings
 from .signs import draw_signs
+from .velocities import Velocities
 from .writer import RunWriter, remove_recording
 
 _MEASURED = {
@@ -141,8 +139,7 @@ class Recorder:
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._frozen = [parameter for parameter in held if not parameter.requires_grad]
         self._decay = decay_kind(optimizer)
-        self._has_velocity = has_velocity(optimizer)
-        self._curvature = probe if self.settings.curvature_every and self._has_velocity else None
+        self._curvature = probe if self.settings.curvature_every and has_velocity(optimizer) else None
         self._samples: tuple[Samples, Callable[[Any, Any], Tensor]] | None = None
         if self.settings.per_sample_every and samples and sample_loss and self._ranks == 1:
             self._samples = samples, sample_loss
@@ -151,11 +148,9 @@ class Recorder:
         double = all(layer.parameter.dtype == torch.float64 for layer in self._layers)
         self._dtype = torch.float64 if double else torch.float32
         wide = torch.float32 if self._device.type == "mps" else torch.float64
-        self._reference = self._flatten_parameters()
-        groups = optimizer.param_groups
-        self._optimizer_groups = len(groups)
-        all_keep = all(keeps_velocity(optimizer, group) for group in groups)
-        self._previous = None if all_keep else self._reference.clone()
+        self._velocities = Velocities(optimizer, self._layers, self._flat)
+        self._reference = self._velocities.parameters()
+        self._optimizer_groups = len(optimizer.param_groups)
         self._signs = self._draw_signs()
         window = self.settings.moments_window
         self._moments = MomentWindow(self._reference, window) if window else None
@@ -169,7 +164,6 @@ class Recorder:
         self._seconds: dict[str, float] = dict.fromkeys(_SPENT, 0.0)
         # Their sum, without what a resumed recording took before.
         self._booked = 0.0
-        self._rates: list[float] = []
         self._chunks: ChunkNoise | None = None
         self._chunk_row: dict[str, float | Tensor] = {}
         # Whether the present step leaves each layer alone; empty if it moves them all.
@@ -177,8 +171,6 @@ class Recorder:
         # A step counts when it is made: until then what was measured before it is held.
         self._measuring = False
         self._held: list[tuple[str, dict[str, np.ndarray]]] = []
-        # Layers whose θ_{t−1} is kept in `_previous`, where there is no velocity.
-        self._kept = [self._previous is not None] * len(self._layers)
         self._lost, self._closed = "", False
         self._names: dict[str, str] = {}
         self._logged: set[str] = set()
@@ -196,8 +188,8 @@ class Recorder:
             self._ranks,
             has_probe=probe is not None,
             has_samples=bool(samples and sample_loss),
-            has_velocity=self._has_velocity,
-            keeps_parameters=self._previous is not None,
+            has_velocity=self._velocities.defined,
+            keeps_parameters=self._velocities.previous is not None,
         )
         # Of what is not there, or ends before the recording does, as it turns out.
         self._lacking: dict[str, str] = {
@@ -319,9 +311,7 @@ class Recorder:
             "not_recorded": self._dropped,
             "lacking": self._lacking,
             "reference": self._reference,
-            "previous": None if self._previous is None else self._previous.clone(),
-            "kept": self._kept,
-            "rates": self._rates,
+            **self._velocities.state_dict(),
             "moments": self._moments and self._moments.state_dict(),
             "budget": self._budget and self._budget.state_dict(),
         }
@@ -330,18 +320,14 @@ class Recorder:
         return {name: getattr(self.settings, name) for name in _LASTING}
 
     def _load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._step, self._sgd_time, self._kept = state["step"], state["sgd_time"], list(state["kept"])
+        self._step, self._sgd_time = state["step"], state["sgd_time"]
         self._started = time.perf_counter() - state["wall_time"]
-        self._seconds, self._names, self._rates = (
-            self._seconds | state["seconds"],
-            dict(state["names"]),
-            list(state["rates"]),
-        )
+        self._seconds, self._names = self._seconds | state["seconds"], dict(state["names"])
         self._probe_checked, self._dropped = state["probe_checked"], self._dropped | state["not_recorded"]
         if "sgd_time" not in state["not_recorded"]:
             # An early recording of another optimizer summed its learning rates, and goes on with it.
             self._dropped.pop("sgd_time", None)
-        self._writer.note(**self._model_facts())
+        self._writer.note(**reliability(self._model, self._layers, self.settings))
         self._lacking = dict(state.get("lacking", self._lacking))
         if "velocity_curvature" in self._lacking:
             self._curvature = None
@@ -349,8 +335,7 @@ class Recorder:
             self._samples = None
         self._writer.load_state_dict(state["writer"])
         self._reference.copy_(state["reference"])
-        if state["previous"] is not None:
-            self._previous = state["previous"].to(self._device, copy=True)
+        self._velocities.load_state_dict(state)
         if self._moments is not None:
             self._moments.load_state_dict(state["moments"])
 
@@ -464,15 +449,12 @@ class Recorder:
             self._hold("window", **(full if full and self._allows("window", look_up=False) else {}))
             started = self._spend("moments", started)
         if snapshot:
-            self._hold("snapshot", snapshot_step=self._step, parameters=self._flatten_parameters().cpu().numpy())
+            self._hold("snapshot", snapshot_step=self._step, parameters=self._velocities.parameters().cpu().numpy())
             self._spend("snapshots", started)
 
     def _measure_products(self, now: list[observables.Now]) -> None:
         """Inner products and sketches of the step, and the squared update of the step before where it waits for it."""
-        keeps = self._keeps_velocity()
-        if self._previous is None and not all(keeps):
-            self._previous = self._flatten_parameters()
-        now = [self._moving(one, layer, kept) for one, layer, kept in zip(now, self._layers, self._kept, strict=True)]
+        now = self._velocities.complete(now, self._step)
         self._left_alone = [one.gradient is None for one in now]
         completes = self._awaits_update()
         products, sketches = self._buffer.measure_row()
@@ -480,38 +462,26 @@ class Recorder:
             # Whatever breaks off the measurement, no wrong number stays.
             self._buffer.complete_last_row(torch.nan)
         self._measuring = True
-        observables.measure(now, self._layout, self._reference, self._previous, self._signs, products, sketches)
+        previous = self._velocities.previous
+        observables.measure(now, self._layout, self._reference, previous, self._signs, products, sketches)
         if completes:
             self._buffer.complete_last_row(products[-1])
-        self._note_kept(keeps)
+        self._velocities.note_step()
 
     def _pass_over(self) -> None:
         """What a step without inner products owes to its neighbours with them, where there is no velocity: its θ."""
-        if self._previous is not None and self._awaits_update():
+        if self._awaits_update():
             self._complete_last_row()
         following = self._step + 1
         if self._products_due(following) or (self._curvature is not None and self._curvature_due(following)):
-            keeps = self._keeps_velocity()
-            if self._previous is not None or not all(keeps):
-                self._previous = self._flatten_parameters()
-            self._note_kept(keeps)
-
-    def _keeps_velocity(self) -> list[bool]:
-        """Of the optimizer's groups, whether they keep a velocity."""
-        groups = self._optimizer.param_groups[: self._optimizer_groups]
-        return [keeps_velocity(self._optimizer, group) for group in groups]
-
-    def _note_kept(self, keeps: list[bool]) -> None:
-        """Of which layers θ_t lies in `_previous`, and the learning rates of the step."""
-        self._kept = [not keeps[layer.optimizer_group] for layer in self._layers]
-        self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+            self._velocities.keep_parameters()
 
     def _awaits_update(self) -> bool:
         """Whether the last row lacks its squared update, which the parameters tell now.
 
         A step that was measured, and not made, has told the update before it.
         """
-        return self._previous is not None and self._buffer.last_is_measured and not self._measuring
+        return self._velocities.previous is not None and self._buffer.last_is_measured and not self._measuring
 
     def _after_step(self) -> None:
         if self._skips or not self._measuring:
@@ -561,9 +531,7 @@ class Recorder:
         self._held.clear()
         if self._moments is not None:
             self._moments.take()
-        if self._previous is not None:
-            # The parameters before the last step that was made are gone, and with them its velocity.
-            self._previous.fill_(torch.nan)
+        self._velocities.forget()
 
     def _spend(self, what: str, since: float) -> float:
         """Book the time since then, and give the present one."""
@@ -589,27 +557,6 @@ class Recorder:
                 gradient = gradient / self._scale.to(self._device)
         return observables.Now(parameter, gradient, *self._penalty(layer), None)
 
-    def _moving(self, now: observables.Now, layer: Layer, kept: bool) -> observables.Now:
-        """With v_t, which is the momentum buffer, or without momentum −Δθ/η of the last step.
-
-        Where the momentum has just become 0, θ_{t−1} was not kept, but the buffer is v_t still.
-        """
-        group = self._optimizer.param_groups[layer.optimizer_group]
-        velocity, per_update = self._velocity(layer, kept)
-        if velocity is not None and self._previous is not None and not keeps_velocity(self._optimizer, group):
-            self._previous[layer.part] = now.parameter
-        return now._replace(velocity=velocity, velocity_per_update=per_update)
-
-    def _velocity(self, layer: Layer, kept: bool) -> tuple[Tensor | None, float]:
-        """v_t, or None and what Δθ of the last step is to be multiplied with to give it."""
-        if keeps_velocity(self._optimizer, self._optimizer.param_groups[layer.optimizer_group]) or not kept:
-            buffer = self._optimizer.state.get(layer.parameter, {}).get("momentum_buffer")
-            parameter = self._flat(layer.parameter)
-            return torch.zeros_like(parameter) if buffer is None else self._flat(buffer), 0.0
-        if self._has_velocity and self._step and self._rates[layer.optimizer_group]:
-            return None, -1 / self._rates[layer.optimizer_group]
-        return None, 0.0
-
     def _penalty(self, layer: Layer) -> tuple[float, float]:
         """Sign and weight decay by which `p.grad` becomes the gradient that the optimizer descends."""
         group = self._optimizer.param_groups[layer.optimizer_group]
@@ -622,16 +569,16 @@ class Recorder:
 
         It is summed as `_measure_products` would, so that what is recorded does not depend on when a flush comes.
         """
-        if self._previous is None:
+        if (previous := self._velocities.previous) is None:
             return
         parameters = [self._flat(layer.parameter) for layer in self._layers]
         now = [
             observables.Now(parameter, None, 1.0, 0.0, None if kept else parameter)
-            for parameter, kept in zip(parameters, self._kept, strict=True)
+            for parameter, kept in zip(parameters, self._velocities.kept, strict=True)
         ]
         products = torch.zeros(len(observables.PRODUCTS), len(now), dtype=self._wide, device=self._device)
         sketches = products.new_zeros(len(observables.SKETCHES), len(self._groups), self._width)
-        previous = self._previous.clone()
+        previous = previous.clone()
         observables.measure(now, self._layout, self._reference, previous, self._signs, products, sketches)
         self._buffer.complete_last_row(products[-1])
 
@@ -700,7 +647,7 @@ class Recorder:
         parameters, sizes = [layer.parameter for layer in self._layers], self._layout[:, 1].tolist()
         seed = _CURVATURE_STREAM + _PROBE_STREAM * (1 + self._rank) + self._step
         try:
-            velocities = from_rank_0(in_all_ranks(self._velocities, self._reference), sizes)
+            velocities = from_rank_0(in_all_ranks(self._find_velocities, self._reference), sizes)
             images = in_all_ranks(
                 lambda: hessian_product(self._model, parameters, probe, velocities, seed), self._reference
             )
@@ -738,21 +685,12 @@ class Recorder:
             self._budget.drop(channel)
         self._warn_once(f"{what} is not recorded any more ({why}); all else is")
 
-    def _velocities(self) -> list[Tensor]:
+    def _find_velocities(self) -> list[Tensor]:
         """v_t of all layers before they are measured; only rank 0 has all that it takes."""
-        velocities = []
-        for layer, kept in zip(self._layers, self._kept, strict=True):
-            parameter = self._flat(layer.parameter)
-            if self._lost or self._rank:
-                velocities.append(torch.zeros_like(parameter))
-                continue
-            velocity, per_update = self._velocity(layer, kept)
-            if velocity is None and self._previous is not None:
-                # After a step that was not made, the last update is not known.
-                per_update = torch.nan if self._measuring else per_update
-                velocity = per_update * (parameter - self._previous[layer.part])
-            velocities.append(velocity)
-        return velocities
+        if self._lost or self._rank:
+            return [torch.zeros_like(self._flat(layer.parameter)) for layer in self._layers]
+        # After a step that was not made, the last update is not known.
+        return self._velocities.vectors(self._step, forgotten=self._measuring)
 
     def _curve(self, layer: Layer, velocity: Tensor, image: Tensor | None) -> Tensor:
         """v·(Hv), H of the loss that the optimizer descends."""
@@ -826,9 +764,6 @@ class Recorder:
             tensor = tensor.to_dense()
         return tensor.reshape(-1).to(self._dtype)
 
-    def _flatten_parameters(self) -> Tensor:
-        return torch.cat([self._flat(layer.parameter) for layer in self._layers])
-
     def _draw_signs(self) -> Tensor:
         signs = torch.empty(self._reference.numel(), dtype=torch.int8)
         for group in range(len(self._groups)):
@@ -861,48 +796,13 @@ class Recorder:
             self.folder,
             sizes,
             [name for name in arrays if name not in not_recorded],
-            {
-                "run_id": "",
-                **attributes,
-                "layers": [
-                    {
-                        "name": layer.name,
-                        "shape": list(layer.parameter.shape),
-                        "size": layer.size,
-                        "group": self._groups[layer.group],
-                        "optimizer_group": layer.optimizer_group,
-                    }
-                    for layer in self._layers
-                ],
-                "groups": self._groups,
-                **self._model_facts(),
-                "optimizer": {
-                    "class": type(self._optimizer).__name__,
-                    "rule": rule_of(self._optimizer),
-                    "weight_decay_kind": self._decay,
-                    "nesterov": any(g.get("nesterov", False) for g in self._optimizer.param_groups),
-                    "maximize": any(g.get("maximize", False) for g in self._optimizer.param_groups),
-                    # The built-in training has them in its settings.
-                    **({} if "settings" in attributes else _first_hyperparameters(self._optimizer)),
-                },
-                "recorder": self.settings.model_dump(),
-                "parameter_dtype": str(self._layers[0].parameter.dtype).removeprefix("torch."),
-                "not_recorded": not_recorded,
-                "provenance": _provenance(),
-            },
+            describe_run(self._model, self._optimizer, self._layers, self._groups, self.settings, attributes)
+            | {"not_recorded": not_recorded},
             dict.fromkeys((*sized_by_model, *fixed), dtype),
             committed=committed,
             snapshot_tolerance=self.settings.snapshot_tolerance,
-            without_unit=() if self._has_velocity else UNITS_OF_SGD,
+            without_unit=() if self._velocities.defined else UNITS_OF_SGD,
         )
-
-    def _model_facts(self) -> dict[str, Any]:
-        """Attributes that tell how far sketches and micro-batches are to be trusted for this model."""
-        width = self.settings.sketch_size
-        sizes = np.bincount(self._layout[:, 2], weights=self._layout[:, 1], minlength=len(self._groups))
-        errors = [float(np.sqrt(2 / width)) if size > width else 0.0 for size in sizes] if width else None
-        mixes = any(isinstance(part, _BatchNorm) for part in self._model.modules())
-        return {"sketch_relative_error": errors, "chunk_statistics": mixes}
 
     def _check_name(self, name: str, dim: str) -> None:
         known = growing_dimension(name)
@@ -963,7 +863,7 @@ class Recorder:
 
     def _finish(self, state: str) -> None:
         self._writer.note(**self._notes())
-        self._writer.write_fixed("final_parameters", self._flatten_parameters().cpu().numpy())
+        self._writer.write_fixed("final_parameters", self._velocities.parameters().cpu().numpy())
         self._writer.close(state)
 
     def _wait(self) -> None:
@@ -1017,21 +917,3 @@ def _stack(events: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def _spell(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in settings.items())
-
-
-def _first_hyperparameters(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Of the first parameter group, those that the optimizer has."""
-    group = optimizer.param_groups[0]
-    names = {"learning_rate": "lr"} | {name: name for name in HYPERPARAMETERS[1:]}
-    return {name: float(group[key]) for name, key in names.items() if isinstance(group.get(key), int | float | Tensor)}
-
-
-def _provenance() -> dict[str, Any]:
-    versions = {}
-    for package in ("thermodl", "torch", "numpy", "zarr"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "unknown"
-    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return {"command": command, "python": platform.python_version(), "system": platform.system(), **versions}
