@@ -16,6 +16,8 @@ from .settings import AnalysisError
 MIN_STEPS = 64
 _WINDOW_STEPS = 16
 """least steps of a window"""
+_UNLIKE = 10
+"""factor between the errors of two halves beyond which they are not of one motion"""
 _STARTS = (0, 1, 2, 3, 4, 5, 6)
 """candidate starts of the stationary segment, in eighths of the last stretch of constant hyper-parameters"""
 
@@ -175,7 +177,11 @@ def _list_zh(names: list[str]) -> str:
 
 
 def _split_half(data: xr.DataArray, memory: int) -> float:
-    """Difference of the halves' means in standard errors; NaN where a half has under ten effective samples."""
+    """Difference of the halves' means in standard errors; NaN where a half has under ten effective samples.
+
+    Errors that differ by a factor of ten are those of no common motion, and the smaller one counts: what explodes has
+    an error as large as its mean, and would agree with anything.
+    """
     values = np.asarray(data.values, dtype=float)
     values = values[np.isfinite(values)]
     half = len(values) // 2
@@ -184,8 +190,10 @@ def _split_half(data: xr.DataArray, memory: int) -> float:
     )
     if min(early_n, late_n) < 10:
         return float("nan")
-    spread = float(np.hypot(early_error, late_error))
-    return float((late - early) / spread) if spread > 0 else 0.0
+    least, most = sorted((float(early_error), float(late_error)))
+    spread = np.sqrt(2) * least if most > _UNLIKE * least else np.hypot(least, most)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.nan_to_num(np.divide(late - early, spread), nan=0.0, posinf=np.inf, neginf=-np.inf))
 
 
 def within(run: xr.Dataset, segment: Segment) -> xr.Dataset:

@@ -8,7 +8,7 @@ import xarray as xr
 from thermodl.record.words import counted
 
 from . import series
-from .quantities import at_probes, group_hyperparameters
+from .quantities import at_probes, group_hyperparameters, hyperparameters
 from .segments import Segment
 
 _PARTS = 4
@@ -137,6 +137,24 @@ def mixed_layers_verdicts(part: xr.Dataset, results: xr.Dataset, *names: str) ->
         )
         for name in names
         if name in results and bool(results[name].sel(group="all").isnull().all())
+    ]
+
+
+def resting_verdicts(part: xr.Dataset, *names: str) -> list[dict[str, str]]:
+    """A word on each of these means over all parameters, where some of them never move in a part of a run."""
+    rests = (hyperparameters(part)[0] == 0).all("step").values
+    resting, whole = int(part["layer_size"].values[rests].sum()), int(part["layer_size"].sum())
+    if not 0 < resting < whole:
+        return []
+    return [
+        verdict(
+            name,
+            "caution",
+            "at-rest",
+            f"{resting:,} of {whole:,} parameters never move in the segment; the mean over all layers counts them.",
+            f"全部 {whole:,} 个参数中有 {resting:,} 个在区间内从不更新；对全部层的平均计入了它们。",
+        )
+        for name in names
     ]
 
 

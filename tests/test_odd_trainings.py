@@ -110,7 +110,14 @@ def test_frozen_layers_have_no_temperature(tmp_path: Path) -> None:
         assert (abs(found[3:] - _TEMPERATURE) < 4 * error[3:]).all(), name
     assert (heat["heat"].values[1:3] == 0).all()
     codes = {one["code"] for one in (*temperature.attrs["verdicts"], *estimate("stationarity", run).attrs["verdicts"])}
-    assert codes == {"stationary", "agree", "holds", "closes"}
+    assert codes == {"stationary", "agree", "holds", "closes", "at-rest"}
+    rests = next(one for one in temperature.attrs["verdicts"] if one["code"] == "at-rest")
+    assert rests["en"].startswith("32 of 64 parameters never move")
+    # Nor a memory.
+    memory = estimate("correlation", run)
+    for name in ("parameter", "gradient"):
+        assert memory[f"{name}_integrated_time"].isnull().values.tolist() == [False, True, True, False, False]
+        assert memory[f"{name}_autocorrelation"][1:3].isnull().all()
     ageing = estimate("ageing", run)
     assert "genuine-ageing" not in {one["code"] for one in ageing.attrs["verdicts"]}
     # A segment across the change has mixed settings, as one across a change of the learning rate.
@@ -122,6 +129,24 @@ def test_frozen_layers_have_no_temperature(tmp_path: Path) -> None:
     mean = estimate("temperature", run, f"{STEPS // 3}:{STEPS}")["temperature_kinetic"].values[1:3]
     # 400 steps of 16 coordinates with a memory of ten are some 300 samples of a square: 8 %.
     assert mean == pytest.approx(exact, rel=0.2)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.1])
+def test_what_explodes_is_not_stationary(tmp_path: Path, rate: float) -> None:
+    """The error of a half that grows is as large as its mean, and would agree with anything."""
+    generator = torch.Generator().manual_seed(0)
+    model = Quadratic(16, -rate, 1.0, 0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    settings = RecorderSettings(probe_every=0, snapshot_every=0)
+    with Recorder(model, optimizer, tmp_path / "run", settings=settings) as recorder:
+        for _ in range(600):
+            optimizer.zero_grad()
+            model.loss().backward()
+            optimizer.step()
+            recorder.log(loss=model.loss().detach() * (1 + 0.3 * torch.randn((), generator=generator)))
+    run = open_run(tmp_path / "run")
+    for segment in ("auto", "1:590", "1:300"):
+        assert {one["code"] for one in estimate("temperature", run, segment).attrs["verdicts"]} >= {"not-stationary"}
 
 
 @pytest.mark.slow

@@ -91,9 +91,15 @@ def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str
 
     def add(_: int, x: np.ndarray) -> tuple[np.ndarray, ...]:
         centred = x - x.mean(-1, keepdims=True, dtype=float)
-        return series.lagged_products(centred, with_zero), series.autocovariance(centred, trace=True), np.array(len(x))
+        # By their mean alone, which is rounded, numbers that stay would seem to fluctuate.
+        counts = np.array([len(x), np.count_nonzero(np.ptp(x, axis=-1))])
+        return series.lagged_products(centred, with_zero), series.autocovariance(centred, trace=True), counts
 
-    def finish(_: int, products: np.ndarray, covariance: np.ndarray, coordinates: np.ndarray) -> dict[str, Any]:
+    def finish(_: int, products: np.ndarray, covariance: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
+        coordinates, moving = counts
+        if not moving:
+            nothing = np.full((2, len(lags)), np.nan)
+            return {"autocorrelation": tuple(nothing), "integrated_time": (np.nan, np.nan)}
         dimensions = dimensions_of_squares(products[0], int(coordinates))
         variance_of_mean = 2 * float(series.integrated_time(covariance)[0]) * covariance[0] / len(covariance)
         return {
@@ -127,7 +133,11 @@ def _verdicts(results: xr.Dataset, steps: int) -> list[dict[str, str]]:
             for values in (results[f"{name}_integrated_time"], results[f"{name}_integrated_time_stderr"])
         )
         held = steps / max(time, 0.5)
-        if not error <= max(time, 0.5) / 2:
+        if np.isnan(time) and np.isnan(error):
+            status, code = "untrusted", "not-defined"
+            en_text = f"Not defined: the {en} does not change in the segment."
+            zh_text = f"没有定义：{zh}在区间内没有变化。"
+        elif not error <= max(time, 0.5) / 2:
             status, code = "untrusted", "unresolved"
             en_text = f"Unresolved: the integrated time of the {en} is not known to half of itself."
             zh_text = f"未分辨：{zh}的积分自相关时间的误差超过其一半。"

@@ -67,7 +67,7 @@ from ..quantities import (
 )
 from ..segments import choose_segment, stretches, within
 from ..settings import AnalysisError, AnalysisSettings
-from ..verdicts import mixed_layers_verdicts, probe_verdicts, segment_verdict, verdict
+from ..verdicts import mixed_layers_verdicts, probe_verdicts, resting_verdicts, segment_verdict, verdict
 
 USES = ("segment", "lags_per_decade", "diffusion_lag", "waiting_times")
 TITLE = "Diffusion"
@@ -399,6 +399,7 @@ def _verdicts(
     found = probe_verdicts(run, part, "diffusion_coefficient_predicted") if is_sgd(run) else []
     if is_sgd(run):
         found += mixed_layers_verdicts(part, results, "diffusion_coefficient_sgd_time")
+        found += resting_verdicts(part, "diffusion_coefficient", "mean_squared_displacement")
     if not float(results["diffusion_coefficient_n_eff"].sel(group="all")) >= 10:
         found.append(
             verdict(

@@ -137,7 +137,7 @@ def _over_time(run: xr.Dataset, count: int) -> tuple[dict[str, xr.DataArray], di
 def _resolution(results: dict[str, xr.DataArray]) -> list[dict[str, str]]:
     value = float(results["descent_power"].sel(group="all"))
     error = float(results["descent_power_stderr"].sel(group="all"))
-    if not abs(value) >= 1.96 * error:
+    if not abs(value) > 1.96 * error:
         return [
             verdict(
                 "descent_power",

@@ -171,7 +171,9 @@ def _rates(part: xr.Dataset) -> Floats:
         return np.full((1 + part.sizes["group"], 3), np.nan)
     values = np.stack([one.transpose("group", "step").values for one in group_hyperparameters(part)], axis=1)
     first = np.where(np.ptp(values, axis=2) == 0, values[:, :, 0], np.nan)
-    return np.concatenate([np.where(np.ptp(first, axis=0) == 0, first[:1], np.nan), first])
+    # What a step never moves has no direction in which all could differ from the others.
+    moving = first[first[:, 0] != 0] if np.any(first[:, 0] != 0) else first
+    return np.concatenate([np.where(np.ptp(moving, axis=0) == 0, moving[:1], np.nan), first])
 
 
 # -------------------------------------------------------------------------------------------------------- directions
@@ -322,18 +324,19 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, probed: bo
                 "或运动相对区间过慢，或只是漂移。",
             )
         )
-    if is_sgd(run) and not is_nesterov(run) and np.isnan(_rates(part)[0]).any():
+    if is_sgd(run) and not is_nesterov(run) and np.isnan((rates := _rates(part))[0]).any():
+        en = "Not defined: hyper-parameters change within the segment, and no one line is expected of its directions."
+        zh = "没有定义：区间内超参数有变化，各方向不应落在同一条直线上。"
+        if np.isfinite(rates[1:]).any():
+            en = (
+                "Not defined for all parameters together, whose layers have different hyper-parameters: no one line "
+                "is expected of their directions. Take the groups one by one."
+            )
+            zh = "对全部参数没有定义：各层的超参数不同，其方向不应落在同一条直线上。请逐个层组查看。"
         return [
             *found,
             *_mixed(everything),
-            verdict(
-                "flatness_exponent",
-                "untrusted",
-                "not-defined",
-                "Not defined for all parameters together, whose layers have different hyper-parameters: no one line "
-                "is expected of their directions. Take the groups one by one.",
-                "对全部参数没有定义：各层的超参数不同，其方向不应落在同一条直线上。请逐个层组查看。",
-            ),
+            verdict("flatness_exponent", "untrusted", "not-defined", en, zh),
         ]
     return [*found, *_mixed(everything), *_exponents(everything, used)]
 

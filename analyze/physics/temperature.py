@@ -73,6 +73,7 @@ from ..verdicts import (
     few_probes_verdicts,
     mixed_layers_verdicts,
     probe_verdicts,
+    resting_verdicts,
     segment_verdict,
     shuffled_signal_verdicts,
     unresolved_signal_verdicts,
@@ -410,6 +411,7 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, *, station
             f"对 {kind} 没有定义：其温度取决于每个参数的预条件因子。",
         )
         return [undefined, *(one for one in found if one["quantity"] in by_probes)]
+    found += resting_verdicts(part, *(name for name in ("temperature_noise", "temperature_kinetic") if name in results))
     if is_nesterov(run):
         found.append(
             verdict(
