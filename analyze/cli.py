@@ -17,7 +17,7 @@ from rich.table import Table
 
 from thermodl.record.archive import unpack_run
 from thermodl.record.errors import RunError, UserError
-from thermodl.record.format import NAME
+from thermodl.record.format import NAME, is_run_name
 from thermodl.record.store import list_runs, read_attributes, run_folder, run_state
 from thermodl.record.words import command_line
 
@@ -111,7 +111,8 @@ def analyze_runs(
                 errors = {"": error}
             # Several analyses may fail for one reason, which is said once.
             reasons: dict[str, list[str]] = {}
-            for line in _segments(run, name):
+            made = [analysis for analysis in wanted or physics.names() if analysis not in errors and "" not in errors]
+            for line in _segments(run, name, made):
                 print(f"  {line}", flush=True)
             for analysis, error in errors.items():
                 if isinstance(error, NotDefinedError):
@@ -128,8 +129,8 @@ def analyze_runs(
         raise typer.Exit(2 if all(isinstance(error, UserError) for error in failures) else 1)
 
 
-def _segments(run: Path, name: str) -> list[str]:
-    """The segments that results of a run come from, with a word where one is not known to be stationary."""
+def _segments(run: Path, name: str, made: Sequence[str]) -> list[str]:
+    """The segments that these results of a run come from, with a word where one is not known to be stationary."""
     try:
         stored = read_result_attributes(run, name).values()
     except RunError:
@@ -138,7 +139,7 @@ def _segments(run: Path, name: str) -> list[str]:
         (*one["segment"], bool(one.get("segment_stationary")))
         for one in stored
         # Of this package's analyses; what others write is theirs.
-        if one.get("analysis") in physics.names() and "segment" in one
+        if one.get("analysis") in made and "segment" in one
     }
     return [
         f"from steps {start}–{stop - 1}{'' if stationary else ', which are not shown to be stationary'}"
@@ -216,7 +217,7 @@ def _folders(place: Path) -> list[Path]:
     if (place / "run.zarr").is_dir():
         return [place]
     runs = list_runs(place)
-    others = (entry for entry in place.iterdir() if NAME.fullmatch(entry.name) and not entry.is_symlink())
+    others = (entry for entry in place.iterdir() if is_run_name(entry.name) and not entry.is_symlink())
     return sorted({*runs, *(entry for entry in others if entry.is_dir())})
 
 

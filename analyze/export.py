@@ -28,7 +28,15 @@ from thermodl.record.archive import pack_run
 from thermodl.record.errors import RunError
 from thermodl.record.store import open_run, read_attributes, run_folder
 
-from .results import STATUSES, ResultsError, list_settings_names, open_results, read_verdicts
+from .results import (
+    STATUSES,
+    ResultsError,
+    list_settings_names,
+    open_results,
+    read_result_attributes,
+    read_verdicts,
+)
+from .versions import find_changes
 
 Format = Literal["netcdf", "parquet", "csv", "zip", "safetensors"]
 Table = dict[str, list[Any]]
@@ -44,6 +52,7 @@ TABLES: tuple[Format, ...] = ("csv", "parquet", "netcdf")
 """formats of results and series; the others are of the run as a whole"""
 NEEDS = {"netcdf": "h5netcdf", "parquet": "pyarrow", "safetensors": "safetensors"}
 """packages of the extra `export` that formats need"""
+PARTIAL_MODEL = "the parameters that were recorded, as they were at the end; no buffers, and none that were frozen"
 _ACCOMPANY = ("stderr", "low", "high", "n_eff")
 _ENDS = tuple(f"_{suffix}" for suffix in _ACCOMPANY)
 
@@ -115,6 +124,20 @@ def export(
     return write_file(path, write)
 
 
+def doubts_about(
+    run: str | Path, to: Format, name: str = "default", only: Sequence[str] | None = None, *, series: bool = False
+) -> list[str]:
+    """What whoever exports should be told: that a model is not whole, or which results are stale."""
+    folder = run_folder(run)
+    if to == "safetensors":
+        return [f"this model is {PARTIAL_MODEL}"] if is_partial_model(folder) else []
+    if to not in TABLES or series:
+        return []
+    stored = read_result_attributes(folder, name)
+    stale = [analysis for analysis in only or stored if _changes(folder, stored[analysis])]
+    return [f"stale: {', '.join(stale)}; thermodl analyze {folder} makes them anew"] if stale else []
+
+
 def check_place(path: Path, overwrite: bool = False) -> None:
     """Whether a file may be written there.
 
@@ -166,6 +189,11 @@ def has_model(run: str | Path) -> bool:
     return (folder / "model.safetensors").is_file() or (folder / "run.zarr" / "final_parameters").is_dir()
 
 
+def is_partial_model(run: str | Path) -> bool:
+    """Whether the model is made of what was recorded, which is not all that it takes to run it."""
+    return not (run_folder(run) / "model.safetensors").is_file()
+
+
 def _model(folder: Path) -> Callable[[Path], None]:
     attributes = read_attributes(folder)
     saved = folder / "model.safetensors"
@@ -179,11 +207,12 @@ def _model(folder: Path) -> Callable[[Path], None]:
     shapes = [layer.get("shape", [layer["size"]]) for layer in layers]
     parts = [part.reshape(shape) for part, shape in zip(np.split(vector, ends[:-1]), shapes, strict=True)]
     tensors = {layer["name"]: part for layer, part in zip(layers, parts, strict=True)}
+    about = {"contents": PARTIAL_MODEL, "state": str(attributes.get("state", ""))}
 
     def write(path: Path) -> None:
         from safetensors.numpy import save
 
-        path.write_bytes(save(tensors))
+        path.write_bytes(save(tensors, about))
 
     return write
 
@@ -198,9 +227,10 @@ def results_table(results: Mapping[str, xr.Dataset], about: Mapping[str, Any] | 
     What is not defined has a row without a value, for its verdict; without a quantity where that is all of an analysis.
 
     What `about` says, the same in all rows; `analysis`, and `first_step` and `last_step` of its segment;
-    `quantity`, the coordinates of all dimensions (None where a quantity has no such dimension), `value`, `stderr`,
-    `low`, `high`, `n_eff` (None where there is none), `units`, `verdict` (the worst status on it, empty for NaN of
-    which no verdict says more) and `codes` of all verdicts on it.
+    `quantity`, the coordinates of all dimensions (None where a quantity has no such dimension; the place, from 0 on,
+    where a dimension has none), `value`, `stderr`, `low`, `high`, `n_eff` (None where there is none), `units`,
+    `verdict` (the worst status on it, empty for NaN of which no verdict says more), `codes` of all verdicts on it, and,
+    of exported results, `stale`: what has changed since they were made.
 
     >>> table = results_table(open_results("runs/mine"))
     >>> sorted(set(table["analysis"]))[:3]
@@ -209,7 +239,8 @@ def results_table(results: Mapping[str, xr.Dataset], about: Mapping[str, Any] | 
     rows: list[dict[str, Any]] = []
     coordinates: dict[str, None] = {}
     for analysis, dataset in results.items():
-        of_analysis = {**(about or {}), "analysis": analysis, **_steps_of(dataset)}
+        stale = {"stale": dataset.attrs["stale"]} if "stale" in dataset.attrs else {}
+        of_analysis = {**(about or {}), "analysis": analysis, **_steps_of(dataset), **stale}
         undefined = [one["quantity"] for one in read_verdicts(dataset) if one["code"] == "not-defined"]
         for quantity in dict.fromkeys(undefined):
             if quantity not in dataset and (quantity or not dataset.data_vars):
@@ -223,9 +254,11 @@ def results_table(results: Mapping[str, xr.Dataset], about: Mapping[str, Any] | 
                 for suffix in _ACCOMPANY
                 if f"{quantity}_{suffix}" in dataset
             }
+            # Without a coordinate, the place along a dimension is what tells rows apart.
+            places = {dim: variable[dim] for dim in variable.dims if dim not in variable.coords}
             labels = {
                 str(key): coordinate.broadcast_like(variable).transpose(*variable.dims).values
-                for key, coordinate in variable.coords.items()
+                for key, coordinate in {**places, **variable.coords}.items()
             }
             coordinates.update(dict.fromkeys(labels))
             fixed = {**of_analysis, "quantity": quantity, "units": variable.attrs.get("units", "")}
@@ -238,6 +271,7 @@ def results_table(results: Mapping[str, xr.Dataset], about: Mapping[str, Any] | 
                 rows.append({**fixed, **row, "value": value} | ({"verdict": ""} if absent else {}))
     before = [*(about or ()), "analysis", "first_step", "last_step", "quantity"]
     columns = [*before, *coordinates, "value", *_ACCOMPANY, "units", "verdict", "codes"]
+    columns += ["stale"] if any("stale" in row for row in rows) else []
     return {column: [row.get(column) for row in rows] for column in columns}
 
 
@@ -277,7 +311,22 @@ def _choose(folder: Path, name: str, only: Sequence[str] | None) -> dict[str, xr
     missing = [analysis for analysis in only or () if analysis not in results]
     if missing:
         raise ExportError(f"{folder} has no results of {', '.join(missing)}; it has {', '.join(results)}")
-    return {analysis: results[analysis] for analysis in only or results}
+    return {analysis: _mark_stale(folder, results[analysis]) for analysis in only or results}
+
+
+def _mark_stale(folder: Path, dataset: xr.Dataset) -> xr.Dataset:
+    """The results of an analysis with the attribute `stale`: what has changed since they were made, or nothing.
+
+    What it may be is told by `find_changes`; of a recording that cannot be read it is `recording-unreadable`.
+    """
+    return dataset.assign_attrs(stale=" ".join(_changes(folder, dataset.attrs)))
+
+
+def _changes(folder: Path, stored: Mapping[Any, Any]) -> list[str]:
+    try:
+        return find_changes(read_attributes(folder), stored)
+    except RunError:
+        return ["recording-unreadable"]
 
 
 def _steps_of(dataset: xr.Dataset) -> dict[str, int]:

@@ -11,13 +11,13 @@ from typing import Any
 import xarray as xr
 
 from thermodl.record.store import read_attributes, run_folder
+from thermodl.record.words import counted
 
 from . import physics, versions
 from .execution import ClusterError, as_seen_by_workers, naming_losses, on_cluster, within_memory
 from .recording import open_whole_run
 from .results import FORMAT_VERSION, ResultsError, open_result, read_result_attributes, write_results
-from .segments import MIN_STEPS
-from .settings import AnalysisError, AnalysisSettings, NotDefinedError, make_settings
+from .settings import MIN_STEPS, AnalysisError, AnalysisSettings, NotDefinedError, make_settings
 from .verdicts import verdict
 
 _COORDINATES = {
@@ -89,7 +89,7 @@ def _analyze(
     attributes = read_attributes(path)
     if attributes["committed"]["step"] < MIN_STEPS:
         raise AnalysisError(
-            f"{path} has {attributes['committed']['step']} committed steps; at least {MIN_STEPS} are needed"
+            f"{path} has {counted(attributes['committed']['step'], 'committed step')}; at least {MIN_STEPS} are needed"
         )
     files = _count_bytes(path)
     run: xr.Dataset | None = None
@@ -151,7 +151,8 @@ def estimate(run: xr.Dataset, analysis: str, **settings: Any) -> xr.Dataset:
     """
     (analysis,) = _check_names([analysis])
     if run.sizes["step"] < MIN_STEPS:
-        raise AnalysisError(f"the run has {run.sizes['step']} committed steps; at least {MIN_STEPS} are needed")
+        steps = counted(run.sizes["step"], "committed step")
+        raise AnalysisError(f"the run has {steps}; at least {MIN_STEPS} are needed")
     module, made_with = physics.load(analysis), make_settings(**settings)
     results = module.estimate(run, made_with).compute()
     return _label(results, module, analysis, run.attrs, made_with)
@@ -216,8 +217,11 @@ def _label(
         "method_zh": module.METHOD_ZH,
         "reference": module.REFERENCE,
     }
+    several_clocks = len({layer.get("optimizer_group") for layer in attributes.get("layers", ())}) > 1
     for name, (units, en, zh) in _COORDINATES.items():
         if name in results.coords:
+            if name.endswith("sgd_time") and several_clocks:
+                en, zh = f"{en} of the first optimizer group", f"{zh}，按第一个优化器参数组"
             results[name].attrs.update(units=units, long_name=en, long_name_zh=zh)
     return results.assign_attrs(
         format_version=FORMAT_VERSION,

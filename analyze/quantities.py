@@ -8,7 +8,7 @@ import xarray as xr
 from thermodl.record.format import ALL_GROUPS, steps_as_sgd
 
 from .dimensions import effective_dimension
-from .settings import AnalysisError
+from .settings import AnalysisError, NotDefinedError
 
 _MANY = 2**20
 """numbers beyond which arrays are made when they are needed"""
@@ -215,19 +215,22 @@ def displacement_dimensions(run: xr.Dataset, positions: xr.DataArray, lags: Sequ
     """
     ends = [np.arange(0, positions.sizes["step"], lag)[-_DISPLACEMENTS - 1 :] for lag in lags]
     needed, width = np.unique(np.concatenate(ends)), positions.sizes["sketch"]
-    exact = group_sizes(run).values[1:] <= width
+    sizes = group_sizes(run).values[1:]
+    exact = sizes <= width
 
-    def trace_and_square(samples: np.ndarray, whole: bool, centred: bool) -> tuple[float, float]:
+    def trace_and_square(samples: np.ndarray, size: float, centred: bool) -> tuple[float, float]:
         trace = np.sum(samples**2, axis=1).mean()
-        return trace, trace**2 / effective_dimension(samples, [width], [whole], centred=centred)
+        # Few displacements may seem to fill more directions than there are.
+        most = effective_dimension(samples, [width], [size <= width], centred=centred)
+        return trace, trace**2 / min(most, size)
 
     about_mean, about_zero = np.empty((2, len(lags), 2, len(exact)))
-    for group, whole in enumerate(exact):
+    for group, size in enumerate(sizes):
         x = positions.isel(group=group, step=needed).transpose("step", "sketch").values
         for index, at in enumerate(ends):
             increments = np.diff(x[np.searchsorted(needed, at)], axis=0)
-            about_mean[index, :, group] = trace_and_square(increments - increments.mean(0), whole, True)
-            about_zero[index, :, group] = trace_and_square(increments, whole, False)
+            about_mean[index, :, group] = trace_and_square(increments - increments.mean(0), size, True)
+            about_zero[index, :, group] = trace_and_square(increments, size, False)
 
     def with_sum(values: np.ndarray) -> np.ndarray:
         return np.concatenate([[np.sum(values)], values])
@@ -344,13 +347,19 @@ def require(run: xr.Dataset, *names: str) -> None:
     """Refuse a run that lacks arrays.
 
     Raises:
-        AnalysisError: naming them and why they were not recorded.
+        NotDefinedError: naming what was not recorded, and why.
+        AnalysisError: if the run does not say why it is not there.
     """
     for name in names:
         if name not in run:
             unsaid = "there was no probe" if name in _OF_PROBES else "it was switched off, or the recording was cut off"
-            reason = run.attrs.get("not_recorded", {}).get(name, unsaid)
-            raise AnalysisError(f"needs {name}, which this run does not hold: {reason}")
+            reason = run.attrs.get("not_recorded", {}).get(name)
+            if reason:
+                raise NotDefinedError(
+                    f"it takes {name}, which this run does not hold: {reason}",
+                    f"需要 {name}，而这个实验没有记录它（{reason}）",
+                )
+            raise AnalysisError(f"needs {name}, which this run does not hold: {unsaid}")
 
 
 def steps_per_epoch(run: xr.Dataset) -> int | None:

@@ -11,9 +11,8 @@ from thermodl.record.format import measured_stretches
 
 from . import series
 from .quantities import correlated_steps, require, sgd_clock
-from .settings import AnalysisError
+from .settings import MIN_STEPS, AnalysisError
 
-MIN_STEPS = 64
 _WINDOW_STEPS = 16
 """least steps of a window"""
 _UNLIKE = 10

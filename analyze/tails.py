@@ -119,7 +119,11 @@ def _hill(x: Floats) -> tuple[float, Floats]:
 def _stable(signed: Floats, block: int) -> tuple[float, Floats]:
     count, n = signed.shape
     blocks = signed[:, : n // block * block].reshape(count, n // block, block)
-    with np.errstate(divide="ignore"):
-        gained = np.log(np.abs(blocks.sum(2))) - np.log(np.abs(blocks)).mean(2)
+    # Numbers of a coarse precision may cancel, or be 0: as small as the smallest that there is.
+    sizes = np.abs(signed)
+    least = np.min(sizes, axis=1, where=sizes > 0, initial=np.inf)[:, None]
+    gained = np.log(np.maximum(np.abs(blocks.sum(2)), least)) - np.log(
+        np.maximum(np.abs(blocks), least[..., None])
+    ).mean(2)
     of_block = gained.sum(0) / np.log(block)
     return float(of_block.mean()), of_block

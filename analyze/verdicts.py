@@ -62,15 +62,19 @@ def probe_verdicts(run: xr.Dataset, part: xr.Dataset, quantity: str, *also: str)
             zh = "开销或大小的上限没有给探针留下余地；请提高 recorder.max_overhead 或 max_bytes"
         return [verdict(quantity, "untrusted", "no-probe", f"Not measured: {en}.", f"未测量：{zh}。")]
     if not part.sizes["probe"]:
+        mend, mend_zh = (
+            "a smaller probe_every, or name a longer segment",
+            "请减小 probe_every 重新记录，或指定更长的区间",
+        )
+        if run.attrs["recorder"]["products_every"] != 1:
+            mend, mend_zh = "probes at steps that have inner products", "请在计算内积的步上记录探针"
         return [
             verdict(
                 quantity,
                 "untrusted",
                 "no-probe",
-                f"Not measured: none of the run's {run.sizes['probe']} probes lies in the segment; record with a "
-                "smaller probe_every, or name a longer segment.",
-                f"未测量：全部 {run.sizes['probe']} 个探针都不在区间内；"
-                "请减小 probe_every 重新记录，或指定更长的区间。",
+                f"Not measured: none of the run's {run.sizes['probe']} probes lies in the segment; record with {mend}.",
+                f"未测量：全部 {run.sizes['probe']} 个探针都不在区间内；{mend_zh}。",
             )
         ]
     # The step's gradient was clipped and the probe's was not: their difference is more than noise.

@@ -8,20 +8,20 @@ from typing import Any
 
 ANALYSES = {
     "ageing": 3,
-    "correlation": 7,
+    "correlation": 8,
     "diffusion": 11,
     "dissipation": 5,
     "entropy_production": 6,
     "events": 4,
-    "flatness": 5,
-    "noise": 4,
-    "response": 2,
-    "stationarity": 5,
+    "flatness": 6,
+    "noise": 5,
+    "response": 3,
+    "stationarity": 6,
     "temperature": 8,
 }
 """of each analysis: raised when its numbers change"""
 
-KERNELS = 7
+KERNELS = 8
 """raised when numbers of `series`, `displacements`, `dimensions`, `quantities`, `segments` or `errorbar` change"""
 
 

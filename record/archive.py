@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from .errors import RunError
-from .format import NAME
+from .format import RUN_NAMES, is_run_name
 from .settings import SettingsError
 from .store import list_runs, read_attributes
 
@@ -80,10 +80,8 @@ def pack_run(run: Path, path: Path) -> None:
     """
     read_attributes(run)
     name = run.resolve().name
-    if not NAME.fullmatch(name):
-        raise RunError(
-            f"{run} is not packed: {name!r} is no name of a run (letters, digits, '.', '_', '-'); rename the folder"
-        )
+    if not is_run_name(name):
+        raise RunError(f"{run} is not packed: {name!r} is no name of a run ({RUN_NAMES}); rename the folder")
     record = run / "run.zarr" / "zarr.json"
     promised = record.read_bytes()
     files = list(_run_files(run))
@@ -124,10 +122,10 @@ def unpack_run(archive: Path, folder: Path) -> list[Path]:
                 _unpack(file, archive, content, _belongs_to_run, MAX_RATIO_OF_RUN)
                 bare = (content / "run.zarr").is_dir()
                 found = {archive.stem: content} if bare else {run.name: run for run in list_runs(content)}
-                if not found or not all(map(NAME.fullmatch, found)):
+                if not found or not all(map(is_run_name, found)):
                     raise RunError(
                         f"{archive} holds no run: there is no folder with a run.zarr in it whose name is one of a run "
-                        "(letters, digits, '.', '_', '-')"
+                        f"({RUN_NAMES})"
                     )
                 for name in found:
                     if (folder / name).exists():

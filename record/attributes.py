@@ -47,7 +47,7 @@ def describe_run(
             "nesterov": any(group.get("nesterov", False) for group in optimizer.param_groups),
             "maximize": any(group.get("maximize", False) for group in optimizer.param_groups),
             # The built-in training has them in its settings.
-            **({} if "settings" in attributes else _first_hyperparameters(optimizer)),
+            **({} if "settings" in attributes else _hyperparameters(optimizer)),
         },
         "recorder": settings.model_dump(),
         "parameter_dtype": str(layers[0].parameter.dtype).removeprefix("torch."),
@@ -64,11 +64,15 @@ def reliability(model: nn.Module, layers: list[Layer], settings: RecorderSetting
     return {"sketch_relative_error": errors, "chunk_statistics": mixes}
 
 
-def _first_hyperparameters(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Of the first parameter group, those that the optimizer has."""
-    group = optimizer.param_groups[0]
-    names = {"learning_rate": "lr"} | {name: name for name in HYPERPARAMETERS[1:]}
-    return {name: float(group[key]) for name, key in names.items() if isinstance(group.get(key), int | float | Tensor)}
+def _hyperparameters(optimizer: torch.optim.Optimizer) -> dict[str, float | list[float]]:
+    """Those that the optimizer has, as they are at the first step; a list where its parameter groups differ."""
+    found: dict[str, float | list[float]] = {}
+    for name, key in ({"learning_rate": "lr"} | {name: name for name in HYPERPARAMETERS[1:]}).items():
+        values = [group.get(key) for group in optimizer.param_groups]
+        if all(isinstance(value, int | float | Tensor) for value in values):
+            numbers = [float(value) for value in values]
+            found[name] = numbers if len(set(numbers)) > 1 else numbers[0]
+    return found
 
 
 def _provenance() -> dict[str, Any]:

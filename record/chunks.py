@@ -57,20 +57,36 @@ class ChunkNoise:
 
         Args:
             gradients: flat `.grad` of each layer at the step. All is NaN where one is not the last sum: a gradient that
-                was clipped, unscaled or exchanged with other processes is not the sum of the a_k.
+                was clipped or exchanged with other processes is not the sum of the a_k. What a GradScaler takes off, a
+                power of two, changes no digit of it.
         """
         count = self.count
         if count < 2:
             self.forget()
             return None
-        total, changed = torch.zeros_like(self._squares), torch.zeros_like(self._squares)
-        for index, (gradient, part) in enumerate(zip(gradients, self._parts, strict=True)):
+        total = torch.zeros_like(self._squares)
+        for index, gradient in enumerate(gradients):
             if gradient is not None:
                 total[index] = _squared(gradient, self._wide)
-            changed[index] = (self._sum[part] != (0 if gradient is None else gradient)).any()
-        trace = (count * self._squares - total) / (count - 1)
+        scale = torch.ones_like(total[:1])
+        changed = self._changed(gradients, scale)
+        # On a device no number is waited for, and the scale is always looked for.
+        if self._sum.device.type != "cpu" or changed:
+            scale = torch.exp2(torch.log2(total.sum() / _squared(self._sum, self._wide)).div(2).round())
+            changed = self._changed(gradients, scale)
+        trace = (count * self._squares * scale**2 - total) / (count - 1)
         self.forget()
-        return torch.where(changed.any(), torch.nan, trace)
+        return torch.where(changed, torch.nan, trace)
+
+    def _changed(self, gradients: Sequence[Tensor | None], scale: Tensor) -> Tensor:
+        """Whether the gradient of any layer is not the last sum times a scale."""
+        scale = scale.to(self._sum.dtype)
+        return torch.stack(
+            [
+                (self._sum[part] * scale != (0 if gradient is None else gradient)).any()
+                for gradient, part in zip(gradients, self._parts, strict=True)
+            ]
+        ).any()
 
     def forget(self) -> None:
         """Start again: the step was not made."""

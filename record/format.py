@@ -29,6 +29,15 @@ GROWING = ("step", "probe", "curvature", "per_sample", "window", "snapshot", "ev
 ALL_GROUPS = "all"
 """what analyses call all layers together; no group of layers has this name"""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""of an array, of results"""
+_RUN_NAME = re.compile(r"[^\W_][^/\\:*?\"<>|]{0,127}")
+RUN_NAMES = 'a letter or digit, then anything but / \\ : * ? " < > |'
+"""in words, what names runs may have"""
+
+
+def is_run_name(text: str) -> bool:
+    """Whether it names a run folder: a file name on any system, in any language, that is neither hidden nor a path."""
+    return bool(_RUN_NAME.fullmatch(text)) and text.isprintable() and text[-1] != " "
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import UserError
-from .format import NAME
+from .format import RUN_NAMES, is_run_name
 from .schedule import Schedule, compile_schedule
 
 
@@ -249,10 +249,8 @@ def check_name(name: str) -> str:
     Raises:
         SettingsError: if it is not.
     """
-    if not NAME.fullmatch(name):
-        raise SettingsError(
-            f"{name!r} cannot be a run's name: expected a letter or digit, then letters, digits, '.', '_' or '-'"
-        )
+    if not is_run_name(name):
+        raise SettingsError(f"{name!r} cannot be a run's name: expected {RUN_NAMES}")
     return name
 
 

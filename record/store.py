@@ -18,7 +18,7 @@ from zarr.storage import LocalStore
 
 from .chunk_files import UNREADABLE, read_block
 from .errors import RunError
-from .format import ALL_GROUPS, BY_NAME, FORMAT, FORMAT_VERSION, GROWING, NAME, growing_dimension_of
+from .format import ALL_GROUPS, BY_NAME, FORMAT, FORMAT_VERSION, GROWING, growing_dimension_of, is_run_name
 
 if TYPE_CHECKING:
     import dask.array
@@ -270,5 +270,5 @@ def list_runs(root: str | Path) -> list[Path]:
     return sorted(
         entry
         for entry in root.iterdir()
-        if NAME.fullmatch(entry.name) and not entry.is_symlink() and (entry / "run.zarr").is_dir()
+        if is_run_name(entry.name) and not entry.is_symlink() and (entry / "run.zarr").is_dir()
     )

@@ -25,6 +25,8 @@ WIDTH = 760
 """of a chart on paper"""
 _TITLE_FITS, _LETTERS_ACROSS = 38, 110
 """characters along the lowest chart, and of names side by side below it"""
+_SHORTENED = "length(datum.value) > 30 ? slice(datum.value, 0, 8) + '…' + slice(datum.value, -20) : datum.value"
+"""a long name without its middle: those of layers differ at their ends"""
 
 STANDARD_ERROR = Text("band: ± 1 standard error", "阴影带：± 1 个标准误")
 STANDARD_ERROR_BARS = Text("bars: ± 1 standard error", "误差棒：± 1 个标准误")
@@ -46,7 +48,7 @@ _OFF_LOG = Text("values ≤ 0, which a logarithmic axis cannot show: {n}", "{n} 
 _MEANS_OFF_LOG = Text(
     "buckets with a mean ≤ 0, which a logarithmic axis cannot show: {n}", "{n} 个分箱的均值 ≤ 0，无法画在对数轴上"
 )
-_UNRESOLVED = Text("values not resolved and left out: {n}", "{n} 个值无法分辨，未画出")
+_UNRESOLVED = Text("values not defined or not measured, and left out: {n}", "{n} 个值没有定义或未测量，未画出")
 _LEVEL = Text("grey dashes: {name}", "灰色虚线：{name}")
 _CUT = Text("what reaches below zero ends at the axis", "延伸到零以下的部分在坐标轴处截断")
 
@@ -89,7 +91,7 @@ def curves(
     order = list(order or dict.fromkeys(frame["series"]))
     frame, more = _fit_axes(frame, lang, log_x, log_y, _OFF_LOG if points else _MEANS_OFF_LOG)
     x = alt.X("x:Q", title=x_title, scale=_scale(log_x, nice=False), axis=_across(frame["x"].to_numpy(), log_x))
-    y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
+    y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", _lower_end(frame)))
     colour = alt.Color(
         "series:N", title=None, scale=_colours(order, sequential, places), legend=_legend(order, "stroke"), sort=order
     )
@@ -149,7 +151,7 @@ def brush(
     ends = list(_range(frame["x"].to_numpy(float)))
     scale = _scale(log_x, nice=False, domain=ends)
     x = alt.X("x:Q", title=x_title, scale=scale, axis=_across(frame["x"].to_numpy(), log_x))
-    y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
+    y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", _lower_end(frame)))
     base = alt.Chart()
     drag = alt.selection_interval(name="interval", encodings=["x"])
     # Always there, so that a choice changes the data of the chart and not the chart, which would lose the brush.
@@ -194,7 +196,7 @@ def points(
     across = np.concatenate([within, frame["x"].to_numpy(float)])
     scale = _scale(log_x, nice=False, domain=list(_range(across[across > 0] if log_x else across)))
     x = alt.X("x:Q", title=x_title, scale=scale, axis=_across(across, log_x))
-    y, low = (_y(f"{field}:Q", y_title, frame, False) for field in ("y", "low"))
+    y, low = (_y(f"{field}:Q", y_title, frame, False) for field in ("y", _lower_end(frame)))
     order = list(order)
     colour = alt.Color("series:N", title=None, scale=_colours(order, places=places), legend=_legend(order), sort=order)
     shape = alt.Shape("series:N", title=None, scale=_shapes(order, styles or places), legend=_legend(order), sort=order)
@@ -222,6 +224,7 @@ def bars(
     styles: Sequence[int] | None = None,
     chosen: str | None = None,
     choose: bool = False,
+    notes: Sequence[str] = (),
 ) -> alt.LayerChart:
     """Points with error bars, side by side for each category; `x` of the frame is the category's name.
 
@@ -229,18 +232,21 @@ def bars(
         frame, order, level, places, styles: as for `curves`.
         chosen: the category that stands out, by size and strength; the others fade.
         choose: a click on a point chooses its category (selection `group`).
+        notes: what a reader must know, shown above the chart.
     """
     missing = _missing(frame, lang)
     order = list(order or dict.fromkeys(frame["series"]))
-    frame, notes = _fit_axes(frame, lang, False, log_y)
+    frame, more = _fit_axes(frame, lang, False, log_y)
+    notes = [*notes, *more]
     categories = list(dict.fromkeys(frame["x"]))
-    level_labels = sum(map(len, categories)) <= _LETTERS_ACROSS
-    axis = alt.Axis(labelAngle=0) if level_labels else alt.Axis(labelAngle=-50, labelLimit=140)
+    # Each has as much room as the widest takes.
+    level_labels = len(categories) * max(map(_width, categories), default=0) <= _LETTERS_ACROSS
+    axis = alt.Axis(labelAngle=0) if level_labels else alt.Axis(labelAngle=-50, labelLimit=200, labelExpr=_SHORTENED)
     x = alt.X("x:N", title=x_title, sort=categories, axis=axis)
     # A series that is alone in its category stands in its middle.
     pairs = set(zip(frame["x"], frame["series"], strict=True))
     aside: dict[str, Any] = {"xOffset": alt.XOffset("series:N", sort=order)} if len(pairs) > len(categories) else {}
-    y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", "low"))
+    y, low = (_y(f"{field}:Q", y_title, frame, log_y) for field in ("y", _lower_end(frame)))
     colour = alt.Color("series:N", title=None, scale=_colours(order, places=places), legend=_legend(order), sort=order)
     shape = alt.Shape("series:N", title=None, scale=_shapes(order, styles or places), legend=_legend(order), sort=order)
     frame = frame.assign(chosen=True if chosen is None else frame["x"] == chosen)
@@ -284,10 +290,10 @@ def scatter(
     order = list(order or dict.fromkeys(frame["series"]))
     frame, more = _fit_axes(frame, lang, True, True)
     x_values = frame["x"].to_numpy(float)
-    frame = frame.assign(left=np.maximum(frame["left"].to_numpy(float), x_values.min(initial=np.inf) / 2))
+    frame = frame.assign(start=np.maximum(frame["left"].to_numpy(float), x_values.min(initial=np.inf) / 2))
     place = {"scale": _scale(True, nice=False, padding=12), "axis": _axis(x_values, True)}
-    x, left = (alt.X(f"{field}:Q", title=x_title, **place) for field in ("x", "left"))
-    y, low = (_y(f"{field}:Q", y_title, frame, True) for field in ("y", "low"))
+    x, left = (alt.X(f"{field}:Q", title=x_title, **place) for field in ("x", "start"))
+    y, low = (_y(f"{field}:Q", y_title, frame, True) for field in ("y", _lower_end(frame)))
     colour = alt.Color("series:N", title=None, scale=_colours(order, places=places), legend=_legend(order), sort=order)
     shape = alt.Shape("series:N", title=None, scale=_shapes(order, styles or places), legend=_legend(order), sort=order)
     base = alt.Chart()
@@ -406,7 +412,10 @@ _BREAK = "break-paths-show-domains"
 def _fit_axes(
     frame: pd.DataFrame, lang: str, log_x: bool, log_y: bool, off_log: Text = _OFF_LOG
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Keep off a logarithmic axis what it cannot show, and say, in the words of `off_log`, how much that is."""
+    """Keep off a logarithmic axis what it cannot show, and say, in the words of `off_log`, how much that is.
+
+    Where it cuts what reaches below zero, `bottom` is where the bar ends, and `low` stays what it is.
+    """
     notes = []
     off = np.zeros(len(frame), bool)
     if log_x:
@@ -419,9 +428,14 @@ def _fit_axes(
     low, y = frame["low"].to_numpy(float), frame["y"].to_numpy(float)
     if log_y and (low <= 0).any():
         smallest = np.concatenate([y, low[low > 0]]).min(initial=np.inf, where=np.isfinite(np.r_[y, low[low > 0]]))
-        frame = frame.assign(low=np.where(low <= 0, smallest / 2, low))
+        frame = frame.assign(bottom=np.where(low <= 0, smallest / 2, low))
         notes.append(_CUT(lang))
     return frame, notes
+
+
+def _lower_end(frame: pd.DataFrame) -> str:
+    """What bars and bands are drawn down to: `low`, but where a logarithmic axis cuts it off."""
+    return "bottom" if "bottom" in frame else "low"
 
 
 def _without_neighbours(frame: pd.DataFrame) -> pd.DataFrame:

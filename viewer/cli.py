@@ -9,11 +9,14 @@ from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
+from urllib.parse import urlencode
 
 import typer
 
 from thermodl.record.errors import UserError
 from thermodl.record.store import list_runs, run_folder
+
+from .state import VERSION
 
 if TYPE_CHECKING:
     from thermodl.analyze.export import Format
@@ -41,7 +44,8 @@ class Language(StrEnum):
 
 
 def view(
-    runs: Annotated[Path, typer.Argument(help="Folder that holds the run folders, or a zip of a run.")] = Path("runs"),
+    runs: Annotated[Path, typer.Argument(help="Folder that holds the run folders, a single run folder, or a zip of a "
+                                              "run.")] = Path("runs"),
     host: Annotated[str, typer.Option(help="Address to listen on. Any other than the default opens your runs to the "
                                            "network; there is no password.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = 8501,
@@ -67,12 +71,25 @@ def view(
             _serve(Path(folder), str(runs), host, port, lang, no_browser, packed=runs)
     else:
         list_runs(runs)  # a missing folder is better said here than in the browser
-        _serve(runs, str(runs), host, port, lang, no_browser)
+        folder = run_folder(runs)
+        if (folder / "run.zarr").is_dir():
+            folder = folder.resolve()
+            _serve(folder.parent, str(runs), host, port, lang, no_browser, first=folder.name)
+        else:
+            _serve(runs, str(runs), host, port, lang, no_browser)
 
 
 def _serve(
-    root: Path, name: str, host: str, port: int, lang: Language | None, no_browser: bool, packed: Path | None = None
+    root: Path,
+    name: str,
+    host: str,
+    port: int,
+    lang: Language | None,
+    no_browser: bool,
+    packed: Path | None = None,
+    first: str = "",
 ) -> None:
+    """Serve a folder of runs; `first` is the run that the address opens."""
     listener = _listen(host, port)
     os.environ[ROOT] = str(root)
     os.environ[PACKED] = str(packed or "")
@@ -82,6 +99,8 @@ def _serve(
         print(f"thermodl: {host} is reachable from the network, and there is no password", file=sys.stderr)
     shown = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}"
+    if first:
+        address += f"/?{urlencode({'v': VERSION, 'run': first})}"
 
     def announce() -> None:
         print(f"ThermoDL shows {name} at {address} (Ctrl-C ends it)", flush=True)
@@ -175,11 +194,14 @@ def export(
     """
     wanted = [part.strip() for part in only.split(",")] if only else None
     if to not in CHART_FORMATS:
+        from thermodl.analyze.export import doubts_about
         from thermodl.analyze.export import export as export_run
 
         if chart:
             raise ViewError(f"--chart goes with --to {', '.join(CHART_FORMATS)}; got --to {to}")
         print(export_run(run, cast("Format", to), out, name=name, only=wanted, series=series, overwrite=overwrite))
+        for line in doubts_about(run, cast("Format", to), name, wanted, series=series):
+            print(f"thermodl: {line}", file=sys.stderr)
         return
     if not chart or only or series:
         raise ViewError(f"--to {to} needs --chart, such as --chart diffusion-msd, and goes without --only and --series")

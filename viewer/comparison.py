@@ -60,10 +60,11 @@ def _start(run: Run) -> float:
     return float(started) if isinstance(started, int | float) else float("inf")
 
 
-def curves_on_offer(results: Results, lang: str) -> dict[str, str]:
+def curves_on_offer(runs: Sequence[Run], results: Results, lang: str) -> dict[str, str]:
     """Ids and names of what can be drawn over time or lag: first what was recorded, then what was estimated."""
+    there = [name for name in RECORDED if any((run.path / "run.zarr" / name / "zarr.json").exists() for run in runs)]
     estimated = _variables(results, lang, [{"window"}, {"group", "window"}, {"lag"}, {"group", "lag"}])
-    return {**{name: text(lang) for name, text in RECORDED.items()}, **estimated}
+    return {**{name: RECORDED[name](lang) for name in there}, **estimated}
 
 
 def numbers_on_offer(results: Results, lang: str) -> dict[str, str]:
@@ -184,6 +185,8 @@ def estimates(runs: Sequence[Run], results: Results, baseline: str, lang: str) -
     rows = []
     for run in runs:
         row = {tables.RUN(lang): _name(run, baseline, lang)}
+        segments = dict.fromkeys(tables.segment_of(data.attrs) for data in results[run.id].values())
+        row[tables.ESTIMATED_FROM(lang)] = ", ".join(segment for segment in segments if segment != MISSING) or MISSING
         for analysis, name in tables.HEADLINES:
             data = results[run.id].get(analysis)
             if data is None or name not in data:
@@ -211,6 +214,8 @@ def evaluations(runs: Sequence[Run], baseline: Run, lang: str) -> pd.DataFrame:
         RunError: if a recording cannot be read.
     """
     of = {run.id: _evaluations(run) for run in runs}
+    if not any(len(steps) for steps, _ in of.values()):
+        return pd.DataFrame()
     rows = []
     for run in runs:
         steps, values = of[run.id]

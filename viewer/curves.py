@@ -40,6 +40,7 @@ ALL = Text("all layers", "全部层")
 _WAITED = Text("steps waited: {n}", "等待 {n} 步")
 _NOWHERE = Text("values without a place on this axis: {n:,}", "{n:,} 个值在此坐标轴上没有位置")
 _GREY = Text("grey: the other groups", "灰色：其他层组")
+_LACKING = Text("not there for {runs}", "{runs} 没有该量")
 _MEASURED, _MARKED = Text("measured", "实测"), Text("measured, marked: not in the fit", "实测，仅标记：不参与拟合")
 _NO_PLACE = Text(
     "directions whose curvature is not positive or not known, in the table only: {n}",
@@ -104,8 +105,6 @@ def overlay(
     x = _lag_axis(sources, state) if lagged else _time_axis(sources, state)
     parts = [_curve(source, name, x, state, False) for source in sources]
     frame = pd.concat([part.assign(series=label) for part, label in zip(parts, labels, strict=True)])
-    y = frame["y"].to_numpy(float)
-    y = y[np.isfinite(y)]
     chart = charts.curves(
         frame,
         lang=state.lang,
@@ -115,7 +114,7 @@ def overlay(
         order=labels,
         places=places,
         log_x=lagged or "x" in state.scale,
-        log_y="y" in state.scale or (bool(len(y)) and y.min() > 0 and y.max() > 100 * y.min()),
+        log_y="y" in state.scale or _spans_decades(frame),
         rule=_one_epoch(sources[0].data, x, state.lang) if lagged and len(sources) == 1 else None,
     )
     return Figure("compare-curve", _long_name(sources[0].data[name].attrs), chart, quantities=(name,))
@@ -140,15 +139,24 @@ def by_run(
         parts.append(frame_of([category], np.atleast_1d(values.values), np.atleast_1d(stderr.values), label))
     if not parts:
         return None
+    frame = pd.concat(parts, ignore_index=True)
     chart = charts.bars(
-        pd.concat(parts, ignore_index=True),
+        frame,
         lang=state.lang,
         x_title=x_title,
         y_title=quantity_title(sources[0].data[name].attrs, state.lang),
+        log_y=_spans_decades(frame),
         order=labels,
         places=places,
     )
     return Figure("compare-number", _long_name(sources[0].data[name].attrs), chart, quantities=(name,))
+
+
+def _spans_decades(frame: pd.DataFrame) -> bool:
+    """Whether values are all positive and so different that one axis shows them only as powers of ten."""
+    y = frame["y"].to_numpy(float)
+    y = y[np.isfinite(y)]
+    return bool(len(y)) and bool(y.min() > 0 and y.max() > 100 * y.min())
 
 
 def _long_name(attrs: Mapping[Any, Any]) -> Text:
@@ -385,6 +393,9 @@ def on_clock(sources: Sequence[Source], clock: str, state: ViewState) -> Figure 
         return None
     data = sources[0].data
     lags = data[lag].isel(_chosen(data, state))
+    if not np.isfinite(lags).any():
+        # Layers of different clocks share none.
+        return None
     parts = []
     for i, waited in enumerate(data["waiting_time"].values):
         one = data[[name, f"{name}_stderr"]].isel(waiting_time=i).assign_coords(place=("octave", lags.values))
@@ -506,6 +517,7 @@ def by_group(
         log_y=log_y,
         chosen=state.group if state.group != "all" else None,
         choose=True,
+        notes=_lacking(sources, found, state.lang),
         **_looks(found, names),
     )
     data = found[0][0].data
@@ -538,9 +550,17 @@ def by_part(
         x_title=x_title(state.lang),
         y_title=_y_title(found[0], None, state.lang),
         level=(0.0, "0"),
+        notes=_lacking(sources, found, state.lang),
         **_looks(found, [name]),
     )
     return Figure(figure_id, title, chart, quantities=(name,))
+
+
+def _lacking(sources: Sequence[Source], found: Sequence[tuple[Source, str]], lang: str) -> list[str]:
+    """A word about runs that a chart of several leaves out, since they have none of it."""
+    having = {source.run for source, _ in found}
+    left_out = [source.run for source in sources if source.run not in having]
+    return [_LACKING(lang).format(runs=_LIST(lang).join(left_out))] if left_out else []
 
 
 def _any_known(frame: pd.DataFrame) -> bool:

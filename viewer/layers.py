@@ -31,7 +31,7 @@ LAYER = Text("layer", "层")
 _MAP = Text("All layers over time: {quantity}", "各层随时间的变化：{quantity}")
 _LINE = Text("Layer {layer}: {quantity}", "层 {layer}：{quantity}")
 _MOST_OTHERS = 30
-"""layers in grey behind the chosen one; each is read in full"""
+"""layers in grey behind the chosen one, evenly chosen; each is read in full"""
 _FEWEST, _MOST = 20, 200
 """buckets of a map; between them as many as give `charts.MAX_ROWS` cells"""
 
@@ -89,9 +89,10 @@ def layer_line(run: Path, names: list[str], layer: str, name: str, state: ViewSt
     if layer not in names:
         return None
     title = _filled(_LINE, layer=Text(layer, layer), quantity=QUANTITIES[name])
-    rest = {row: other for row, other in enumerate(names) if other != layer}
-    rest = dict(list(rest.items())[:_MOST_OTHERS])
-    return recorded_curve(run, name, names.index(layer), title, state, log_y=True, rest=rest)
+    rest = [(row, other) for row, other in enumerate(names) if other != layer]
+    some = np.unique(np.linspace(0, len(rest) - 1, min(len(rest), _MOST_OTHERS)).round().astype(int))
+    behind = dict(rest[place] for place in some)
+    return recorded_curve(run, name, names.index(layer), title, state, log_y=True, rest=behind, of=len(rest))
 
 
 def _filled(text: Text, **parts: Text) -> Text:

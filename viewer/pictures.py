@@ -125,6 +125,11 @@ def find_figure(run: Run, name: str, results: Mapping[str, xr.Dataset], state: V
         for verdict in read_verdicts(data)
         if verdict["code"] == "not-defined" and name.startswith(part.split("_")[0])
     )
+    whole = replace(state, steps="") if state.steps else None
+    if whole and any(name in figures_of(run, part, results.get(part), whole) for part in parts_of(run)):
+        raise PictureError(
+            f"{run.id} has nothing to draw of {name!r} in the steps {state.steps}; without --steps it has"
+        )
     raise PictureError(f"{run.id} has no chart {name!r}; it has {', '.join(offered)}{why}")
 
 
@@ -178,7 +183,8 @@ def write_picture(
         raise PictureError(f"steps {state.steps!r}: expected the first and the last, such as 1000-2000")
     if state.steps and int(state.steps.split("-")[0]) >= run.steps:
         raise PictureError(f"steps {state.steps!r}: {folder} has the steps 0 to {run.steps - 1}")
-    path = out or Path(f"{run.id}-{name}{SUFFIXES[to]}")
+    parts = [run.id, *([run.results_name] if run.results_name != "default" else []), name]
+    path = out or Path(f"{'-'.join(parts)}{SUFFIXES[to]}")
     check_place(path, overwrite)
     results = catalog.read_results(run)
     for option in _without_effect(run, name, results, state):
@@ -236,7 +242,9 @@ def rows(figure: Figure) -> pd.DataFrame:
     lines = {axis: entry.get("title") or "" for axis, entry in titled.items()}
     titles = {f"{axis}_title": " ".join(title) if isinstance(title, list) else title for axis, title in lines.items()}
     names = {"chart": figure.id, **titles}
-    return pd.DataFrame(shown.assign(**names), columns=[*names, *shown.columns])
+    # Where a bar is cut off is drawn, and nothing that was found.
+    values = [column for column in shown.columns if column not in ("bottom", "start")]
+    return pd.DataFrame(shown.assign(**names), columns=[*names, *values])
 
 
 def titled(figure: Figure, lang: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from .text import Text, quantity_title
 _LOSS = Text("loss", "损失")
 _FEW_BUCKETS = 400
 """of the chart that an interval is chosen from, and of evaluated numbers"""
-_GREY_LAYERS = Text("grey: means of the other layers ({n})", "灰色：其他 {n} 层的均值")
+_GREY_LAYERS = Text("grey: means of {n} of the {of} other layers", "灰色：其余 {of} 层中 {n} 层的均值")
 DAMAGED = Text(
     "values in damaged pieces of the file, which cannot be read: {n:,}", "{n:,} 个值位于损坏的数据块中，无法读取"
 )
@@ -81,6 +81,7 @@ def recorded_curve(
     state: ViewState,
     log_y: bool = False,
     rest: Mapping[int, str] | None = None,
+    of: int = 0,
 ) -> Figure | None:
     """One recorded series as mean and band, of the interval on display; None if it is not there.
 
@@ -90,7 +91,7 @@ def recorded_curve(
         title: what is drawn.
         state: axis, interval and language.
         log_y: a logarithmic axis of values whatever the view.
-        rest: rows and names of lines drawn in grey behind.
+        rest: rows and names of lines drawn in grey behind. of: how many there would be.
 
     Raises:
         RunError: if the recording cannot be read.
@@ -113,7 +114,7 @@ def recorded_curve(
             others.append(_of_buckets(cells, label))
     note = charts.EXTREMES.fill(buckets=len(buckets), count=len(y), missing=int(buckets["missing"].to_numpy().sum()))
     notes = [note(state.lang)] if len(buckets) < len(y) or not np.isfinite(y).all() else []
-    notes += [_GREY_LAYERS.fill(n=len(others))(state.lang)] if others else []
+    notes += [_GREY_LAYERS.fill(n=len(others), of=of)(state.lang)] if others else []
     notes += charts.off_log_axis(x, state.lang) if log_x else []
     notes += nowhere(x, state.lang)
     if series.unreadable or clock.unreadable:

@@ -27,11 +27,13 @@ from .catalog import Run, provenance_of, read_results, read_run, settings_of
 from .curves import Figure, Source
 from .figures import ANALYSES, of_analysis
 from .state import ViewState
-from .text import Text, attribute
+from .text import COLON, Text, attribute
 
-_DIGITS = 5
+_DIGITS, _DIGITS_OF_PLACES = 5, 9
+_PLACES = ("x", "at", "left", "right")
 WORDS = {
     "report": Text("ThermoDL report", "ThermoDL 报告"),
+    "colon": COLON,
     "recorded": Text("recorded", "记录于"),
     "state": Text("state", "状态"),
     "steps": Text("steps", "步数"),
@@ -80,6 +82,8 @@ class Section:
     verdicts: list[tuple[str, str, str, str]]
     """status, sign and word, quantities, sentence"""
     numbers: pd.DataFrame
+    details: list[tuple[str, str, pd.DataFrame]]
+    """further tables: title, note, rows"""
     figures: list["Picture"]
     method: str
     reference: str
@@ -195,6 +199,7 @@ def _section(run: Run, name: str, data: xr.Dataset, state: ViewState) -> Section
             for status, quantities, sentence in tables.verdict_lines(data, lang)
         ],
         numbers=tables.numbers(data, tables.NUMBERS.get(name, ()), lang),
+        details=tables.details(name, data, state),
         figures=[_picture(figure, lang) for figure in of_analysis(name, [Source(run.id, data, run.path)], state)],
         method=attribute(data.attrs, "method", lang),
         reference=attribute(data.attrs, "reference", lang),
@@ -207,14 +212,14 @@ def _picture(figure: Figure, lang: str) -> Picture:
     return Picture(figure.id, figure.title(lang), spec, Markup(svg))
 
 
-def _rounded(value: Any) -> Any:
-    """Five significant digits are more than a chart shows, and halve the file."""
+def _rounded(value: Any, digits: int = _DIGITS) -> Any:
+    """Five significant digits are more than a chart shows, and halve the file; but of a step all may be needed."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: _rounded(item, _DIGITS_OF_PLACES if key in _PLACES else digits) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [_rounded(item, digits) for item in value]
     if isinstance(value, float | np.floating):
-        return float(f"{value:.{_DIGITS}g}") if np.isfinite(value) else None
+        return float(f"{value:.{digits}g}") if np.isfinite(value) else None
     return value
 
 

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from thermodl.record.format import NAME
+from thermodl.record.format import NAME, is_run_name
 
 VERSION = "1"
 AXES = ("step", "sgd_time", "epoch", "wall_time", "noise_time")
 SCALES = ("", "x", "y", "xy")
 LANGUAGES = ("en", "zh")
+BETWEEN_RUNS = "/"
 _LONGEST_NAME, _LONGEST_ENTRIES = 256, 2000
 
 
@@ -42,7 +43,7 @@ class ViewState:
     layer: str = ""
     """layer whose line is shown, or empty: the first"""
     runs: str = ""
-    """names of the runs beside the chosen one on the page that compares, with commas between; empty: the first few"""
+    """names of the runs beside the chosen one on the page that compares, joined by a slash; empty: the first few"""
     curve: str = ""
     """what is drawn over time or lag there: a recorded array, or `analysis/variable`"""
     number: str = ""
@@ -96,8 +97,8 @@ def _is_name(text: str) -> bool:
 
 
 _CHECKS: dict[str, Callable[[str], bool]] = {
-    "run": lambda text: bool(NAME.fullmatch(text)),
-    "other": lambda text: bool(NAME.fullmatch(text)),
+    "run": is_run_name,
+    "other": is_run_name,
     "axis": lambda text: text in AXES,
     "steps": is_interval,
     "scale": lambda text: text in SCALES,
@@ -106,12 +107,12 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
     "lang": lambda text: text in LANGUAGES,
     "quantity": _is_name,
     "layer": _is_name,
-    "runs": lambda text: all(map(NAME.fullmatch, text.split(","))),
+    "runs": lambda text: all(map(is_run_name, text.split(BETWEEN_RUNS))),
     "curve": _is_name,
     "number": _is_name,
     "by": _is_name,
     "part": _is_name,
     "figure": _is_name,
-    "base": lambda text: bool(NAME.fullmatch(text)),
+    "base": is_run_name,
     "entries": lambda text: 0 < len(text) <= _LONGEST_ENTRIES and text.isprintable(),
 }

@@ -2,7 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -17,8 +18,9 @@ from thermodl.analyze.versions import find_changes
 from thermodl.record.errors import RunError
 
 from .catalog import Run, settings_of
-from .curves import ALL, EVENT_KINDS, group_names
+from .curves import ALL, EVENT_KINDS, group_names, of_group
 from .series import read_series
+from .state import ViewState
 from .text import MISSING, Text, is_resolved, number, quantity_title, with_error
 
 # The numbers of each analysis worth a table, all by group or single.
@@ -161,9 +163,12 @@ VERDICT = Text("verdict", "判定")
 SETTING = Text("setting", "设置项")
 FOR_ALL_LAYERS = Text("Results for all layers together", "全部层合计的结果")
 DIFFERING = Text("Settings that differ", "不同的设置")
-EQUAL = Text("The settings of these runs are equal.", "这些实验的设置完全相同。")
+EQUAL = Text("Of what was noted of these runs nothing differs.", "这些实验所记录的设置没有不同之处。")
+_RECORDED = ("learning_rate", "momentum", "dampening", "weight_decay")
+"""hyper-parameters that are recorded at every step"""
+_IN_TIME = Text("{name} over time", "{name} 随时间")
 RUN = Text("run", "实验")
-_ESTIMATED_FROM = Text("estimated from steps", "估计所用的步数范围")
+ESTIMATED_FROM = Text("estimated from steps", "估计所用的步数范围")
 _START = Text("first step", "起始步")
 _STOP = Text("end step", "结束步")
 _STATIONARY = Text("stationary", "平稳")
@@ -239,6 +244,8 @@ def directions(data: xr.Dataset, lang: str) -> pd.DataFrame:
 
 def currents(data: xr.Dataset, lang: str) -> pd.DataFrame:
     """One row per pair of principal directions of one group: how the motion turns from one towards the other."""
+    if "circulation" not in data:
+        return pd.DataFrame()
     values, errors = (data[name].values.astype(float) for name in ("circulation", "circulation_stderr"))
     modes = data["mode"].values
     pairs = [(i, j) for i, j in zip(*np.triu_indices(len(modes), 1), strict=True) if np.isfinite(values[i, j])]
@@ -289,6 +296,56 @@ def events(data: xr.Dataset, lang: str) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
+DETAILS: dict[str, tuple[Text, Text, Callable[[xr.Dataset, str], pd.DataFrame]]] = {
+    "flatness": (
+        Text("Principal directions", "主方向"),
+        Text(
+            "Directions come from the first half of the segment, everything but the cosine content and the fractions "
+            "is measured in the second. A cosine content above 0.7 means a drift. Compare the fractions with those of "
+            "a random walk.",
+            "方向由区间前一半选出；除余弦含量与方差比例外，其余均在后一半测量。余弦含量高于 0.7 表示漂移。"
+            "方差比例应与随机行走对照。",
+        ),
+        directions,
+    ),
+    "stationarity": (
+        Text("Segments of constant settings", "超参数不变的区间"),
+        Text(
+            "The z scores compare the two halves of a segment; beyond 3 in either direction they are taken to differ.",
+            "z 值比较一段的前后两半；绝对值超过 3 即认为两半不同。",
+        ),
+        segments,
+    ),
+    "entropy_production": (
+        Text("Circulation between principal directions", "主方向之间的环流"),
+        Text(
+            "Positive: the motion turns from the first direction towards the second. Per step, over the standard "
+            "deviations of both; 0 in equilibrium.",
+            "为正表示运动由第一个方向转向第二个方向。以每步计，并除以两个方向的标准差；平衡态下为 0。",
+        ),
+        currents,
+    ),
+    "events": (
+        Text("Events in the order of time", "按时间顺序的事件"),
+        Text("No sudden change of the loss was found.", "没有发现损失的突变。"),
+        events,
+    ),
+}
+"""of analyses that have one, a further table: its title, a note below it, of events that there are none, and how it is
+made"""
+
+
+def details(analysis: str, data: xr.Dataset, state: ViewState) -> list[tuple[str, str, pd.DataFrame]]:
+    """The further tables of an analysis, of the chosen group: title, note and rows."""
+    if analysis not in DETAILS or not data.data_vars:
+        return []
+    title, note, make = DETAILS[analysis]
+    rows = make(of_group(data, state) if "group" in data.dims else data, state.lang)
+    if analysis == "events":
+        return [(title(state.lang), "" if len(rows) else note(state.lang), rows)]
+    return [(title(state.lang), note(state.lang), rows)] if len(rows) else []
+
+
 def headlines(run: Run, results: Mapping[str, xr.Dataset], lang: str) -> pd.DataFrame:
     """The numbers that stand for a run, for all layers together, each with its steps and the verdict on it."""
     rows = []
@@ -298,7 +355,7 @@ def headlines(run: Run, results: Mapping[str, xr.Dataset], lang: str) -> pd.Data
             title, cell = quantity_title(data[name].attrs, lang), with_error(*_values(data, name)[0], lang)
             mark = f" · {STALE_SIGN} {STALE(lang)}" if stale(run, analysis, lang) else ""
             rows.append((title, cell, segment_of(data.attrs), status_word(worst_status(data, name), lang) + mark))
-    return pd.DataFrame(rows, columns=[QUANTITY(lang), VALUE(lang), _ESTIMATED_FROM(lang), VERDICT(lang)])
+    return pd.DataFrame(rows, columns=[QUANTITY(lang), VALUE(lang), ESTIMATED_FROM(lang), VERDICT(lang)])
 
 
 def verdict_lines(data: xr.Dataset, lang: str, of: Container[str] | None = None) -> list[tuple[str, str, str]]:
@@ -378,13 +435,31 @@ def settings(table: Mapping[str, Any], lang: str) -> pd.DataFrame:
 
 def comparison(runs: Sequence[Run], lang: str, only_differences: bool = True) -> pd.DataFrame:
     """Settings side by side, one column per run; by default only those that differ."""
-    tables = [settings_of(run.attributes) for run in runs]
+    tables = [settings_of(run.attributes) | _in_time(run, lang) for run in runs]
     rows = []
     for key in dict.fromkeys(key for table in tables for key in table):
         cells = [_plain(table.get(key)) for table in tables]
         if not only_differences or len(set(cells)) > 1:
             rows.append([key, *cells])
     return pd.DataFrame(rows, columns=_columns(SETTING(lang), [run.id for run in runs]))
+
+
+def _in_time(run: Run, lang: str) -> dict[str, str]:
+    """Hyper-parameters that change while the run is recorded: the first and the last value of each optimizer group.
+
+    Nothing where the recording cannot be read, which the page says elsewhere.
+    """
+    found = {}
+    for name in _RECORDED:
+        series = None
+        with suppress(RunError):
+            series = read_series(run.path, name)
+        values = np.atleast_2d(series.values) if series is not None else np.empty((0, 0))
+        changes = values.size > 0 and bool(np.any((values != values[:, :1]) & np.isfinite(values)))
+        if changes:
+            ends = [f"{first:g} → {last:g}" for first, last in values[:, [0, -1]].tolist()]
+            found[_IN_TIME(lang).format(name=name)] = " / ".join(dict.fromkeys(ends))
+    return found
 
 
 def runs(catalog: Iterable[Run], lang: str) -> pd.DataFrame:
@@ -434,4 +509,6 @@ def _plain(value: Any) -> str:
         return MISSING
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return shlex.join(value)
+    if isinstance(value, list) and all(isinstance(item, float) for item in value):
+        return " / ".join(f"{item:g}" for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

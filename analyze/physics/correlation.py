@@ -48,6 +48,8 @@ METHOD_ZH = (
     "其误差按由 ‖δx‖² 估计的独立坐标数计算。"
 )
 REFERENCE = "Wolff 2004, hep-lat/0306017; Sokal 1997."
+_BLOCKS = 32
+"""least blocks whose squares tell how many slow coordinates there are"""
 _NAMES = {
     "loss": ("loss", "损失"),
     "parameter": ("parameter", "参数"),
@@ -88,19 +90,26 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
 def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str, np.ndarray]:
     """ρ at some lags and the integrated time, each with its error, of all groups and of each."""
     with_zero = np.concatenate([[0], lags])
+    steps = positions.sizes["step"]
+    widths = [2**power for power in range(1, int(np.log2(max(steps // _BLOCKS, 1))) + 1)]
 
     def add(_: int, x: np.ndarray) -> tuple[np.ndarray, ...]:
         centred = x - x.mean(-1, keepdims=True, dtype=float)
         # By their mean alone, which is rounded, numbers that stay would seem to fluctuate.
         counts = np.array([len(x), np.count_nonzero(np.ptp(x, axis=-1))])
-        return series.lagged_products(centred, with_zero), series.autocovariance(centred, trace=True), counts
+        products, covariance = series.lagged_products(centred, with_zero), series.autocovariance(centred, trace=True)
+        return products, covariance, counts, *(_squares_of_blocks(centred, width) for width in widths)
 
-    def finish(_: int, products: np.ndarray, covariance: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
+    def finish(_: int, products: np.ndarray, covariance: np.ndarray, counts: np.ndarray, *slow: Any) -> dict[str, Any]:
         coordinates, moving = counts
         if not moving:
             nothing = np.full((2, len(lags)), np.nan)
             return {"autocorrelation": tuple(nothing), "integrated_time": (np.nan, np.nan)}
         dimensions = dimensions_of_squares(products[0], int(coordinates))
+        tau, _ = series.integrated_time(covariance, oscillating=True, dimensions=dimensions)
+        # The slow coordinates, of which there may be fewer, make the time.
+        longer = [squares for width, squares in zip(widths, slow, strict=True) if width <= max(tau, 1.0)]
+        dimensions = min([dimensions, *(dimensions_of_squares(squares, int(coordinates)) for squares in longer[-1:])])
         variance_of_mean = 2 * float(series.integrated_time(covariance)[0]) * covariance[0] / len(covariance)
         return {
             "autocorrelation": series.autocorrelation(products, lags, variance_of_mean, memory=memory),
@@ -108,6 +117,12 @@ def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str
         }
 
     return over_groups(add, finish, [positions])
+
+
+def _squares_of_blocks(x: np.ndarray, width: int) -> np.ndarray:
+    """Σ_c of the squared means of x (coordinate, N) over blocks of so many steps, (block,)."""
+    blocks = x.shape[-1] // width
+    return np.sum(x[:, : blocks * width].reshape(len(x), blocks, width).mean(-1) ** 2, axis=0)
 
 
 def _named(name: str, found: dict[str, np.ndarray], run: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -153,6 +168,13 @@ def _verdicts(results: xr.Dataset, steps: int) -> list[dict[str, str]]:
                 f"{zh}反相关（τ_int 小于 ½）：其涨落相互抵消，测得的不是记忆时间。"
                 "若在求和窗口之外仍相互抵消，τ_int 更小（可低至 0），误差棒不含此项。"
             )
+        elif held >= 50 and name == "gradient":
+            status, code = "caution", "within-window"
+            en_text = (
+                "What the gradient remembers at first: a force that holds the motion back cancels its fluctuations "
+                "later on, in a stationary motion to the last, which the window of the sum does not see."
+            )
+            zh_text = "这是梯度最初的记忆：约束运动的力随后会抵消其涨落（平稳运动中完全抵消），求和窗口看不到这一点。"
         elif held >= 50:
             status, code = "ok", "long-enough"
             en_text = f"The segment holds {held:.0f} integrated times of the {en}."

@@ -67,7 +67,14 @@ from ..quantities import (
 )
 from ..segments import choose_segment, stretches, within
 from ..settings import AnalysisError, AnalysisSettings
-from ..verdicts import mixed_layers_verdicts, probe_verdicts, resting_verdicts, segment_verdict, verdict
+from ..verdicts import (
+    few_probes_verdicts,
+    mixed_layers_verdicts,
+    probe_verdicts,
+    resting_verdicts,
+    segment_verdict,
+    verdict,
+)
 
 USES = ("segment", "lags_per_decade", "diffusion_lag", "waiting_times")
 TITLE = "Diffusion"
@@ -396,8 +403,10 @@ def _with_sketch(value: xr.DataArray, error: xr.DataArray, relative: xr.DataArra
 def _verdicts(
     run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, lag: int, epoch: int | None
 ) -> list[dict[str, str]]:
-    found = probe_verdicts(run, part, "diffusion_coefficient_predicted") if is_sgd(run) else []
+    found = []
     if is_sgd(run):
+        predicted = "diffusion_coefficient_predicted"
+        found += probe_verdicts(run, part, predicted) or few_probes_verdicts(results, predicted)
         found += mixed_layers_verdicts(part, results, "diffusion_coefficient_sgd_time")
         found += resting_verdicts(part, "diffusion_coefficient", "mean_squared_displacement")
     if not float(results["diffusion_coefficient_n_eff"].sel(group="all")) >= 10:
@@ -427,12 +436,12 @@ def _verdicts(
         mend = (
             f"choose a lag from {needed} to {held} (setting diffusion_lag, --diffusion-lag)"
             if held >= needed
-            else f"that takes a segment of {20 * needed} steps"
+            else f"that takes a segment of {20 * needed} consecutive steps"
         )
         mend_zh = (
             f"请在 {needed} 至 {held} 之间选择间隔（设置 diffusion_lag，即 --diffusion-lag）"
             if held >= needed
-            else f"需要 {20 * needed} 步的区间"
+            else f"需要连续 {20 * needed} 步的区间"
         )
         found.append(
             verdict(

@@ -27,7 +27,7 @@ from ..quantities import (
 )
 from ..segments import choose_segment, matching_windows, window_coordinates, within
 from ..settings import AnalysisSettings, NotDefinedError
-from ..verdicts import probe_verdicts, segment_verdict, shuffled_signal_verdicts, verdict
+from ..verdicts import few_probes_verdicts, probe_verdicts, segment_verdict, shuffled_signal_verdicts, verdict
 
 USES = ("segment", "windows")
 TITLE = "Dissipation"
@@ -91,6 +91,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         results |= errorbar.named("descent_fraction", ratio, "1", "fraction that descends", "用于下降的比例")
     spoilt = probe_verdicts(run, part, "descent_power", "noise_power", "descent_fraction")
     verdicts += spoilt or [
+        *few_probes_verdicts(xr.Dataset(results), "noise_power"),
         *_resolution(results),
         *shuffled_signal_verdicts(run, xr.Dataset(results), "descent_power", "descent_fraction"),
     ]

@@ -47,7 +47,7 @@ from ..quantities import (
 )
 from ..segments import Segment, choose_segment, matching_windows, window_coordinates, within
 from ..settings import AnalysisSettings, NotDefinedError
-from ..verdicts import probe_verdicts, segment_verdict, verdict
+from ..verdicts import few_probes_verdicts, probe_verdicts, segment_verdict, verdict
 
 USES = ("segment", "windows", "modes")
 TITLE = "Entropy production"
@@ -85,6 +85,7 @@ _SEEN = 1e-3
 """probability in equilibrium up to which irreversibility counts as seen, where the bound's interval leaves out 0 as
 well: directions are chosen in the same motion, and short motions scatter more than their fits, so that 0.05 comes up in
 a quarter of 150 motions in equilibrium, and both in less than one in a hundred"""
+_LEAST_CHANCE = 1e-300
 _NAMES = {
     "entropy_production": ("nat step-1", "entropy production, lower bound", "熵产生（下界）"),
     "entropy_production_plugin": ("nat step-1", "entropy production, bias not taken off", "熵产生（未扣除偏差）"),
@@ -379,7 +380,7 @@ def _balance(results: xr.Dataset) -> list[dict[str, str]]:
     """Whether both forms of the heat agree, and its sum with the loss."""
     if "heat" not in results:
         return []
-    found = []
+    found = few_probes_verdicts(results, "heat", "heat_direct")
     ratio, error = (float(results[name]) for name in ("power_ratio", "power_ratio_stderr"))
     if not abs(ratio - 1) <= 3 * error and not np.isnan(ratio):
         found.append(
@@ -427,6 +428,11 @@ def _balance(results: xr.Dataset) -> list[dict[str, str]]:
         )
     )
     return found
+
+
+def _probability(chance: float) -> str:
+    """Such as 3.1e-05; no number is smaller than what floating point holds."""
+    return f"{chance:.1e}" if chance >= _LEAST_CHANCE else f"< {_LEAST_CHANCE:.0e}"
 
 
 def _irreversibility_verdicts(part: xr.Dataset, results: xr.Dataset, segment: Segment) -> list[dict[str, str]]:
@@ -519,8 +525,8 @@ def _irreversibility_verdicts(part: xr.Dataset, results: xr.Dataset, segment: Se
                 name,
                 "ok",
                 "irreversible",
-                f"Irreversible: equilibrium gives as much with probability {chance:.1e}.",
-                f"不可逆：平衡态给出同样大小的概率为 {chance:.1e}。",
+                f"Irreversible: equilibrium gives as much with probability {_probability(chance)}.",
+                f"不可逆：平衡态给出同样大小的概率为 {_probability(chance)}。",
             )
         )
     return found

@@ -160,16 +160,25 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         raise NotDefinedError(f"the response {error}", "响应须由探针及其随机投影得到，这次记录中没有") from error
     segment = choose_segment(run, settings.segment)
     part = within(run, segment)
+    basis = {"segment": [segment.start, segment.stop], "segment_stationary": segment.stationary}
+    spoilt = probe_verdicts(run, part, "response")
     # The first step of the segment has no step before it, which the kernel takes.
     part = part.isel(probe=part["probe_step"].values > segment.start)
-    basis = {"segment": [segment.start, segment.stop], "segment_stationary": segment.stationary}
     if not part.sizes["probe"]:
-        empty = xr.Dataset(attrs=basis)
-        return empty.assign_attrs(verdicts=[segment_verdict(segment), *probe_verdicts(run, part, "response")])
+        first = verdict(
+            "response",
+            "untrusted",
+            "no-probe",
+            "Not measured: the only probe of the segment is at its first step, and has no step before it; record with "
+            "a smaller probe_every.",
+            "未测量：区间内唯一的探针位于其第一步，之前没有步；请减小 probe_every 重新记录。",
+        )
+        return xr.Dataset(attrs=basis | {"verdicts": [segment_verdict(segment), *(spoilt or [first])]})
     lags = series.log_lags(part.sizes["step"] // 4, settings.lags_per_decade)
     memory = velocity_memory(part)
     memory = _UNKNOWN_MEMORY if np.isnan(memory) else memory
-    at = int(np.searchsorted(lags, np.ceil(round(5 * memory, 6)), side="right")) - 1
+    needed = int(np.ceil(round(5 * memory, 6)))
+    at = int(np.searchsorted(lags, needed, side="right")) - 1
     undefined = _undefined(run, segment)
     kick = group_mobility(part) if undefined is None else xr.DataArray(1.0)
     found = _measure(part, lags, at, kick, ratios=undefined is None, stationary=segment.stationary)
@@ -186,7 +195,7 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     clock = {"lag": lags, "lag_sgd_time": ("lag", lags * sgd_time_per_step(part))}
     dataset = xr.Dataset(results, coords=clock).compute()
     if undefined is None:
-        dataset = dataset.assign_attrs(response_lag=int(lags[at]))
+        dataset = dataset.assign_attrs(response_lag=int(lags[at]), response_lag_needed=needed)
     verdicts = [segment_verdict(segment), *_verdicts(run, part, dataset, undefined)]
     return dataset.assign_attrs(basis, verdicts=verdicts)
 
@@ -336,7 +345,25 @@ def _verdicts(
     # What spoils the response spoils the comparison too, but not the identity.
     spoilt = any(one["status"] == "untrusted" for one in found)
     mixed = mixed_layers_verdicts(part, results, "fdt_ratio", "fdt_temperature")
-    return found + ([] if spoilt else mixed or _compare(results)) + _closure(results)
+    return found + ([] if spoilt else mixed or [*_compare(results), *_short_lag(results)]) + _closure(results)
+
+
+def _short_lag(results: xr.Dataset) -> list[dict[str, str]]:
+    """A word where the segment is too short for X at the lag that it is meant for."""
+    lag, needed = results.attrs["response_lag"], results.attrs["response_lag_needed"]
+    # Lags lie on a ladder, of which the last one below is taken.
+    if 2 * lag >= needed:
+        return []
+    return [
+        verdict(
+            "fdt_ratio",
+            "caution",
+            "lag-too-short",
+            f"X is taken at lag {lag}, within the memory of the velocity, 5/(1−μ) = {needed} steps; that takes a "
+            f"segment of {4 * needed} consecutive steps.",
+            f"X 取自时间差 {lag} 步，仍在速度的记忆 5/(1−μ) = {needed} 步之内；需要连续 {4 * needed} 步的区间。",
+        )
+    ]
 
 
 def _compare(results: xr.Dataset) -> list[dict[str, str]]:

@@ -117,11 +117,13 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     segment = choose_segment(run, settings.segment)
     # Everything is read from the rows of the segment and the one after it, which holds its end point.
     last = next(stop for start, stop in stretches(run) if start <= segment.start < stop)
-    span = run.isel(step=slice(segment.start, min(segment.stop + 1, last)))
+    # At the first step torch leaves the dampening out.
+    first = max(1, segment.start)
+    span = run.isel(step=slice(first, min(segment.stop + 1, last)))
     windows = split_windows([(max(1, start), stop - 1) for start, stop in stretches(run)], settings.windows)
     results: dict[str, xr.DataArray] = {}
     left, right = _sides(run)
-    part = slice(segment.start, segment.start + span.sizes["step"] - 1)
+    part = slice(first, first + span.sizes["step"] - 1)
     raw = errorbar.telescoping_ratio_with_error(left.isel(step=part), right.isel(step=part), "step")
     results |= errorbar.named("fdr1_raw", raw, "1", "FDR1, raw", "FDR1（原始）")
     part_of_segment = within(run, segment)

@@ -320,6 +320,9 @@ def _without_drift(
     The error is that of η(‖v_mid‖² − 2u·v_mid)/(1−ν), in which the beat of drift and noise cancels as it does in the
     value. To this come that of the product of two independent means, ‖n‖⁴/d_eff with n their fluctuation, and that of
     the sketch where it is not exact, (‖u₁‖²‖u₂‖² + (u₁·u₂)²)/k, widened for a χ² of k degrees of freedom.
+
+    Of confined motion in few relaxation times the halves are not independent, and the drift comes out negative, within
+    its error.
     """
     eta, _, nu = (values.mean("step", skipna=False).values for values in group_hyperparameters(run))
     steps, width, factors = run.sizes["step"], run.sizes["sketch"], eta / (1 - nu)
@@ -428,11 +431,14 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, *, station
         # What spoils the noise spoils the ratio too.
         found += (
             probe_verdicts(run, part, "kinetic_over_noise")
+            or few_probes_verdicts(results, "kinetic_over_noise")
             or mixed_layers_verdicts(part, results, "kinetic_over_noise")
             or [_compare(value, error, part)]
         )
     if "temperature_configurational" in results:
         found += probe_verdicts(run, part, "temperature_configurational")
+        if not np.isfinite(results["temperature_configurational"].sel(group="all")):
+            found += few_probes_verdicts(results, "temperature_configurational")
         if not stationary:
             found.append(
                 verdict(

@@ -16,12 +16,12 @@ import zarr
 
 from thermodl import cli
 from thermodl.analyze import analyze, export, open_results, open_run
-from thermodl.analyze.export import ExportError, recorded_series, results_table
+from thermodl.analyze.export import ExportError, doubts_about, recorded_series, results_table
 from thermodl.analyze.settings import AnalysisError
 from thermodl.record import archive
 from thermodl.record.archive import unpack_run
 from thermodl.record.errors import RunError
-from thermodl.record.store import read_attributes
+from thermodl.record.store import list_runs, read_attributes
 
 from .test_pipeline import STEPS, write_walk
 
@@ -160,7 +160,8 @@ def test_a_zip_of_a_run_is_opened_again_elsewhere(mine: Path, capsys: pytest.Cap
         ("/mine/run.zarr/zarr.json", "is an absolute path"),
         ("mine/run.zarr/c:x", "a drive"),
         ("elsewhere/zarr.json", "holds no run"),
-        ("mi ne/run.zarr/zarr.json", "holds no run"),
+        ("mi:ne/run.zarr/zarr.json", "a drive"),
+        ("-mine/run.zarr/zarr.json", "holds no run"),
     ],
 )
 def test_a_zip_that_is_none_of_a_run_is_refused(tmp_path: Path, name: str, said: str) -> None:
@@ -215,9 +216,55 @@ def test_a_run_that_grows_while_it_is_packed_is_whole(mine: Path, monkeypatch: p
 
 def test_a_run_of_another_name_is_told_to_be_renamed(mine: Path) -> None:
     """Before it is packed, as it could not be opened again."""
-    (mine / "runs" / "mine").rename(mine / "runs" / "my run")
-    with pytest.raises(RunError, match=r"is not packed: 'my run' is no name of a run .*; rename the folder"):
-        archive.pack_run(mine / "runs" / "my run", Path("x.zip"))
+    (mine / "runs" / "mine").rename(mine / "runs" / "my run?")
+    with pytest.raises(RunError, match=r"is not packed: 'my run\?' is no name of a run .*; rename the folder"):
+        archive.pack_run(mine / "runs" / "my run?", Path("x.zip"))
+
+
+@pytest.mark.parametrize("name", ["实验 1", "run (lr=0.1, μ=0.9)"])
+def test_a_run_may_have_any_name_that_a_folder_may(mine: Path, name: str) -> None:
+    """It is listed, packed, and unpacked under it."""
+    (mine / "runs" / "mine").rename(mine / "runs" / name)
+    assert [run.name for run in list_runs("runs")] == [name]
+    archive.pack_run(Path("runs") / name, Path("x.zip"))
+    (back,) = unpack_run(Path("x.zip"), Path("elsewhere"))
+    assert back.name == name
+    assert export(Path("runs") / name, "csv").name == f"{name}.csv"
+
+
+@pytest.mark.usefixtures("mine")
+def test_rows_of_a_table_can_be_told_apart() -> None:
+    """Also along dimensions that have no coordinate, such as the octaves of ageing."""
+    table = results_table(open_results("runs/mine"))
+    apart = [
+        column
+        for column in table
+        if column not in ("value", "stderr", "low", "high", "n_eff", "units", "verdict", "codes")
+    ]
+    rows = list(zip(*(table[column] for column in apart), strict=True))
+    assert len(rows) > 500
+    assert len(set(rows)) == len(rows)
+    assert "octave" in apart
+
+
+def test_what_is_stale_says_so_in_the_file(mine: Path) -> None:
+    """Results of another recording, in a table and in NetCDF; the command line says it as well."""
+    assert set(results_table_of(export("runs/mine", "csv"))["stale"]) == {""}
+    assert not doubts_about("runs/mine", "csv")
+    record = mine / "runs" / "mine" / "run.zarr" / "zarr.json"
+    record.write_bytes(record.read_bytes().replace(b'"started": 1', b'"started": 2'))
+    assert set(results_table_of(export("runs/mine", "csv", overwrite=True))["stale"]) == {"other-recording"}
+    (line,) = doubts_about("runs/mine", "csv", only=["diffusion"])
+    assert line == "stale: diffusion; thermodl analyze runs/mine makes them anew"
+    pytest.importorskip("h5netcdf")
+    with xr.open_datatree(export("runs/mine", "netcdf"), engine="h5netcdf") as tree:
+        assert tree["diffusion"].attrs["stale"] == "other-recording"
+
+
+def results_table_of(path: Path) -> dict[str, list[str]]:
+    """The columns of a CSV file."""
+    header, *rows = csv.reader(path.read_text("utf-8").splitlines())
+    return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def test_a_run_that_would_fill_the_disk_is_refused(tmp_path: Path) -> None:

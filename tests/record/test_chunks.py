@@ -102,6 +102,30 @@ def test_missing_where_the_gradient_was_changed(tmp_path: Path) -> None:
         assert not any(check.defects for check in check_recording(tmp_path / name)[1])
 
 
+@pytest.mark.parametrize("how", ["fused", "step", "unscale_"])
+def test_known_under_a_gradient_scaler(tmp_path: Path, how: str) -> None:
+    """Its scale is a power of two, and takes no digit: the noise is that of a training without it."""
+    found = {}
+    for scaled in (False, True):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, fused=how == "fused")
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, enabled=scaled)
+        with Recorder(model, optimizer, tmp_path / str(scaled), settings=QUIET) as recorder:
+            for _ in range(6):
+                optimizer.zero_grad()
+                for _ in range(2):
+                    scaler.scale(model(torch.randn(4, 3)).pow(2).mean() / 2).backward()
+                    recorder.micro_batch()
+                if how == "unscale_":
+                    scaler.unscale_(optimizer)
+                scaler.step(optimizer)
+                scaler.update()
+        found[scaled] = open_run(tmp_path / str(scaled))["chunk_noise_trace"].values
+    assert (found[False] > 0).all()
+    np.testing.assert_allclose(found[True], found[False], rtol=1e-6)
+
+
 def test_it_does_not_disturb(tmp_path: Path) -> None:
     """With BatchNorm, which is told, and dropout the weights are bit for bit those of the plain loop."""
     torch.manual_seed(0)

@@ -92,6 +92,21 @@ def test_a_page_without_results_names_the_command_that_makes_them(world, monkeyp
     assert at.code[0].value == f"thermodl analyze {world / 'no-results'}"
 
 
+def test_a_run_that_is_too_short_is_not_told_to_be_analyzed(tmp_path, monkeypatch):
+    write_run(tmp_path / "short", steps=20)
+    at = go_to(open_app(tmp_path, monkeypatch, run="short"), "diffusion")
+    assert not at.code
+    assert "takes at least 64 recorded steps; this run has 20 so far" in " ".join(words(at))
+
+
+def test_a_run_of_any_name_is_shown_and_linked(tmp_path, monkeypatch):
+    name = "实验 1 (lr=0.1, μ=0.9)"
+    write_all_results(write_run(tmp_path / name))
+    at = go_to(open_app(tmp_path, monkeypatch, run=name), "diffusion")
+    assert not at.exception
+    assert at.query_params["run"] == name
+
+
 def test_what_is_not_defined_is_said_where_it_would_be(tmp_path, monkeypatch):
     """The page of an analysis that this training has none of gives the reason, in its language; no page trips."""
     write_all_results(write_run(tmp_path / "adam"))

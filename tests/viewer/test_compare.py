@@ -1,10 +1,12 @@
 """Runs side by side: what is drawn is what they hold, a run keeps its colour, errors are shown and not subtracted."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from viewer.synthetic import write_all_results, write_run
 from viewer.test_app import go_to, open_app
 
@@ -79,8 +81,8 @@ def test_runs_are_sorted_by_size_where_a_setting_is_a_number(runs):
 
 
 def test_the_page_compares_what_the_address_names(world, monkeypatch):
-    query = {"run": "good", "runs": "other,../etc,no-results,good", "by": "learning_rate"}
-    at = go_to(open_app(world, monkeypatch, **{**query, "runs": "other,no-results"}), "compare")
+    query = {"run": "good", "runs": "other/../etc/no-results/good", "by": "learning_rate"}
+    at = go_to(open_app(world, monkeypatch, **{**query, "runs": "other/no-results"}), "compare")
     assert at.multiselect[0].value == ["other", "no-results"]
     assert at.dataframe[0].value["setting"].tolist() == ["sampling", "learning_rate", "seed"]
     spec = json.loads(at.get("vega_lite_chart")[0].proto.spec)
@@ -169,7 +171,36 @@ def test_what_is_offered_first_is_what_stands_for_a_run(world):
     offered = [list(comparison.numbers_on_offer({"good": results}, "en")) for results in (data, turned)]
     assert offered[0] == offered[1]
     assert offered[0][0] == "temperature/temperature_noise"
-    assert list(comparison.curves_on_offer({"good": turned}, "en"))[5] == "temperature/temperature_noise_over_time"
+    assert (
+        list(comparison.curves_on_offer([read_run(world / "good")], {"good": turned}, "en"))[5]
+        == "temperature/temperature_noise_over_time"
+    )
+
+
+def test_only_curves_that_some_run_has_are_on_offer(tmp_path):
+    run = write_run(tmp_path / "run")
+    shutil.rmtree(run / "run.zarr" / "train_loss")
+    offered = comparison.curves_on_offer([read_run(run)], {}, "en")
+    assert "loss" in offered
+    assert "train_loss" not in offered
+
+
+def test_hyperparameters_that_change_while_they_are_recorded_differ(tmp_path):
+    """Settings alone would be equal, and a schedule in one's own loop is in none of them."""
+    pair = [read_run(write_run(tmp_path / name)) for name in ("still", "cooled")]
+    assert "learning_rate over time" not in tables.comparison(pair, "en")["setting"].tolist()
+    rate = zarr.open_array(pair[1].path / "run.zarr" / "learning_rate", mode="r+")
+    rate[..., rate.shape[-1] // 2 :] = 0.001
+    (row,) = tables.comparison([read_run(run.path) for run in pair], "en").itertuples(index=False, name=None)
+    assert row == ("learning_rate over time", "—", "0.05 → 0.001")
+
+
+def test_estimates_say_which_steps_they_are_from(world):
+    runs = [read_run(world / name) for name in ("good", "other")]
+    results = {run.id: open_results(run.path) for run in runs}
+    table = comparison.estimates(runs, results, "good", "en")
+    first = {tables.segment_of(data.attrs) for data in results["good"].values()}
+    assert set(table["estimated from steps"][0].split(", ")) == first - {"—"}
 
 
 @pytest.mark.parametrize(("lang", "name"), [("en", "setting"), ("zh", "设置项")])

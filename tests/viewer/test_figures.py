@@ -6,10 +6,11 @@ import pytest
 from viewer.synthetic import ALL_GROUPS, write_run
 
 from thermodl.analyze.results import open_results
-from thermodl.viewer import charts, clocks, curves, figures, recorded, tables
-from thermodl.viewer.curves import Source
+from thermodl.viewer import charts, clocks, curves, figures, pictures, recorded, tables
+from thermodl.viewer.curves import Figure, Source
 from thermodl.viewer.series import read_series
 from thermodl.viewer.state import ViewState
+from thermodl.viewer.text import Text
 
 
 def _all_figures(world, state, other=False):
@@ -68,11 +69,40 @@ def test_a_log_axis_says_how_many_values_it_cannot_show():
     frame = pd.DataFrame({"x": [0.0, 1, 2, 3], "y": [1.0, -1, 2, np.nan], "low": 0.5, "high": 3.0, "series": "a"})
     chart = charts.curves(frame, lang="en", x_title="x", y_title="y", log_x=True, log_y=True)
     assert chart.to_dict()["title"]["text"] == [
-        "values not resolved and left out: 1",
+        "values not defined or not measured, and left out: 1",
         "values ≤ 0, which a logarithmic axis cannot show: 2",
     ]
     drawn = next(data for data in chart.to_dict()["datasets"].values() if "series" in data[0])
     assert len(drawn) == 2
+
+
+def test_a_bar_that_a_log_axis_cuts_keeps_its_ends():
+    """What is drawn ends at the axis; the rows that are taken along, and the pointer, have the true interval."""
+    frame = pd.DataFrame({"x": ["a", "b"], "y": [3.0, 1.0], "low": [2.0, -1.0], "high": [4.0, 3.0], "series": "D"})
+    chart = charts.bars(frame, lang="en", x_title="group", y_title="D", log_y=True)
+    (rule,) = (layer for layer in chart.to_dict()["layer"] if layer["mark"]["type"] == "rule")
+    assert rule["encoding"]["y"]["field"] == "bottom"
+    rows = pictures.rows(Figure("d", Text("D", "D"), chart))
+    assert rows["low"].tolist() == [2.0, -1.0]
+    assert "bottom" not in rows
+
+
+def test_layers_of_different_clocks_have_no_chart_on_one(world):
+    data = open_results(world / "good")["ageing"]
+    lost = data.assign(lag_on_noise_time=data["lag_on_noise_time"] * np.nan)
+    drawn, without = (
+        [figure.id for figure in figures.of_analysis("ageing", [Source("good", one)], ViewState())]
+        for one in (data, lost)
+    )
+    assert [name for name in drawn if name not in without] == ["ageing-noise_time"]
+
+
+def test_a_run_that_a_chart_of_two_leaves_out_is_named(world):
+    data = open_results(world / "good")["entropy_production"]
+    sources = [Source("good", data), Source("other", data.drop_vars(["mode_heat", "mode_heat_stderr"]))]
+    found = {figure.id: figure for figure in figures.of_analysis("entropy_production", sources, ViewState())}
+    notes = [figure.chart.to_dict().get("title", {}).get("text", []) for figure in found.values()]
+    assert sum("not there for other" in lines for lines in notes) == 1
 
 
 def test_the_group_of_the_sidebar_is_the_one_drawn(world):
@@ -236,7 +266,7 @@ def test_a_layer_whose_heat_is_not_known_is_told_and_directions_that_a_group_lac
         figure.id: figure.chart.to_dict() for figure in figures.entropy_production([Source("good", data)], ViewState())
     }
     layers, directions = drawn["entropy-heat-layer"], drawn["entropy-heat-direction"]
-    assert "values not resolved and left out: 1" in layers["title"]["text"]
+    assert "values not defined or not measured, and left out: 1" in layers["title"]["text"]
     assert "left out" not in str(directions["title"])
     assert [row["x"] for row in directions["datasets"][directions["data"]["name"]]] == ["1", "2"]
 

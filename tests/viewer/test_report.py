@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from viewer.synthetic import write_all_results, write_run
 
 from thermodl.record.errors import UserError
+from thermodl.viewer import tables
 from thermodl.viewer.report import _script_json, build_report, write_report
 
 
@@ -49,6 +50,12 @@ def test_the_report_says_what_to_trust_and_how_it_was_made(report):
     words = {"en": ["✗ untrusted", "Methods and references", "Provenance", "learning_rate", "Wolff"],
              "zh": ["✗ 不可信", "方法与参考文献", "来源", "learning_rate", "Wolff"]}  # fmt: skip
     assert all(word in html for word in words[lang])
+
+
+def test_the_report_has_the_tables_of_the_pages(report):
+    """Events, directions, currents and segments: charts say that some rows are in the table only."""
+    lang, html = report
+    assert all(f"<h3>{title(lang)}</h3>" in html for title, _, _ in tables.DETAILS.values())
 
 
 def test_a_hostile_setting_stays_text(tmp_path):

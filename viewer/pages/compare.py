@@ -8,6 +8,7 @@ from thermodl.viewer.catalog import Run
 from thermodl.viewer.comparison import MOST, Results
 from thermodl.viewer.pages import layout
 from thermodl.viewer.pages.layout import Context
+from thermodl.viewer.state import BETWEEN_RUNS
 from thermodl.viewer.text import Text
 
 TITLE = Text("Compare", "实验对比")
@@ -72,8 +73,10 @@ def _page(context: Context) -> None:
     labels = {run.id: f"{run.id} · {by} = {values[run.id]}" if by else run.id for run in runs}
     try:
         _curve(context, runs, results, labels)
-        st.subheader(_EVALUATIONS(lang), anchor=False)
-        layout.table(comparison.evaluations(runs, baseline, lang))
+        evaluations = comparison.evaluations(runs, baseline, lang)
+        if len(evaluations):
+            st.subheader(_EVALUATIONS(lang), anchor=False)
+            layout.table(evaluations)
     except RunError as error:
         layout.say_unreadable(error, baseline.path.parent, lang)
     _number(context, results, labels, values, by)
@@ -89,7 +92,7 @@ def _choose_runs(context: Context, baseline: Run) -> list[Run]:
     if not offered:
         return []
     names = [run.id for run in offered]
-    asked = [name for name in dict.fromkeys(context.state.runs.split(",")) if name in names][: MOST - 1]
+    asked = [name for name in dict.fromkeys(context.state.runs.split(BETWEEN_RUNS)) if name in names][: MOST - 1]
     beside = [context.other.id] if context.other and context.other.id in names else names[:_FIRST]
     st.session_state["runs-box"] = asked or beside
     chosen = st.multiselect(
@@ -103,12 +106,15 @@ def _choose_runs(context: Context, baseline: Run) -> list[Run]:
 
 
 def _keep_runs() -> None:
-    st.session_state["runs"] = ",".join(st.session_state["runs-box"])
+    st.session_state["runs"] = BETWEEN_RUNS.join(st.session_state["runs-box"])
 
 
 def _curve(context: Context, runs: list[Run], results: Results, labels: dict[str, str]) -> None:
     state, lang = context.state, context.lang
-    offered = comparison.curves_on_offer(results, lang)
+    offered = comparison.curves_on_offer(runs, results, lang)
+    if not offered:
+        st.info(_NO_CURVE(lang))
+        return
     chosen = layout.choose(context, _CURVE, "curve", list(offered), offered.__getitem__)
     at = comparison.places(labels, context.runs.values())
     if chosen in comparison.RECORDED:

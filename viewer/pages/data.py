@@ -21,6 +21,7 @@ from thermodl.analyze.export import (
     Format,
     export,
     has_model,
+    is_partial_model,
     recorded_series,
     require,
     write_rows,
@@ -65,6 +66,11 @@ _REPORT = Text("HTML report", "HTML 报告")
 _MODEL = Text("Trained model (safetensors)", "训练好的模型（safetensors）")
 _ZIP = Text("Run (zip, {size})", "实验（zip，{size}）")
 _NO_MODEL = Text("There is no trained model before the training has come to its end.", "训练正常结束后才有模型可导出。")
+_PARTIAL_MODEL = Text(
+    "The model is made of the parameters that were recorded, as they were at the end: it has no buffers, and none that "
+    "were frozen.",
+    "模型由所记录的参数在记录结束时的值构成，不含缓冲区和被冻结的参数。",
+)
 _NO_REPORT = Text("There is no report before the run is analyzed.", "分析之后才有报告。")
 _AGAIN = Text(
     "The zip holds recording, results and model, not the checkpoint. Elsewhere, `thermodl view X.zip` shows it, and "
@@ -123,7 +129,8 @@ def _chart(context: Context, run: Run, results: Mapping[str, xr.Dataset]) -> Non
         return
     figure = figures[name]
     layout.draw_figures([figure], lang)
-    stem = f"{run.id}-{name}"
+    named = f"-{run.results_name}" if run.results_name != "default" else ""
+    stem = f"{run.id}{named}-{name}"
     make = partial(_in_language, run, part, name, results.get(part), state)
     pictured = {to: partial(_picture, make, to, lang) for to in pictures.SUFFIXES}
     _buttons(_PICTURE(lang), stem, pictured, pictures.SUFFIXES, "picture")
@@ -186,7 +193,9 @@ def _whole(context: Context, run: Run, results: Mapping[str, xr.Dataset]) -> Non
         layout.note(_NO_REPORT(lang))
     if not has_model(run.path):
         layout.note(_NO_MODEL(lang))
-    elif not _has("safetensors"):
+    elif is_partial_model(run.path):
+        layout.note(_PARTIAL_MODEL(lang))
+    if has_model(run.path) and not _has("safetensors"):
         st.markdown(f":small[{_NEEDS(lang).format(formats='safetensors')}]")
     if archive is None:
         layout.note(_LARGE(lang).format(size=layout.size(size)))

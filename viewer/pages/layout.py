@@ -11,6 +11,7 @@ import streamlit as st
 import xarray as xr
 
 from thermodl.analyze.results import STATUSES
+from thermodl.analyze.settings import MIN_STEPS
 from thermodl.record.errors import UserError
 from thermodl.record.words import command_line
 from thermodl.viewer import catalog, clocks, comparison, recorded, tables
@@ -38,6 +39,10 @@ _NOT_ANALYZED = Text("This run has no results for this page yet. This command ma
 _LACKS_THIS = Text(
     "This run has results, but none for this page. This command makes them:",
     "这个实验已有分析结果，但没有本页的。运行下面的命令即可得到：",
+)
+_TOO_SHORT = Text(
+    "An analysis takes at least {least} recorded steps; this run has {steps} so far.",
+    "分析至少需要 {least} 个已记录的步；这个实验目前只有 {steps} 步。",
 )
 _UNREADABLE = Text("The recording cannot be read:", "无法读取记录：")
 _BAD_RESULTS = Text("The results cannot be read:", "无法读取分析结果：")
@@ -195,6 +200,12 @@ def analysis_page(context: Context, analysis: str, title: Text, question: Text) 
     with st.expander(_METHOD(context.lang)):
         for key in ("method", "reference"):
             st.text(attribute(data.attrs, key, context.lang))
+    for name, about, rows in tables.details(analysis, data, context.state):
+        st.subheader(name, anchor=False)
+        if len(rows):
+            table(rows)
+        if about:
+            note(about)
     return data
 
 
@@ -219,7 +230,10 @@ def _place(context: Context, run: Run) -> int:
 
 
 def missing_results(context: Context, run: Run) -> None:
-    """Name the command that makes the results."""
+    """Name the command that makes the results, or say why none does."""
+    if run.steps < MIN_STEPS:
+        st.info(_TOO_SHORT(context.lang).format(steps=f"{run.steps:,}", least=MIN_STEPS))
+        return
     st.info((_LACKS_THIS if run.analyzed else _NOT_ANALYZED)(context.lang))
     named = ["--name", run.results_name] if run.results_name != "default" else []
     show_commands(context, ["analyze", str(context.root / run.id), *named])
@@ -260,7 +274,7 @@ def _other_source(context: Context, analysis: str) -> list[Source]:
 
 def say_stale(run: Run, analysis: str, lang: str) -> None:
     """Say what has changed since these results were made."""
-    mark = f"**{tables.STALE_SIGN} {tables.STALE(lang)}** · {escape_markdown(run.id)}{COLON(lang)}"
+    mark = f"**{tables.STALE_SIGN} {tables.STALE(lang)}** · {escape_markdown(run.id)}{COLON(lang).strip()}"
     for reason in tables.stale(run, analysis, lang):
         say(st.warning, mark, reason)
 
