@@ -69,8 +69,8 @@ def _hyperparameters(optimizer: torch.optim.Optimizer) -> dict[str, float | list
     found: dict[str, float | list[float]] = {}
     for name, key in ({"learning_rate": "lr"} | {name: name for name in HYPERPARAMETERS[1:]}).items():
         values = [group.get(key) for group in optimizer.param_groups]
-        if all(isinstance(value, int | float | Tensor) for value in values):
-            numbers = [float(value) for value in values]
+        numbers = [float(value) for value in values if isinstance(value, int | float | Tensor)]
+        if len(numbers) == len(values):
             found[name] = numbers if len(set(numbers)) > 1 else numbers[0]
     return found
 

@@ -106,7 +106,7 @@ def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str
             nothing = np.full((2, len(lags)), np.nan)
             return {"autocorrelation": tuple(nothing), "integrated_time": (np.nan, np.nan)}
         dimensions = dimensions_of_squares(products[0], int(coordinates))
-        tau, _ = series.integrated_time(covariance, oscillating=True, dimensions=dimensions)
+        tau = series.integrated_time(covariance, oscillating=True, dimensions=dimensions)[0]
         # The slow coordinates, of which there may be fewer, make the time.
         longer = [squares for width, squares in zip(widths, slow, strict=True) if width <= max(tau, 1.0)]
         dimensions = min([dimensions, *(dimensions_of_squares(squares, int(coordinates)) for squares in longer[-1:])])
