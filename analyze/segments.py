@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from thermodl.record.format import measured_stretches
+from thermodl.record.words import counted
 
 from . import series
 from .quantities import correlated_steps, require, sgd_clock
@@ -73,10 +74,10 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
     """
     require(run, "displacement_squared")
     steps, parts = run.sizes["step"], stretches(run)
-    if not steps:
-        raise AnalysisError("no step is recorded yet")
-    longest, enough = max((stop - start for start, stop in parts), default=0), min(MIN_STEPS, steps)
-    if longest < enough:
+    if steps < MIN_STEPS:
+        raise AnalysisError(f"the run has {counted(steps, 'committed step')}; at least {MIN_STEPS} are needed")
+    longest = max((stop - start for start, stop in parts), default=0)
+    if longest < MIN_STEPS:
         raise AnalysisError(
             f"inner products were taken at {longest} consecutive steps at most (products_every is "
             f"{run.attrs['recorder']['products_every']!r}), at least {MIN_STEPS} are needed; record with a "
@@ -105,7 +106,7 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
         _refuse_divergence(run, start, stop)
         return judge_segment(run, start, stop)
     _refuse_divergence(run, 0, steps)
-    first, last = [part for part in parts if part[1] - part[0] >= max(enough, longest / 2)][-1]
+    first, last = [part for part in parts if part[1] - part[0] >= max(MIN_STEPS, longest / 2)][-1]
     constant = [
         (first + start, first + stop)
         for start, stop in constant_stretches(run.isel(step=slice(first, last)))

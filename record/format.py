@@ -28,6 +28,8 @@ CHECKPOINT = "checkpoint.pt"
 GROWING = ("step", "probe", "curvature", "per_sample", "window", "snapshot", "evaluation")
 ALL_GROUPS = "all"
 """what analyses call all layers together; no group of layers has this name"""
+OTHER_GROUPS = "other"
+"""the group of the layers that are beyond the most groups that there may be"""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """of an array, of results"""
 _RUN_NAME = re.compile(r"[^\W_][^/\\:*?\"<>|]{0,127}")

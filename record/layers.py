@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import RunError
-from .format import ALL_GROUPS
+from .format import ALL_GROUPS, OTHER_GROUPS
 
 MAX_GROUPS = 16
 # Classes of torch.optim that add weight_decay·θ to the gradient, unless their group says `decoupled_weight_decay`.
@@ -111,7 +111,7 @@ def _name_groups(names: list[str]) -> list[str]:
     kept = list(dict.fromkeys(blocks))
     if len(kept) > MAX_GROUPS:
         kept = kept[: MAX_GROUPS - 1]
-    return [block if block in kept else "other" for block in blocks]
+    return [block if block in kept else OTHER_GROUPS for block in blocks]
 
 
 def unwrap_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

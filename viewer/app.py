@@ -17,7 +17,7 @@ from thermodl.record.format import ALL_GROUPS
 from thermodl.viewer import catalog, clocks
 from thermodl.viewer.catalog import Run
 from thermodl.viewer.cli import LANG, PACKED, ROOT
-from thermodl.viewer.curves import ALL
+from thermodl.viewer.curves import shown_group
 from thermodl.viewer.pages import PAGES
 from thermodl.viewer.pages.layout import Context
 from thermodl.viewer.state import AXES, LANGUAGES, SCALES, ViewState
@@ -112,9 +112,7 @@ def _sidebar(runs: dict[str, Run]) -> ViewState:
         _select(Text("Results", "分析结果")(lang), "results", run.results_names, lambda name: name)
     else:
         st.session_state["results"] = ""
-    _select(
-        Text("Group of layers", "层组")(lang), "group", groups, lambda name: ALL(lang) if name == ALL_GROUPS else name
-    )
+    _select(Text("Group of layers", "层组")(lang), "group", groups, lambda name: shown_group(name, lang))
     st.session_state["drawn"] = _view()
     return st.session_state["drawn"]
 

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from thermodl.record.format import ALL_GROUPS, OTHER_GROUPS
+
 from . import charts, clocks
 from .state import ViewState
 from .text import COLON, Text, quantity_title, sentence_case
@@ -36,7 +38,7 @@ _COORDINATES = {
     "frequency": Text("frequency (cycles per step)", "频率（每步周期数）"),
 }
 _GROUP = Text("group of layers", "层组")
-ALL = Text("all layers", "全部层")
+_GROUPS = {ALL_GROUPS: Text("all layers", "全部层"), OTHER_GROUPS: Text("other", "其余层")}
 _WAITED = Text("steps waited: {n}", "等待 {n} 步")
 _NOWHERE = Text("values without a place on this axis: {n:,}", "{n:,} 个值在此坐标轴上没有位置")
 _GREY = Text("grey: the other groups", "灰色：其他层组")
@@ -653,8 +655,13 @@ def group_names(data: xr.Dataset) -> list[str]:
     return [str(name) for name in data["group"].values]
 
 
+def shown_group(name: str, lang: str) -> str:
+    """What a group is called: those of the format in words, others as the model has them."""
+    return _GROUPS[name](lang) if name in _GROUPS else name
+
+
 def _shown_groups(data: xr.Dataset, lang: str) -> list[str]:
-    return [ALL(lang) if name == "all" else name for name in group_names(data)]
+    return [shown_group(name, lang) for name in group_names(data)]
 
 
 def _label(source: Source, name: str, lang: str, several: bool) -> str:

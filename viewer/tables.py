@@ -18,7 +18,7 @@ from thermodl.analyze.versions import find_changes
 from thermodl.record.errors import RunError
 
 from .catalog import Run, settings_of
-from .curves import ALL, EVENT_KINDS, group_names, of_group
+from .curves import EVENT_KINDS, group_names, of_group, shown_group
 from .series import read_series
 from .state import ViewState
 from .text import MISSING, Text, is_resolved, number, quantity_title, with_error
@@ -208,9 +208,7 @@ def numbers(data: xr.Dataset, names: Iterable[str], lang: str) -> pd.DataFrame:
         if name in data and set(data[name].dims) <= {"group"}:
             cells = [with_error(value, error, lang) for value, error in _values(data, name)]
             rows.append([quantity_title(data[name].attrs, lang), *cells, *[MISSING] * (len(groups) - len(cells))])
-    return pd.DataFrame(
-        rows, columns=_columns(QUANTITY(lang), [ALL(lang) if name == "all" else name for name in groups])
-    )
+    return pd.DataFrame(rows, columns=_columns(QUANTITY(lang), [shown_group(name, lang) for name in groups]))
 
 
 def _columns(first: str, names: Sequence[str]) -> list[str]:

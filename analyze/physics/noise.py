@@ -44,6 +44,8 @@ import xarray as xr
 from dask.base import compute
 from dask.delayed import delayed
 
+from thermodl.record.format import ALL_GROUPS, OTHER_GROUPS
+
 from .. import errorbar, series, tails
 from ..blocks import labelled
 from ..colour import noise_colour
@@ -405,17 +407,21 @@ def _dimension(results: xr.Dataset) -> list[dict[str, str]]:
     found = []
     if open_:
         least = float(low.sel(group=open_[0]))
+        names, names_zh = (
+            [{ALL_GROUPS: everything, OTHER_GROUPS: rest}.get(name, name) for name in open_]
+            for everything, rest in (("all together", "the others"), ("全部层", "其余层"))
+        )
         bound, bound_zh = (
-            (f" (above {least:.3g} in {open_[0]})", f"（{open_[0]} 大于 {least:.3g}）") if least > 0 else ("", "")
+            (f" (above {least:.3g} in {names[0]})", f"（{names_zh[0]} 大于 {least:.3g}）") if least > 0 else ("", "")
         )
         found.append(
             verdict(
                 "effective_dimension",
                 "untrusted",
                 "lower-bound",
-                f"Lower bound only in the groups {', '.join(open_)}{bound}: probes and sketch tell the noise from no "
+                f"Lower bound only in the groups {', '.join(names)}{bound}: probes and sketch tell the noise from no "
                 "more.",
-                f"层组 {'、'.join(open_)} 只有下限{bound_zh}：探针与随机投影无法分辨更多方向。",
+                f"层组 {'、'.join(names_zh)} 只有下限{bound_zh}：探针与随机投影无法分辨更多方向。",
             )
         )
     return found

@@ -204,7 +204,7 @@ def test_what_all_names_have_before_their_colon_names_the_axis(world):
     names = {"temperature_noise": "less: drift", "temperature_kinetic": "less: heat"}
     for name, words in names.items():
         data[name].attrs["long_name"] = words
-    figure = curves.by_group([Source("good", data)], list(names), ViewState(), "x", curves.ALL)
+    figure = curves.by_group([Source("good", data)], list(names), ViewState(), "x", Text("all", "全部"))
     spec = figure.chart.to_dict()
     assert {row["series"] for row in next(iter(spec["datasets"].values()))} == {"drift", "heat"}
     assert next(part["title"] for key, part in _encodings(spec) if key == "y") == "less (loss)"
@@ -276,9 +276,11 @@ def test_values_without_a_place_on_the_axis_are_told(world, monkeypatch):
     x = clock.x.copy()
     x[:7] = np.nan
     monkeypatch.setattr(recorded.clocks, "clock_of", lambda *_: clock._replace(x=x))
-    spec = recorded.recorded_curve(world / "good", "loss", None, curves.ALL, ViewState()).chart.to_dict()
+    spec = recorded.recorded_curve(world / "good", "loss", None, Text("all", "全部"), ViewState()).chart.to_dict()
     assert "values without a place on this axis: 7" in spec["title"]["text"]
-    drawn = recorded._evaluations(world / "good", "loss", ["test_loss"], curves.ALL, curves.ALL, ViewState())
+    drawn = recorded._evaluations(
+        world / "good", "loss", ["test_loss"], Text("all", "全部"), Text("all", "全部"), ViewState()
+    )
     assert "values without a place on this axis: 7" in drawn.chart.to_dict()["title"]["text"]
 
 

@@ -16,6 +16,7 @@ from thermodl.analyze.results import read_verdicts
 from thermodl.viewer import catalog, charts, clocks, curves, figures, pictures
 from thermodl.viewer.pictures import draw, figures_of, find_figure, parts_of, rows
 from thermodl.viewer.state import ViewState
+from thermodl.viewer.text import Text
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def test_rows_of_a_curve_are_not_the_events_on_it_however_many_there_are():
     frame = pd.DataFrame({"x": [1.0, 2], "y": [3.0, 4], "low": 2.0, "high": 5.0, "series": "loss"})
     events = pd.DataFrame({"x": np.arange(9.0), "y": 0.0, "low": -1.0, "high": 1.0, "series": "candidate"})
     curve = charts.curves(frame, lang="en", x_title="step", y_title="loss")
-    drawn = rows(curves.Figure("loss", curves.ALL, charts.marked(curve, events)))
+    drawn = rows(curves.Figure("loss", Text("all", "全部"), charts.marked(curve, events)))
     assert drawn[["x", "y"]].values.tolist() == [[1, 3], [2, 4]]
 
 
