@@ -125,5 +125,5 @@ def _apply_windows(
 
 
 def _whole(arrays: list[xr.DataArray], dim: str) -> list[xr.DataArray]:
-    """A time series must lie in one chunk; indexing by probes or layers may have cut it. Of no times there is none."""
+    """A time series must lie in one chunk; indexing by probes or layers may have cut it. Dask makes none of size 0."""
     return [array.chunk({dim: -1}) if array.sizes[dim] else array.compute() for array in arrays]

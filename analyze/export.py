@@ -27,6 +27,7 @@ import xarray as xr
 from thermodl.record.archive import pack_run
 from thermodl.record.errors import RunError
 from thermodl.record.store import open_run, read_attributes, run_folder
+from thermodl.record.words import command_line
 
 from .results import (
     STATUSES,
@@ -135,7 +136,11 @@ def doubts_about(
         return []
     stored = read_result_attributes(folder, name)
     stale = [analysis for analysis in only or stored if _changes(folder, stored[analysis])]
-    return [f"stale: {', '.join(stale)}; thermodl analyze {folder} makes them anew"] if stale else []
+    if not stale:
+        return []
+    named = ["--name", name] if name != "default" else []
+    anew = command_line(["thermodl", "analyze", str(folder), *named])
+    return [f"stale, or of a recording that cannot be read: {', '.join(stale)}; `{anew}` makes them anew"]
 
 
 def check_place(path: Path, overwrite: bool = False) -> None:
@@ -306,7 +311,9 @@ def _choose(folder: Path, name: str, only: Sequence[str] | None) -> dict[str, xr
     results = open_results(folder, name)
     if not results:
         names = ", ".join(list_settings_names(folder))
-        there = f"; there are {names}" if names else f"; thermodl analyze {folder} makes them"
+        there = (
+            f"; there are {names}" if names else f"; `{command_line(['thermodl', 'analyze', str(folder)])}` makes them"
+        )
         raise ExportError(f"{folder} has no results of the name {name!r}{there}")
     missing = [analysis for analysis in only or () if analysis not in results]
     if missing:

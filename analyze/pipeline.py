@@ -60,7 +60,8 @@ def analyze(
 
     Returns:
         For each analysis that could not be made, why: NotDefinedError where this kind of training has no such
-        quantity, another UserError where the run or the settings forbid it, any other exception for a defect of ours.
+        quantity or it was not recorded, another UserError where the run or the settings forbid it, any other exception
+        for a defect of ours.
 
     Raises:
         RunError: if the run cannot be read.
@@ -140,7 +141,7 @@ def estimate(run: xr.Dataset, analysis: str, **settings: Any) -> xr.Dataset:
 
     Raises:
         AnalysisError: if the run or the settings forbid it; NotDefinedError if this kind of training has no such
-            quantity.
+            quantity or it was not recorded.
 
     >>> from thermodl.analyze import diffusion
     >>> results = diffusion(open_run("runs/mine"), segment="100:500")

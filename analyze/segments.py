@@ -179,8 +179,8 @@ def _list_zh(names: list[str]) -> str:
 def _split_half(data: xr.DataArray, memory: int) -> float:
     """Difference of the halves' means in standard errors; NaN where a half has under ten effective samples.
 
-    Errors that differ by a factor of ten are those of no common motion, and the smaller one counts: what explodes has
-    an error as large as its mean, and would agree with anything.
+    Errors that differ by a factor of ten are those of no common motion, and the smaller one counts: what explodes, or
+    holds a value far from all others, has an error as large as its mean, and would agree with anything.
     """
     values = np.asarray(data.values, dtype=float)
     values = values[np.isfinite(values)]
@@ -190,10 +190,15 @@ def _split_half(data: xr.DataArray, memory: int) -> float:
     )
     if min(early_n, late_n) < 10:
         return float("nan")
+    if not np.isfinite([early_error, late_error]).all():
+        # Squares of the largest numbers overflow.
+        return np.inf
     least, most = sorted((float(early_error), float(late_error)))
     spread = np.sqrt(2) * least if most > _UNLIKE * least else np.hypot(least, most)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.nan_to_num(np.divide(late - early, spread), nan=0.0, posinf=np.inf, neginf=-np.inf))
+        z = np.divide(late - early, spread)
+    # Of two halves that are one and the same constant.
+    return 0.0 if np.isnan(z) else float(z)
 
 
 def within(run: xr.Dataset, segment: Segment) -> xr.Dataset:

@@ -199,22 +199,26 @@ def mean_and_error(
     mean = series.mean(-1)
     if n < 4:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, float(n))
-    memory = min(memory, n // 16)
+    memory, used = min(memory, n // 16), float(n)
     if shape is not None and np.any(shape != shape[..., :1]):
         level = shape.mean(-1, keepdims=True)
         series = series - shape * np.where(level != 0, mean[..., None] / level, 0.0)
+        # Where the shape is small there is little to know from, as if there were fewer samples (Kish 1965).
+        used = n * np.nan_to_num(level[..., 0] ** 2 / np.mean(shape**2, axis=-1), nan=1.0)
     covariance, tau, window = autocovariance_and_cut(series, memory)
     if memory:
         longer = np.maximum(window, memory)
         tau, window = np.fmax(tau, _sum_to(covariance, n, longer)), longer
     repeated = 1 + 2 * np.square(echo)
     tau, window = tau * repeated, window * repeated
+    # What the level hides is more where fewer samples count.
+    tau = tau * (1 + (2 * window + 1) / used) / (1 + (2 * window + 1) / n)
     # Where fluctuations cancel, their sum is all estimation error: never count more samples than there are.
-    n_eff = n * np.minimum(1 / (2 * np.maximum(tau, 0.5)), per_step)
-    variance = np.maximum(covariance[..., 0], 0.0) * (1 + 1 / n_eff)
-    freedom = n * np.minimum(1 / (2 * window + 1), per_step)
+    each = np.minimum(1 / (2 * np.maximum(tau, 0.5)), per_step)
+    variance = np.maximum(covariance[..., 0], 0.0) * (1 + 1 / (used * each)) / (n * each)
+    freedom = used * np.minimum(1 / (2 * window + 1), per_step)
     student = special.stdtrit(np.maximum(freedom, 1.0), 0.975) / NORMAL
-    return mean, np.sqrt(variance / n_eff) * student, n_eff
+    return mean, np.sqrt(variance) * student, used * each
 
 
 def cancelling_error(series: Floats, memory: int) -> tuple[float, float]:

@@ -15,7 +15,9 @@ class AnalysisError(UserError):
 
 
 class NotDefinedError(AnalysisError):
-    """A quantity that is not defined for this kind of training: nothing failed, and nothing is to be mended.
+    """A quantity that is not defined for this kind of training, or that its recorder was told to leave out.
+
+    Nothing failed, and the recording as it is cannot be analyzed for it.
 
     Args:
         en, zh: why, in both languages; it is kept with the results.

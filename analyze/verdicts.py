@@ -66,7 +66,7 @@ def probe_verdicts(run: xr.Dataset, part: xr.Dataset, quantity: str, *also: str)
             "a smaller probe_every, or name a longer segment",
             "请减小 probe_every 重新记录，或指定更长的区间",
         )
-        if run.attrs["recorder"]["products_every"] != 1:
+        if run.attrs.get("recorder", {}).get("products_every", 1) != 1:
             mend, mend_zh = "probes at steps that have inner products", "请在计算内积的步上记录探针"
         return [
             verdict(

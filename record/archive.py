@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from .errors import RunError
-from .format import RUN_NAMES, is_run_name
+from .format import RUN_NAMES, is_file_name, is_run_name
 from .settings import SettingsError
 from .store import list_runs, read_attributes
 
@@ -33,9 +33,6 @@ MAX_RATIO, MAX_RATIO_OF_RUN = 200, 4
 """how often larger than the archive its content may be; images hardly compress, bombs reach thousands and more"""
 _SMALL = 10**8
 """bytes below which the ratio does not matter"""
-
-_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"}
-_DEVICES |= {f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"}
 
 
 def unpack(archive: Path, cache: Path, endings: Sequence[str]) -> Path:
@@ -238,7 +235,7 @@ def _parts(entry: zipfile.ZipInfo) -> list[str]:
             raise _Refused(f"{shown} leads out of the folder")
         if ":" in part or any(ord(character) < 32 for character in part):
             raise _Refused(f"{shown} holds a drive, a stream or a control character")
-        if not part or part.partition(".")[0].rstrip().lower() in _DEVICES or part.endswith((" ", ".")):
+        if not is_file_name(part):
             raise _Refused(f"{shown} is no file name on every system (empty, a device, or a space or dot at the end)")
     return parts
 

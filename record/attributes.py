@@ -24,7 +24,7 @@ def describe_run(
     settings: RecorderSettings,
     attributes: dict[str, Any],
 ) -> dict[str, Any]:
-    """The attributes of a new recording; `attributes` are the user's own, which come first."""
+    """The attributes of a new recording; `attributes` are the user's own, which may not replace any but `run_id`."""
     return {
         "run_id": "",
         **attributes,

@@ -68,25 +68,19 @@ class ChunkNoise:
         for index, gradient in enumerate(gradients):
             if gradient is not None:
                 total[index] = _squared(gradient, self._wide)
-        scale = torch.ones_like(total[:1])
-        changed = self._changed(gradients, scale)
-        # On a device no number is waited for, and the scale is always looked for.
-        if self._sum.device.type != "cpu" or changed:
-            scale = torch.exp2(torch.log2(total.sum() / _squared(self._sum, self._wide)).div(2).round())
-            changed = self._changed(gradients, scale)
-        trace = (count * self._squares * scale**2 - total) / (count - 1)
-        self.forget()
-        return torch.where(changed, torch.nan, trace)
-
-    def _changed(self, gradients: Sequence[Tensor | None], scale: Tensor) -> Tensor:
-        """Whether the gradient of any layer is not the last sum times a scale."""
-        scale = scale.to(self._sum.dtype)
-        return torch.stack(
+        scale = torch.exp2(torch.log2(total.sum() / _squared(self._sum, self._wide)).div(2).round())
+        # A gradient that was zeroed is no sum of anything.
+        scale = torch.where(torch.isfinite(scale) & (scale > 0), scale, 1.0)
+        factor = scale.to(self._sum.dtype)
+        changed = torch.stack(
             [
-                (self._sum[part] * scale != (0 if gradient is None else gradient)).any()
+                (self._sum[part] * factor != (0 if gradient is None else gradient)).any()
                 for gradient, part in zip(gradients, self._parts, strict=True)
             ]
-        ).any()
+        )
+        trace = (count * self._squares * scale**2 - total) / (count - 1)
+        self.forget()
+        return torch.where(changed.any(), torch.nan, trace)
 
     def forget(self) -> None:
         """Start again: the step was not made."""

@@ -33,13 +33,23 @@ OTHER_GROUPS = "other"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """of an array, of results"""
 _RUN_NAME = re.compile(r"[^\W_][^/\\:*?\"<>|]{0,127}")
-RUN_NAMES = 'a letter or digit, then anything but / \\ : * ? " < > |'
+RUN_NAMES = (
+    'a letter or digit, then anything but / \\ : * ? " < > |, in 128 characters, without a space or dot at the end'
+)
 """in words, what names runs may have"""
+_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"}
+_DEVICES |= {f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"}
 
 
 def is_run_name(text: str) -> bool:
     """Whether it names a run folder: a file name on any system, in any language, that is neither hidden nor a path."""
-    return bool(_RUN_NAME.fullmatch(text)) and text.isprintable() and text[-1] != " "
+    named = _RUN_NAME.fullmatch(text) and text.isprintable() and len(text.encode()) < 256
+    return bool(named) and is_file_name(text)
+
+
+def is_file_name(text: str) -> bool:
+    """Whether the part of a path is a file name on every system: no device, no space or dot at its end."""
+    return bool(text) and text.partition(".")[0].rstrip().lower() not in _DEVICES and not text.endswith((" ", "."))
 
 
 @dataclass(frozen=True)

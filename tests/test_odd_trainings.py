@@ -16,7 +16,8 @@ from torch import Tensor, nn  # noqa: E402
 
 from thermodl.analyze import physics  # noqa: E402
 from thermodl.analyze.check import check_run  # noqa: E402
-from thermodl.analyze.settings import AnalysisSettings  # noqa: E402
+from thermodl.analyze.segments import _split_half  # noqa: E402
+from thermodl.analyze.settings import AnalysisError, AnalysisSettings, NotDefinedError  # noqa: E402
 from thermodl.record import Recorder, RecorderSettings, open_run  # noqa: E402
 from thermodl.record.quadratic import Quadratic, record_quadratic  # noqa: E402
 
@@ -133,7 +134,7 @@ def test_frozen_layers_have_no_temperature(tmp_path: Path) -> None:
     assert mean == pytest.approx(exact, rel=0.2)
 
 
-@pytest.mark.parametrize("rate", [0.02, 0.1])
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.3])
 def test_what_explodes_is_not_stationary(tmp_path: Path, rate: float) -> None:
     """The error of a half that grows is as large as its mean, and would agree with anything."""
     generator = torch.Generator().manual_seed(0)
@@ -149,6 +150,14 @@ def test_what_explodes_is_not_stationary(tmp_path: Path, rate: float) -> None:
     run = open_run(tmp_path / "run")
     for segment in ("auto", "1:590", "1:300"):
         assert {one["code"] for one in estimate("temperature", run, segment).attrs["verdicts"]} >= {"not-stationary"}
+
+
+def test_halves_whose_squares_overflow_do_not_agree() -> None:
+    """Nor is an error that is not a number one that holds anything; two halves of one constant agree."""
+    rising = np.geomspace(1e100, 1e300, 400) * np.random.default_rng(0).uniform(0.5, 1.5, 400)
+    assert _split_half(xr.DataArray(rising), 0) == np.inf
+    assert _split_half(xr.DataArray(np.ones(400)), 0) == 0
+    assert _split_half(xr.DataArray(np.repeat([1.0, 2.0], 200)), 0) == np.inf
 
 
 @pytest.mark.slow
@@ -310,8 +319,21 @@ def test_motion_in_few_directions_does_not_age(tmp_path: Path, coordinates: int)
         exact = 2 * RATE * (1 + 0.9) / ((1 - 0.9) * (2 * (1 + 0.9) - RATE))
         late = diffusion.isel(group=0).sel(lag=diffusion["lag"][diffusion["lag"] >= 150])
         inside.append(abs(late[name] - exact) < 1.96 * late[f"{name}_stderr"])
+    # One in a hundred by chance, and 0.94 where directions are counted rightly: of twelve motions, each of a few
+    # independent late lags, 0.85 is two standard errors below; it was a third, and 0.65–0.76.
     assert sum(chance < 0.01 for chance in chances) <= 1
     assert np.mean(inside) > 0.85
+
+
+def test_what_was_not_recorded_is_not_defined(tmp_path: Path) -> None:
+    """A recorder that was told to leave sketches out failed at nothing; the reason is said."""
+    run = record(tmp_path / "run", steps=100, settings={"sketch_size": 0})
+    for name in ("diffusion", "correlation", "flatness", "response", "entropy_production"):
+        with pytest.raises(NotDefinedError, match="parameter_sketch, which this run does not hold: sketch_size is 0"):
+            estimate(name, run)
+    with pytest.raises(AnalysisError, match="it was switched off, or the recording was cut off") as caught:
+        estimate("diffusion", run.assign_attrs(not_recorded={}))
+    assert not isinstance(caught.value, NotDefinedError)
 
 
 def test_a_schedule_is_no_noise(tmp_path: Path) -> None:
@@ -323,7 +345,8 @@ def test_a_schedule_is_no_noise(tmp_path: Path) -> None:
     run = record(tmp_path / "run", cool)
     results = {name: estimate(name, run) for name in ("temperature", "dissipation", "entropy_production")}
     rate = float(run["learning_rate"].isel(step=slice(*results["temperature"].attrs["segment"])).mean())
-    # A steady noise of so many probes and of so many velocities of 64 coordinates is known to 3 %.
+    # A steady noise of so many probes and of so many velocities of 64 coordinates is known to 3 %, the heat to 4 % of
+    # the power that is turned over, ½η tr C.
     for name, quantity, exact, scale in (
         ("temperature", "temperature_noise", rate / 0.2, rate / 0.2),
         ("temperature", "temperature_kinetic", rate / 0.2, rate / 0.2),
@@ -332,7 +355,7 @@ def test_a_schedule_is_no_noise(tmp_path: Path) -> None:
     ):
         found, error = (float(results[name][f"{quantity}{end}"][0]) for end in ("", "_stderr"))
         assert abs(found - exact) < 4 * error, quantity
-        assert error < 0.03 * scale, quantity
+        assert error < 0.04 * scale, quantity
         if name != "entropy_production":
             assert results[name][f"{quantity}_over_time"].values[0, -1] < 0.01 * exact
     assert "unresolved" not in {one["code"] for one in results["temperature"].attrs["verdicts"]}

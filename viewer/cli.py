@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import typer
 
 from thermodl.record.errors import UserError
+from thermodl.record.format import RUN_NAMES, is_run_name
 from thermodl.record.store import list_runs, run_folder
 
 from .state import VERSION
@@ -44,8 +45,8 @@ class Language(StrEnum):
 
 
 def view(
-    runs: Annotated[Path, typer.Argument(help="Folder that holds the run folders, a single run folder, or a zip of a "
-                                              "run.")] = Path("runs"),
+    runs: Annotated[Path, typer.Argument(help="Folder that holds the run folders, one of these, at which it opens, or "
+                                              "a zip of a run.")] = Path("runs"),
     host: Annotated[str, typer.Option(help="Address to listen on. Any other than the default opens your runs to the "
                                            "network; there is no password.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = 8501,
@@ -74,6 +75,8 @@ def view(
         folder = run_folder(runs)
         if (folder / "run.zarr").is_dir():
             folder = folder.resolve()
+            if not is_run_name(folder.name):
+                raise ViewError(f"{folder.name!r} is no name of a run ({RUN_NAMES}); rename the folder")
             _serve(folder.parent, str(runs), host, port, lang, no_browser, first=folder.name)
         else:
             _serve(runs, str(runs), host, port, lang, no_browser)
@@ -103,7 +106,7 @@ def _serve(
         address += f"/?{urlencode({'v': VERSION, 'run': first})}"
 
     def announce() -> None:
-        print(f"ThermoDL shows {name} at {address} (Ctrl-C ends it)", flush=True)
+        print(f"ThermoDL shows {name}{' and its neighbours' * bool(first)} at {address} (Ctrl-C ends it)", flush=True)
         if not no_browser:
             webbrowser.open(address)
 

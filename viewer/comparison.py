@@ -181,19 +181,25 @@ def _size(text: str) -> float:
 
 
 def estimates(runs: Sequence[Run], results: Results, baseline: str, lang: str) -> pd.DataFrame:
-    """One row per run, one column per quantity that stands for a run, cells like `1.23(4) ✓`."""
+    """One row per run, one column per quantity that stands for a run, cells like `1.23(4) ✓`.
+
+    The steps that most of a run's analyses used are a column, those of others stand in their cells.
+    """
     rows = []
     for run in runs:
         row = {tables.RUN(lang): _name(run, baseline, lang)}
-        segments = dict.fromkeys(tables.segment_of(data.attrs) for data in results[run.id].values())
-        row[tables.ESTIMATED_FROM(lang)] = ", ".join(segment for segment in segments if segment != MISSING) or MISSING
+        segments = [tables.segment_of(data.attrs) for data in results[run.id].values()]
+        usual = max(segments, key=segments.count, default=MISSING)
+        row[tables.ESTIMATED_FROM(lang)] = usual
         for analysis, name in tables.HEADLINES:
             data = results[run.id].get(analysis)
             if data is None or name not in data:
                 continue
             sign = tables.STATUS_SIGNS[tables.worst_status(data, name)]
             old = f" {tables.STALE_SIGN}" if tables.stale(run, analysis, lang) else ""
-            row[quantity_title(data[name].attrs, lang)] = f"{_headline(data, name, lang)} {sign}{old}"
+            own = tables.segment_of(data.attrs)
+            elsewhere = f" [{own}]" if own != usual else ""
+            row[quantity_title(data[name].attrs, lang)] = f"{_headline(data, name, lang)} {sign}{old}{elsewhere}"
         rows.append(row)
     return pd.DataFrame(rows).fillna(MISSING)
 

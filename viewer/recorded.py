@@ -81,7 +81,7 @@ def recorded_curve(
     state: ViewState,
     log_y: bool = False,
     rest: Mapping[int, str] | None = None,
-    of: int = 0,
+    of: int | None = None,
 ) -> Figure | None:
     """One recorded series as mean and band, of the interval on display; None if it is not there.
 
@@ -91,7 +91,7 @@ def recorded_curve(
         title: what is drawn.
         state: axis, interval and language.
         log_y: a logarithmic axis of values whatever the view.
-        rest: rows and names of lines drawn in grey behind. of: how many there would be.
+        rest: rows and names of lines drawn in grey behind. of: how many there are of them, where these are some.
 
     Raises:
         RunError: if the recording cannot be read.
@@ -114,7 +114,7 @@ def recorded_curve(
             others.append(_of_buckets(cells, label))
     note = charts.EXTREMES.fill(buckets=len(buckets), count=len(y), missing=int(buckets["missing"].to_numpy().sum()))
     notes = [note(state.lang)] if len(buckets) < len(y) or not np.isfinite(y).all() else []
-    notes += [_GREY_LAYERS.fill(n=len(others), of=of)(state.lang)] if others else []
+    notes += [_GREY_LAYERS.fill(n=len(others), of=of or len(others))(state.lang)] if others else []
     notes += charts.off_log_axis(x, state.lang) if log_x else []
     notes += nowhere(x, state.lang)
     if series.unreadable or clock.unreadable:

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from thermodl.analyze.export import write_file
 from thermodl.record.errors import UserError
 from thermodl.record.store import read_attributes
+from thermodl.record.words import command_line
 
 from . import charts, recorded, tables
 from .catalog import Run, provenance_of, read_results, read_run, settings_of
@@ -145,7 +146,9 @@ def build_report(folder: Path, lang: str = "en", results_name: str = "") -> str:
         raise ReportError(f"{folder} has no results named {results_name!r}; {known}")
     results = read_results(run)
     if not results:
-        raise ReportError(f"{folder} has no results yet; make them with: thermodl analyze {folder}")
+        raise ReportError(
+            f"{folder} has no results yet; make them with: {command_line(['thermodl', 'analyze', str(folder)])}"
+        )
     state = ViewState(run=run.id, results=results_name, lang=lang)
     training = [_picture(figure, lang) for figure in recorded.training(folder, state)]
     sections = [_section(run, name, results[name], state) for name in _in_order(results)]

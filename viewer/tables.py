@@ -166,7 +166,9 @@ DIFFERING = Text("Settings that differ", "不同的设置")
 EQUAL = Text("Of what was noted of these runs nothing differs.", "这些实验所记录的设置没有不同之处。")
 _RECORDED = ("learning_rate", "momentum", "dampening", "weight_decay")
 """hyper-parameters that are recorded at every step"""
-_IN_TIME = Text("{name} over time", "{name} 随时间")
+_IN_TIME = Text("{name} over time", "{name}（随时间变化）")
+_PLACES = 5
+"""values, from the first step to the last, by which a schedule is told"""
 RUN = Text("run", "实验")
 ESTIMATED_FROM = Text("estimated from steps", "估计所用的步数范围")
 _START = Text("first step", "起始步")
@@ -294,9 +296,10 @@ def events(data: xr.Dataset, lang: str) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-DETAILS: dict[str, tuple[Text, Text, Callable[[xr.Dataset, str], pd.DataFrame]]] = {
+DETAILS: dict[str, tuple[Text, Callable[[xr.Dataset, str], pd.DataFrame], Text | None, Text | None]] = {
     "flatness": (
         Text("Principal directions", "主方向"),
+        directions,
         Text(
             "Directions come from the first half of the segment, everything but the cosine content and the fractions "
             "is measured in the second. A cosine content above 0.7 means a drift. Compare the fractions with those of "
@@ -304,44 +307,46 @@ DETAILS: dict[str, tuple[Text, Text, Callable[[xr.Dataset, str], pd.DataFrame]]]
             "方向由区间前一半选出；除余弦含量与方差比例外，其余均在后一半测量。余弦含量高于 0.7 表示漂移。"
             "方差比例应与随机行走对照。",
         ),
-        directions,
+        None,
     ),
     "stationarity": (
         Text("Segments of constant settings", "超参数不变的区间"),
+        segments,
         Text(
             "The z scores compare the two halves of a segment; beyond 3 in either direction they are taken to differ.",
             "z 值比较一段的前后两半；绝对值超过 3 即认为两半不同。",
         ),
-        segments,
+        None,
     ),
     "entropy_production": (
         Text("Circulation between principal directions", "主方向之间的环流"),
+        currents,
         Text(
             "Positive: the motion turns from the first direction towards the second. Per step, over the standard "
             "deviations of both; 0 in equilibrium.",
             "为正表示运动由第一个方向转向第二个方向。以每步计，并除以两个方向的标准差；平衡态下为 0。",
         ),
-        currents,
+        None,
     ),
     "events": (
         Text("Events in the order of time", "按时间顺序的事件"),
-        Text("No sudden change of the loss was found.", "没有发现损失的突变。"),
         events,
+        None,
+        Text("No sudden change of the loss was found.", "没有发现损失的突变。"),
     ),
 }
-"""of analyses that have one, a further table: its title, a note below it, of events that there are none, and how it is
-made"""
+"""of analyses that have one, a further table: its title, how it is made, a note below it, and one in its place where it
+has no rows"""
 
 
 def details(analysis: str, data: xr.Dataset, state: ViewState) -> list[tuple[str, str, pd.DataFrame]]:
-    """The further tables of an analysis, of the chosen group: title, note and rows."""
+    """The further tables of an analysis, of the chosen group: title, note and rows, of which there may be none."""
     if analysis not in DETAILS or not data.data_vars:
         return []
-    title, note, make = DETAILS[analysis]
+    title, make, below, instead = DETAILS[analysis]
     rows = make(of_group(data, state) if "group" in data.dims else data, state.lang)
-    if analysis == "events":
-        return [(title(state.lang), "" if len(rows) else note(state.lang), rows)]
-    return [(title(state.lang), note(state.lang), rows)] if len(rows) else []
+    note = below if len(rows) else instead
+    return [(title(state.lang), note(state.lang) if note else "", rows)] if len(rows) or note else []
 
 
 def headlines(run: Run, results: Mapping[str, xr.Dataset], lang: str) -> pd.DataFrame:
@@ -443,7 +448,7 @@ def comparison(runs: Sequence[Run], lang: str, only_differences: bool = True) ->
 
 
 def _in_time(run: Run, lang: str) -> dict[str, str]:
-    """Hyper-parameters that change while the run is recorded: the first and the last value of each optimizer group.
+    """Hyper-parameters that change while the run is recorded: those of each optimizer group at some times.
 
     Nothing where the recording cannot be read, which the page says elsewhere.
     """
@@ -455,8 +460,9 @@ def _in_time(run: Run, lang: str) -> dict[str, str]:
         values = np.atleast_2d(series.values) if series is not None else np.empty((0, 0))
         changes = values.size > 0 and bool(np.any((values != values[:, :1]) & np.isfinite(values)))
         if changes:
-            ends = [f"{first:g} → {last:g}" for first, last in values[:, [0, -1]].tolist()]
-            found[_IN_TIME(lang).format(name=name)] = " / ".join(dict.fromkeys(ends))
+            places = np.linspace(0, values.shape[-1] - 1, _PLACES).round().astype(int)
+            courses = [" → ".join(f"{value:.3g}" for value in course) for course in values[:, places].tolist()]
+            found[_IN_TIME(lang).format(name=name)] = " / ".join(dict.fromkeys(courses))
     return found
 
 

@@ -118,7 +118,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         close to straight between these steps.
 
     Raises:
-        AnalysisError: if the run has no sketches, is too short or diverged.
+        NotDefinedError: if it was recorded without sketches.
+        AnalysisError: if the run is too short or diverged.
     """
     require(run, "parameter_sketch")
     segment = choose_segment(run, settings.segment)

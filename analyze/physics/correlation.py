@@ -9,6 +9,7 @@ some tools return twice this; its error falls with the independent coordinates t
 are effectively independent, and below fifty integrated times the estimate is marked.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         dimensionless; `…_integrated_time` in steps, scalar or (group,); all with errors.
 
     Raises:
-        AnalysisError: if the run has no sketches or is too short.
+        NotDefinedError: if it was recorded without sketches.
+        AnalysisError: if the run is too short.
     """
     require(run, "parameter_sketch", "gradient_sketch")
     segment = choose_segment(run, settings.segment)
@@ -73,15 +75,18 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     lags = series.log_lags(max(1, part.sizes["step"] // 10), settings.lags_per_decade)
     results: dict[str, xr.DataArray] = {}
     memory = correlated_steps(run)
+    still = []
     for name in ("parameter", "gradient"):
-        results |= _named(name, _measure(part[f"{name}_sketch"], lags, memory), run)
+        found = _measure(part[f"{name}_sketch"], lags, memory)
+        still += [] if found["moving"][0] else [name]
+        results |= _named(name, found, run)
     if (losses := finite_loss(part)) is not None:
         loss = _measure(losses.expand_dims(["group", "sketch"]).chunk(), lags, memory)
         alone = run.isel(group=slice(1))
         results |= {key: value.isel(group=0, drop=True) for key, value in _named("loss", loss, alone).items()}
     clock = {"lag": lags, "lag_sgd_time": ("lag", lags * sgd_time_per_step(part))}
     dataset = xr.Dataset(results, coords=clock).compute()
-    verdicts = [segment_verdict(segment), *_verdicts(dataset, part.sizes["step"])]
+    verdicts = [segment_verdict(segment), *_verdicts(dataset, part.sizes["step"], still)]
     return dataset.assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
     )
@@ -91,29 +96,30 @@ def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str
     """ρ at some lags and the integrated time, each with its error, of all groups and of each."""
     with_zero = np.concatenate([[0], lags])
     steps = positions.sizes["step"]
-    widths = [2**power for power in range(1, int(np.log2(max(steps // _BLOCKS, 1))) + 1)]
+    widths = [2**power for power in range(2, int(np.log2(max(steps // _BLOCKS, 1))) + 1)]
 
     def add(_: int, x: np.ndarray) -> tuple[np.ndarray, ...]:
         centred = x - x.mean(-1, keepdims=True, dtype=float)
         # By their mean alone, which is rounded, numbers that stay would seem to fluctuate.
-        counts = np.array([len(x), np.count_nonzero(np.ptp(x, axis=-1))])
+        moving = np.array(np.count_nonzero(np.ptp(x, axis=-1)))
         products, covariance = series.lagged_products(centred, with_zero), series.autocovariance(centred, trace=True)
-        return products, covariance, counts, *(_squares_of_blocks(centred, width) for width in widths)
+        return products, covariance, moving, *(_squares_of_blocks(centred, width) for width in widths)
 
-    def finish(_: int, products: np.ndarray, covariance: np.ndarray, counts: np.ndarray, *slow: Any) -> dict[str, Any]:
-        coordinates, moving = counts
+    def finish(_: int, products: np.ndarray, covariance: np.ndarray, moving: np.ndarray, *slow: Any) -> dict[str, Any]:
         if not moving:
             nothing = np.full((2, len(lags)), np.nan)
-            return {"autocorrelation": tuple(nothing), "integrated_time": (np.nan, np.nan)}
-        dimensions = dimensions_of_squares(products[0], int(coordinates))
+            return {"autocorrelation": tuple(nothing), "integrated_time": (np.nan, np.nan), "moving": moving}
+        dimensions = dimensions_of_squares(products[0], int(moving))
         tau = series.integrated_time(covariance, oscillating=True, dimensions=dimensions)[0]
         # The slow coordinates, of which there may be fewer, make the time.
-        longer = [squares for width, squares in zip(widths, slow, strict=True) if width <= max(tau, 1.0)]
-        dimensions = min([dimensions, *(dimensions_of_squares(squares, int(coordinates)) for squares in longer[-1:])])
+        widest = int(np.searchsorted(widths, max(tau, 1.0), side="right")) - 1
+        if widest >= 0:
+            dimensions = min(dimensions, dimensions_of_squares(slow[widest], int(moving)))
         variance_of_mean = 2 * float(series.integrated_time(covariance)[0]) * covariance[0] / len(covariance)
         return {
             "autocorrelation": series.autocorrelation(products, lags, variance_of_mean, memory=memory),
             "integrated_time": series.integrated_time(covariance, oscillating=True, dimensions=dimensions),
+            "moving": moving,
         }
 
     return over_groups(add, finish, [positions])
@@ -138,7 +144,8 @@ def _named(name: str, found: dict[str, np.ndarray], run: xr.Dataset) -> dict[str
     return results
 
 
-def _verdicts(results: xr.Dataset, steps: int) -> list[dict[str, str]]:
+def _verdicts(results: xr.Dataset, steps: int, still: Sequence[str] = ()) -> list[dict[str, str]]:
+    """How far each integrated time can be trusted; of what stands `still` there is none."""
     found = []
     for name, (en, zh) in _NAMES.items():
         if f"{name}_integrated_time" not in results:
@@ -148,7 +155,7 @@ def _verdicts(results: xr.Dataset, steps: int) -> list[dict[str, str]]:
             for values in (results[f"{name}_integrated_time"], results[f"{name}_integrated_time_stderr"])
         )
         held = steps / max(time, 0.5)
-        if np.isnan(time) and np.isnan(error):
+        if name in still:
             status, code = "untrusted", "not-defined"
             en_text = f"Not defined: the {en} does not change in the segment."
             zh_text = f"没有定义：{zh}在区间内没有变化。"

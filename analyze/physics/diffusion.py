@@ -126,7 +126,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         there are probes the predictions.
 
     Raises:
-        AnalysisError: if the run has no sketches or is too short.
+        NotDefinedError: if it was recorded without sketches.
+        AnalysisError: if the run is too short.
     """
     require(run, "parameter_sketch")
     segment = choose_segment(run, settings.segment)

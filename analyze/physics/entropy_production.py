@@ -86,6 +86,7 @@ _SEEN = 1e-3
 well: directions are chosen in the same motion, and short motions scatter more than their fits, so that 0.05 comes up in
 a quarter of 150 motions in equilibrium, and both in less than one in a hundred"""
 _LEAST_CHANCE = 1e-300
+"""smaller ones may be rounding of what floating point holds"""
 _NAMES = {
     "entropy_production": ("nat step-1", "entropy production, lower bound", "熵产生（下界）"),
     "entropy_production_plugin": ("nat step-1", "entropy production, bias not taken off", "熵产生（未扣除偏差）"),
@@ -120,8 +121,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         other_mode), Q over the standard deviations; `mode_variance_fraction` and `mode_heat` (group, mode), q/T_noise.
 
     Raises:
-        NotDefinedError: if the optimizer is not SGD.
-        AnalysisError: if the run is too short or lacks the sketch.
+        NotDefinedError: if the optimizer is not SGD, or the run was recorded without sketches.
+        AnalysisError: if the run is too short.
     """
     if not is_sgd(run):
         raise NotDefinedError(
@@ -157,7 +158,8 @@ def _heat(
     if not part.sizes.get("probe"):
         return {}, {}, found
     results: dict[str, xr.DataArray] = {}
-    drawn, of_layers, of_groups = _drawn(part), _rate(part), schedule_of_groups(part, _rate(part))
+    drawn, of_layers = _drawn(part), _rate(part)
+    of_groups = schedule_of_groups(part, of_layers)
     memory, held = correlated_steps(run), velocity_samples(run)
     for name, given, per_step, en, zh in (
         ("heat", _given(part), held, "heat released into the group", "释放到该组的热量"),

@@ -140,7 +140,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         where probes or hyper-parameters that one and the same number describes are missing.
 
     Raises:
-        AnalysisError: if the run is too short or lacks the sketches.
+        NotDefinedError: if it was recorded without sketches.
+        AnalysisError: if the run is too short.
     """
     require(run, "parameter_sketch", "gradient_sketch")
     segment = choose_segment(run, settings.segment)

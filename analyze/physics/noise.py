@@ -563,8 +563,11 @@ def _chunks(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset) -> list[dict
                 "所测为微批量 BatchNorm 的 C：其统计量带来整批所没有的噪声。",
             )
         )
-    several = part["chunk_count"] >= 2
-    lost = float((several & part["chunk_noise_trace"].isnull().any("layer")).sum() / max(int(several.sum()), 1))
+    lost, several = 0, 0
+    if "chunk_count" in part:
+        of_several = part["chunk_count"] >= 2
+        several = int(of_several.sum())
+        lost = int((of_several & part["chunk_noise_trace"].isnull().any("layer")).sum())
     clipped = "clip_factor" in part and bool((part["clip_factor"] < 1).any())
     if lost and not clipped:
         found.append(
@@ -572,10 +575,10 @@ def _chunks(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset) -> list[dict
                 "noise_trace_chunks",
                 "untrusted",
                 "changed-gradient",
-                f"Not measured at {lost:.0%} of the steps with micro-batches: the gradient was changed between last "
-                "one and the step, as by clipping. Those left are a selection; log clip_factor.",
-                f"在 {lost:.0%} 的含微批量的步上未能测量：最后一个微批量之后、更新之前梯度被改动（如裁剪）。"
-                "其余的步是有选择的；请记录 clip_factor。",
+                f"Not measured at {lost:,} of {several:,} steps with micro-batches: the gradient was changed between "
+                "the last one and the step, as by clipping, or not finite. The rest is a selection; log clip_factor.",
+                f"{several:,} 个含微批量的步中有 {lost:,} 步未能测量：最后一个微批量之后、更新之前，"
+                "梯度被改动（如裁剪）或不是有限数。其余的步是有选择的；请记录 clip_factor。",
             )
         )
     if clipped:

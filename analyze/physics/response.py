@@ -150,14 +150,16 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         `fdt_ratio` X_Δ and `fdt_temperature` at the lag `response_lag`, and `temperature_noise`. All with errors.
 
     Raises:
-        NotDefinedError: if the run was recorded without probes.
-        AnalysisError: if it has no sketches or is too short.
+        NotDefinedError: if the run was recorded without probes or sketches.
+        AnalysisError: if it is too short.
     """
     require(run, "parameter_sketch", "gradient_sketch")
     try:
         require(run, "probe_sketch", "noise_trace")
     except AnalysisError as error:
-        raise NotDefinedError(f"the response {error}", "响应须由探针及其随机投影得到，这次记录中没有") from error
+        raise NotDefinedError(
+            f"the response is that to the noise between probes: {error}", "响应须由探针及其随机投影得到，这次记录中没有"
+        ) from error
     segment = choose_segment(run, settings.segment)
     part = within(run, segment)
     basis = {"segment": [segment.start, segment.stop], "segment_stationary": segment.stationary}

@@ -186,6 +186,7 @@ def _thermometers(
 
     Those that take one learning rate for all of its steps only where they are `steady`.
     """
+    schedule = schedule_of_groups(run, _mobility(run)) if is_sgd(run) else None
 
     def average(data: xr.DataArray) -> errorbar.Estimate:
         dim = "step" if "step" in data.dims else "probe"
@@ -197,7 +198,6 @@ def _thermometers(
 
     per_parameter = _per_parameter(run)
     found: dict[str, errorbar.Estimate] = {}
-    schedule = schedule_of_groups(run, _mobility(run)) if is_sgd(run) else None
     if is_sgd(run) and not is_nesterov(run):
         kinetic = average(group_sum(_kinetic(run), run) * per_parameter)
         found["temperature_kinetic"] = kinetic

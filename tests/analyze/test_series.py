@@ -275,10 +275,34 @@ def test_mean_of_a_squared_velocity_covers(momentum: float, steps: int, curvatur
         assert np.median(error) < 2 * np.std(mean)
 
 
+_TIMES = np.arange(1000) / 1000
+
+
+@pytest.mark.parametrize(
+    ("course", "correlation_time", "steps", "lowest"),
+    [
+        (np.exp(np.log(1e-3) * _TIMES), 5.0, 1000, 0.93),
+        # Of what is 1 for 100 steps a tenth of a thousand counts, ten integrated times.
+        (np.where(_TIMES < 0.1, 1.0, 0.01), 5.0, 1000, 0.90),
+        (np.exp(np.log(1e-3) * _TIMES[::50]), 0.1, 20, 0.93),
+        (np.where(_TIMES[::50] < 0.1, 1.0, 0.01), 0.1, 20, 0.90),
+    ],
+)
+def test_mean_under_a_steep_schedule_covers(
+    course: np.ndarray, correlation_time: float, steps: int, lowest: float
+) -> None:
+    """Few samples count where the shape is steep: two probes of twenty are two, and their mean is not known to more."""
+    shape = np.broadcast_to(course, (REPLICATES, steps))
+    noise = 10 + truth.ornstein_uhlenbeck(np.random.default_rng(14), shape.shape, correlation_time)
+    mean, error, samples = series.mean_and_error(shape * noise, shape)
+    assert np.mean(np.abs(mean - 10 * course.mean()) < series.NORMAL * error) >= lowest
+    assert (samples <= np.sum(course) ** 2 / np.sum(course**2) * (1 + 1e-9)).all()
+
+
 @pytest.mark.parametrize("correlation_time", [0.1, 5.0])
 def test_mean_under_a_schedule_covers(correlation_time: float) -> None:
     """What a cosine makes of noise of steady strength is no error; taken as noise it makes bars ten times too wide."""
-    shape = np.broadcast_to(1 + np.cos(np.pi * np.arange(1000) / 1000), (REPLICATES, 1000))
+    shape = np.broadcast_to(1 + np.cos(np.pi * _TIMES), (REPLICATES, 1000))
     noise = 10 + truth.ornstein_uhlenbeck(np.random.default_rng(13), shape.shape, correlation_time)
     mean, error, samples = series.mean_and_error(shape * noise, shape)
     exact = 10 * shape[0].mean()

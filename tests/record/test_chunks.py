@@ -15,6 +15,7 @@ from tests.record.quadratic import Quadratic  # noqa: E402
 from tests.record.test_recorder import normalized_net  # noqa: E402
 from thermodl.record import Recorder, RecorderSettings, open_run  # noqa: E402
 from thermodl.record.check import check_recording  # noqa: E402
+from thermodl.record.chunks import ChunkNoise  # noqa: E402
 from thermodl.record.settings import make_settings  # noqa: E402
 from thermodl.record.train import train  # noqa: E402
 
@@ -124,6 +125,31 @@ def test_known_under_a_gradient_scaler(tmp_path: Path, how: str) -> None:
         found[scaled] = open_run(tmp_path / str(scaled))["chunk_noise_trace"].values
     assert (found[False] > 0).all()
     np.testing.assert_allclose(found[True], found[False], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1024.0])
+@pytest.mark.parametrize("factor", [0.0, 0.3, 2 / 3])
+def test_missing_where_the_gradient_is_no_power_of_two_of_the_sum(scale: float, factor: float) -> None:
+    """Zeroed or clipped, with a scale or without; what stays, or is scaled alone, is measured. Nothing at all is 0."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(2, 8, generator=generator)
+    noise = ChunkNoise(torch.zeros(8), [slice(0, 5), slice(5, 8)], torch.float64)
+    held = [torch.zeros(5), torch.zeros(3)]
+
+    def take(by: float, of: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros(8)
+        for one in of:
+            total = total + one
+            noise.add(total.split([5, 3]), held)
+        trace = noise.take((total * by).split([5, 3]))
+        assert trace is not None
+        return trace
+
+    exact = ((drawn[0] - drawn[1]) ** 2).double().split([5, 3])
+    found = take(1 / scale, drawn)
+    np.testing.assert_allclose(found * scale**2, [part.sum() for part in exact], rtol=1e-6)
+    assert take(factor / scale, drawn).isnan().all()
+    assert (take(1.0, torch.zeros(2, 8)) == 0).all()
 
 
 def test_it_does_not_disturb(tmp_path: Path) -> None:

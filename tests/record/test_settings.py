@@ -76,7 +76,9 @@ def test_assignments() -> None:
         assign(table, "steps")
 
 
-@pytest.mark.parametrize("name", ["../x", "", "a/b", ".hidden", "a\n", "a" * 200])
+@pytest.mark.parametrize(
+    "name", ["../x", "", "a/b", ".hidden", "-x", "a\n", "a" * 200, "实" * 100, "con", "a.", "a ", "a:b"]
+)
 def test_names_that_are_no_names(name: str) -> None:
     """A run's name is a plain file name."""
     with pytest.raises(SettingsError, match="cannot be a run's name"):

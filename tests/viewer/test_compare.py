@@ -192,15 +192,20 @@ def test_hyperparameters_that_change_while_they_are_recorded_differ(tmp_path):
     rate = zarr.open_array(pair[1].path / "run.zarr" / "learning_rate", mode="r+")
     rate[..., rate.shape[-1] // 2 :] = 0.001
     (row,) = tables.comparison([read_run(run.path) for run in pair], "en").itertuples(index=False, name=None)
-    assert row == ("learning_rate over time", "—", "0.05 → 0.001")
+    assert row == ("learning_rate over time", "—", "0.05 → 0.05 → 0.001 → 0.001 → 0.001")
 
 
 def test_estimates_say_which_steps_they_are_from(world):
     runs = [read_run(world / name) for name in ("good", "other")]
     results = {run.id: open_results(run.path) for run in runs}
     table = comparison.estimates(runs, results, "good", "en")
-    first = {tables.segment_of(data.attrs) for data in results["good"].values()}
-    assert set(table["estimated from steps"][0].split(", ")) == first - {"—"}
+    assert table["estimated from steps"].tolist() == ["1,000–1,999"] * 2
+    assert not any("[" in str(cell) for cell in table.iloc[0])
+    results["good"]["diffusion"] = results["good"]["diffusion"].assign_attrs(segment=[10, 500])
+    of_diffusion = comparison.estimates(runs, results, "good", "en").iloc[0]
+    assert [cell.endswith(" [10–499]") for cell in of_diffusion].count(True) == sum(
+        analysis == "diffusion" for analysis, _ in tables.HEADLINES
+    )
 
 
 @pytest.mark.parametrize(("lang", "name"), [("en", "setting"), ("zh", "设置项")])

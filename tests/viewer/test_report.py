@@ -55,7 +55,7 @@ def test_the_report_says_what_to_trust_and_how_it_was_made(report):
 def test_the_report_has_the_tables_of_the_pages(report):
     """Events, directions, currents and segments: charts say that some rows are in the table only."""
     lang, html = report
-    assert all(f"<h3>{title(lang)}</h3>" in html for title, _, _ in tables.DETAILS.values())
+    assert all(f"<h3>{title(lang)}</h3>" in html for title, *_ in tables.DETAILS.values())
 
 
 def test_a_hostile_setting_stays_text(tmp_path):

@@ -7,7 +7,7 @@ from thermodl.record.format import NAME, is_run_name
 from thermodl.viewer.state import AXES, LANGUAGES, ViewState
 
 names = st.from_regex(NAME, fullmatch=True)
-runs = names | st.text(min_size=1, max_size=40).filter(is_run_name)
+runs = names.filter(is_run_name) | st.text(min_size=1, max_size=40).filter(is_run_name)
 groups = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=128)
 states = st.builds(
     ViewState,
