@@ -220,9 +220,9 @@ def displacement_dimensions(run: xr.Dataset, positions: xr.DataArray, lags: Sequ
 
     def trace_and_square(samples: np.ndarray, size: float, centred: bool) -> tuple[float, float]:
         trace = np.sum(samples**2, axis=1).mean()
-        # Few displacements may seem to fill more directions than there are.
-        most = effective_dimension(samples, [width], [size <= width], centred=centred)
-        return trace, trace**2 / min(most, size)
+        found = effective_dimension(samples, [width], [size <= width], centred=centred)
+        # Few displacements may seem to fill more directions than there are, of which a sketch shows no more than k.
+        return trace, trace**2 / (min(found, size) if size <= width else found)
 
     about_mean, about_zero = np.empty((2, len(lags), 2, len(exact)))
     for group, size in enumerate(sizes):
