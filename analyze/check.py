@@ -117,6 +117,7 @@ def _check_identity(path: str | Path) -> Check:
     open_windows = int((defined & (residual > floor)).sum())
     if open_windows > _SHOWN:
         one.defects.append(f"… and {open_windows - _SHOWN} more")
+        one.beyond = open_windows - _SHOWN - 1
     if defined.any():
         at = np.nanargmax(np.where(defined, residual, np.nan))
         one.precision = float(residual.flat[at])
@@ -139,7 +140,7 @@ def _print(one: Check) -> None:
 
 def _certificate(attributes: dict[str, Any], checks: list[Check]) -> str:
     """One sentence: what holds, and to what precision."""
-    count, steps = sum(len(one.defects) for one in checks), attributes["committed"]["step"]
+    count, steps = sum(len(one.defects) + one.beyond for one in checks), attributes["committed"]["step"]
     if count:
         return f"no certificate: {counted(count, 'defect')} in {counted(steps, 'step')}"
     if not steps:

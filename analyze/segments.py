@@ -16,10 +16,13 @@ from .settings import MIN_STEPS, AnalysisError
 
 _WINDOW_STEPS = 16
 """least steps of a window"""
+_ELSEWHERE, _FEWEST = 5, 10
+"""standard errors by which the first steps lie elsewhere, of means over so many effective samples: those of squares are
+skew, and there are several"""
 _UNLIKE = 10
 """factor between the errors of two halves beyond which they are not of one motion"""
-_STARTS = (0, 1, 2, 3, 4, 5, 6)
-"""candidate starts of the stationary segment, in eighths of the last stretch of constant hyper-parameters"""
+_STARTS = (0, 1, 4, 8, 12, 16, 20, 24)
+"""candidate starts of the stationary segment, in 32nds of the last stretch of constant hyper-parameters"""
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,10 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
 
     `auto` takes the last stretch of constant hyper-parameters that is at least half of what was recorded from its
     start on, and the earliest start in it from which both halves agree in loss and squared displacement within three
-    standard errors (Geweke 1992); if there is none, the last half, marked as not stationary. Under a schedule that
-    leaves no such stretch it is the last half of the run, marked as mixed. `start:stop` is taken as it is, and tested
-    likewise. Where inner products were not taken at every step, the last stretch of consecutive ones, at least half as
-    long as the longest, stands for the run.
+    standard errors (Geweke 1992), and loss and ‖θ‖² do not begin elsewhere; if there is none, the last half, marked as
+    not stationary. Under a schedule that leaves no such stretch it is the last half of the run, marked as mixed.
+    `start:stop` is taken as it is, and tested likewise. Where inner products were not taken at every step, the last
+    stretch of consecutive ones, at least half as long as the longest, stands for the run.
 
     Raises:
         AnalysisError: if the run or the segment is too short, the segment lies outside or has steps without inner
@@ -83,7 +86,8 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
             f"{run.attrs['recorder']['products_every']!r}), at least {MIN_STEPS} are needed; record with a "
             "products_every of 1, or such as burst:500/5000"
         )
-    names = ("loss", "displacement_squared", "learning_rate", "momentum", "dampening", "weight_decay", "layer_skipped")
+    names = ("loss", "displacement_squared", "parameter_squared", "learning_rate", "momentum", "dampening")
+    names += ("weight_decay", "layer_skipped")
     run = run[[name for name in names if name in run]].compute()
     if request != "auto":
         start, stop = (int(number) for number in request.split(":"))
@@ -115,7 +119,7 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
     start, stop = constant[-1] if constant else (first, last)
     # torch leaves out the dampening at the first step; it also carries the unmoved starting point.
     start = max(start, 1)
-    candidates = [start + (stop - start) * eighth // 8 for eighth in _STARTS]
+    candidates = [start + (stop - start) * part // 32 for part in _STARTS]
     for candidate in candidates:
         if stop - candidate >= MIN_STEPS:
             segment = judge_segment(run, candidate, stop)
@@ -146,6 +150,7 @@ def judge_segment(run: xr.Dataset, start: int, stop: int) -> Segment:
         scores["loss"] = _split_half(part["loss"], memory)
     tested = scores if "loss" in part else {"displacement": scores["displacement"]}
     moved = [name for name, z in tested.items() if abs(z) >= 3]
+    begun = _what_begins_elsewhere(part, memory)
     open_ = [name for name, z in tested.items() if np.isnan(z)]
     if len(constant_stretches(part)) > 1:
         found = ("scheduled", "a hyper-parameter changes within the segment", "区间内有超参数变化")
@@ -157,6 +162,12 @@ def judge_segment(run: xr.Dataset, start: int, stop: int) -> Segment:
             )
     elif moved:
         found = ("moved", f"the two halves differ in {_list(moved)}", f"前后两半的{_list_zh(moved)}不一致")
+    elif begun:
+        found = (
+            "moved",
+            f"it begins with other values of {_list(begun)} than its second half has",
+            f"开头的{_list_zh(begun)}与后一半不一致",
+        )
     elif open_:
         found = (
             "short",
@@ -173,7 +184,36 @@ def _list(names: list[str]) -> str:
 
 
 def _list_zh(names: list[str]) -> str:
-    return "与".join({"loss": "损失", "displacement": "位移"}[name] for name in names)
+    return "与".join({"loss": "损失", "displacement": "位移", "parameter norm": "参数范数"}[name] for name in names)
+
+
+def _what_begins_elsewhere(part: xr.Dataset, memory: int) -> list[str]:
+    """Of loss and ‖θ‖² those that begin with other values than the second half has; a displacement begins at 0."""
+    series_of = {}
+    if "loss" in part:
+        series_of["loss"] = part["loss"].values
+    if "parameter_squared" in part:
+        series_of["parameter norm"] = part["parameter_squared"].sum("layer", skipna=False).values
+    return [name for name, values in series_of.items() if abs(_begins_elsewhere(values, memory)) >= _ELSEWHERE]
+
+
+def _begins_elsewhere(values: np.ndarray, memory: int) -> float:
+    """How far means over the first steps lie from that of the second half, at most, in their standard errors there.
+
+    Over half of a segment a short transient is a small part of the mean, and widens its error. Over 2^n steps of ten
+    effective samples or more it is not, with errors from the second half, which it has not touched.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    early, late = np.split(values, [len(values) // 2])
+    mean, error, samples = series.mean_and_error(late, memory=memory)
+    if not (samples >= _FEWEST and error > 0):
+        return 0.0
+    counts = 2 ** np.arange(4, int(np.log2(max(len(early), 16))) + 1)
+    counts = counts[(counts >= _FEWEST * len(late) / samples) & (counts <= len(early))]
+    starts = np.cumsum(early)[counts - 1] / counts
+    scores = (starts - mean) / (error * np.sqrt(1 + len(late) / counts))
+    return float(scores[np.argmax(np.abs(scores))]) if len(scores) else 0.0
 
 
 def _split_half(data: xr.DataArray, memory: int) -> float:

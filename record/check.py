@@ -67,6 +67,8 @@ class Check:
     name: str
     defects: list[str] = field(default_factory=list)
     """each with its place and number; none if all is well"""
+    beyond: int = 0
+    """how many more there are than are named one by one"""
     found: str = ""
     """what was looked at and to what precision it holds, or why it could not be looked at"""
     done: bool = True
@@ -482,6 +484,7 @@ def _name_first(check: Check, places: np.ndarray, describe: Callable[[int], str]
     check.defects += [describe(int(place)) for place in places[:_SHOWN]]
     if len(places) > _SHOWN:
         check.defects.append(f"… and {len(places) - _SHOWN} more, the last at {places[-1]}")
+        check.beyond = len(places) - _SHOWN - 1
 
 
 # ------------------------------------------------------------------------------------------------ replay
@@ -533,6 +536,7 @@ def _check_replay(run: _Run) -> Check:
     ]
     if len(places) > _SHOWN:
         check.defects.append(f"… and {len(places) - _SHOWN} more, the last at step {places[-1][0]}")
+        check.beyond = len(places) - _SHOWN - 1
     check.done = checked > 0
     check.precision = worst
     check.found = (

@@ -18,7 +18,7 @@ import torch
 
 from .errors import RunError, first_line
 from .format import CHECKPOINT
-from .settings import RunSettings
+from .settings import RunSettings, name_differences
 from .store import SILENT_AFTER_SECONDS, read_attributes, run_state
 from .words import counted
 
@@ -87,7 +87,10 @@ def read_checkpoint(folder: Path, settings: RunSettings) -> dict[str, Any] | Non
     if "settings" not in attributes:
         raise RunError(f"{folder} was recorded in a loop of its own, which thermodl record cannot go on with")
     if attributes.get("run_id") != run_id:
-        raise RunError(f"{folder} has other settings, and cannot be resumed with these; give those it was begun with")
+        raise RunError(
+            f"{folder} has other settings, and cannot be resumed with these; give those it was begun with: "
+            f"{name_differences(attributes, settings)}"
+        )
     if state == "finished":
         return None
     if state == "running":

@@ -17,12 +17,12 @@ from .budget import PLURALS
 from .errors import LostError, RunError, UserError
 from .format import SETTINGS_OF_SGD
 from .schedule import count_due
-from .settings import RunSettings, SettingsError, assign, check_name, make_settings, read_toml
+from .settings import RunSettings, SettingsError, assign, check_name, make_settings, name_differences, read_toml
 from .store import read_attributes, run_state
 from .words import command_line, counted
 
 _FLAGS = ("model", "data", "data_root", "image_size", "augmentation", "steps", "batch_size", "sampling", "optimizer",
-          "learning_rate", "momentum", "weight_decay", "seed", "device")  # fmt: skip
+          "learning_rate", "momentum", "weight_decay", "schedule", "seed", "device")  # fmt: skip
 _SHOW_EVERY_SECONDS = 0.5
 _ENOUGH_PROBES = 20
 """analyses want ten in the segment that they choose, which is half the run where that is stationary"""
@@ -68,6 +68,10 @@ def record(
     ] = None,
     momentum: Annotated[float | None, typer.Option(help="Momentum μ, SGD only. [default: 0.9]")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay. [default: 0.005]")] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="Learning rate over the run: constant, cosine, warmup-cosine or step. [default: constant]"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and probes.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     set_: Annotated[
@@ -160,7 +164,7 @@ def record_run(settings: RunSettings, folder: Path, *, overwrite: bool = False, 
             _say(f"{folder}: already recorded with these settings, skipped")
             return False
         if attributes.get("run_id") != settings.run_id():
-            why = "has other settings; choose another --name"
+            why = f"has other settings ({name_differences(attributes, settings)}); choose another --name"
         elif state == "running":
             why = "is running; choose another --name"
         else:

@@ -48,7 +48,7 @@ from .moments import MomentWindow
 from .per_sample import Samples, sample_noise
 from .probe import probe_gradient
 from .schedule import compile_schedule
-from .settings import RecorderSettings
+from .settings import SAMPLINGS, RecorderSettings
 from .signs import draw_signs
 from .velocities import Velocities
 from .writer import RunWriter, remove_recording
@@ -128,6 +128,9 @@ class Recorder:
         self.settings = settings or RecorderSettings()
         self._model, self._optimizer = model, (optimizer := unwrap_optimizer(optimizer))
         self._rank, self._ranks = find_rank()
+        for given, what in ((probe, "probe"), (samples, "samples"), (sample_loss, "sample_loss")):
+            if given is not None and not callable(given):
+                raise RunError(f"{what} is {type(given).__name__}; expected a function, which draws anew at every call")
         self._probe = probe if self.settings.probe_every else None
         self._probe_checked = False
         self._products_due = compile_schedule(self.settings.products_every)
@@ -195,6 +198,11 @@ class Recorder:
         self._lacking: dict[str, str] = {
             name: "micro_batch() was not called twice in a step" for name in CHUNKS if name not in self._dropped
         }
+        if (sampling := (attributes or {}).get("sampling", SAMPLINGS[0])) not in SAMPLINGS:
+            self._warn_once(
+                f"the attribute sampling is {sampling!r}; analyses know {' and '.join(map(repr, SAMPLINGS))}, and take "
+                "any other for unknown"
+            )
         for name, setting, lacks in (
             ("velocity_curvature", "curvature_every", probe is None),
             (PER_SAMPLE[0], "per_sample_every", not (samples and sample_loss)),

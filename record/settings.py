@@ -4,10 +4,10 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -106,6 +106,10 @@ class RecorderSettings(BaseModel):
     )
 
 
+Sampling = Literal["shuffle", "replacement"]
+SAMPLINGS: tuple[str, ...] = get_args(Sampling)
+
+
 class RunSettings(BaseModel):
     """One built-in training run and its recording."""
 
@@ -139,7 +143,7 @@ class RunSettings(BaseModel):
     precision: Literal["float32", "bf16"] = Field(
         default="float32", description="of the forward pass; bf16 is autocast, with parameters in float32"
     )
-    sampling: Literal["shuffle", "replacement"] = Field(
+    sampling: Sampling = Field(
         default="shuffle", description="shuffle: every example once per epoch; replacement: independent draws"
     )
     optimizer: str = Field(default="SGD", description="a class of torch.optim, such as SGD, Adam or AdamW")
@@ -189,6 +193,21 @@ class RunSettings(BaseModel):
         later = {name for name, default in defaults.items() if getattr(self.recorder, name) == default}
         text = json.dumps(self.model_dump(exclude={"recorder": later}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def name_differences(attributes: Mapping[str, Any], settings: RunSettings) -> str:
+    """In words, which settings of a recording are others: `learning_rate is 0.05 there, and 0.2 here`."""
+    stored = {**attributes.get("settings", {}), "recorder": attributes.get("recorder")}
+    there, here = (_flat(table) for table in (stored, settings.model_dump(mode="json")))
+    names = [name for name in here if there.get(name) != here[name]]
+    return (
+        ", ".join(f"{name} is {there.get(name)} there, and {here[name]} here" for name in names) or "an early recording"
+    )
+
+
+def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
+    rows = {key: value for key, value in table.items() if key != "recorder"}
+    return rows | {f"recorder.{key}": value for key, value in (table.get("recorder") or {}).items()}
 
 
 def default_learning_rate(optimizer: str) -> float:

@@ -113,7 +113,7 @@ def test_from_training_to_results(tmp_path: Path, capsys: pytest.CaptureFixture[
     succeeds("record", "--runs-dir", runs, "--name", "one", *SMALL)
     assert "already recorded with these settings, skipped" in capsys.readouterr().out
     refused = fails(capsys, "record", "--runs-dir", runs, "--name", "one", *SMALL, "--seed", "1")
-    assert "has other settings; choose another --name, or --overwrite" in refused
+    assert "has other settings (seed is 0 there, and 1 here); choose another --name, or" in refused
     assert before == {path: path.read_bytes() for path in Path(runs).rglob("*") if path.is_file()}
 
     (tmp_path / "good.toml").write_text("steps = 70\nbatch_size = 16\n[recorder]\nsketch_size = 8\n", "utf-8")

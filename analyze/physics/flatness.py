@@ -328,7 +328,7 @@ def _verdicts(run: xr.Dataset, part: xr.Dataset, results: xr.Dataset, probed: bo
     if is_sgd(run) and not is_nesterov(run) and np.isnan((rates := _rates(part))[0]).any():
         en = "Not defined: hyper-parameters change within the segment, and no one line is expected of its directions."
         zh = "没有定义：区间内超参数有变化，各方向不应落在同一条直线上。"
-        if np.isfinite(rates[1:]).any():
+        if np.isfinite(rates[1:]).all(axis=1).any():
             en = (
                 "Not defined for all parameters together, whose layers have different hyper-parameters: no one line "
                 "is expected of their directions. Take the groups one by one."

@@ -74,7 +74,7 @@ from ..quantities import (
 )
 from ..segments import Segment, choose_segment, within
 from ..settings import AnalysisError, AnalysisSettings, NotDefinedError
-from ..verdicts import mixed_layers_verdicts, probe_verdicts, segment_verdict, verdict
+from ..verdicts import few_probes_verdicts, mixed_layers_verdicts, probe_verdicts, segment_verdict, verdict
 
 USES = ("segment", "lags_per_decade")
 TITLE = "FDT"
@@ -346,6 +346,7 @@ def _verdicts(
         ]
     # What spoils the response spoils the comparison too, but not the identity.
     spoilt = any(one["status"] == "untrusted" for one in found)
+    found += few_probes_verdicts(results, "temperature_noise")
     mixed = mixed_layers_verdicts(part, results, "fdt_ratio", "fdt_temperature")
     return found + ([] if spoilt else mixed or [*_compare(results), *_short_lag(results)]) + _closure(results)
 

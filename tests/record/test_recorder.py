@@ -432,3 +432,21 @@ def test_a_block_called_all_is_a_group_of_another_name(tmp_path: Path) -> None:
     run = open_run(tmp_path / "run")
     assert run["group"].values.tolist() == ["model.all", "head"]
     assert run["layer"].values.tolist()[0] == "all.weight"
+
+
+@pytest.mark.parametrize("name", ["probe", "samples", "sample_loss"])
+def test_what_is_no_function_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    """And not at the first step, with a warning, when the recording is lost already."""
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(RunError, match=f"{name} is int; expected a function"):
+        Recorder(model, optimizer, tmp_path / "run", **{name: 3})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sampling_that_no_analysis_knows_is_named(tmp_path: Path) -> None:
+    """A slip of the pen would be taken for unknown, without a word."""
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.warns(RuntimeWarning, match="sampling is 'shuffled'; analyses know 'shuffle' and 'replacement'"):
+        Recorder(model, optimizer, tmp_path / "run", attributes={"sampling": "shuffled"}).close()

@@ -175,7 +175,10 @@ def test_what_cannot_be_resumed(
         train(settings, folder, progress=fail)
     assert (folder / CHECKPOINT).is_file()
     refused(settings, "--resume goes on with a recording; it does not go with --overwrite", "--overwrite")
-    refused(settings.model_copy(update={"seed": 1}), "has other settings, and cannot be resumed with these")
+    refused(
+        settings.model_copy(update={"seed": 1}),
+        "those it was begun with: seed is 0 there, and 1 here",
+    )
     assert record(folder, settings) == 2
     assert "is failed; go on with it with --resume" in capsys.readouterr().err
     with monkeypatch.context() as patch:

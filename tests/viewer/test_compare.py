@@ -199,7 +199,7 @@ def test_estimates_say_which_steps_they_are_from(world):
     runs = [read_run(world / name) for name in ("good", "other")]
     results = {run.id: open_results(run.path) for run in runs}
     table = comparison.estimates(runs, results, "good", "en")
-    assert table["estimated from steps"].tolist() == ["1,000–1,999"] * 2
+    assert table["estimated from steps"].tolist() == ["1,000–2,999"] * 2
     assert not any("[" in str(cell) for cell in table.iloc[0])
     results["good"]["diffusion"] = results["good"]["diffusion"].assign_attrs(segment=[10, 500])
     of_diffusion = comparison.estimates(runs, results, "good", "en").iloc[0]
