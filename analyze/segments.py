@@ -197,6 +197,7 @@ def _what_begins_elsewhere(part: xr.Dataset, memory: int) -> list[str]:
     return [name for name, values in series_of.items() if abs(_begins_elsewhere(values, memory)) >= _ELSEWHERE]
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _begins_elsewhere(values: np.ndarray, memory: int) -> float:
     """How far means over the first steps lie from that of the second half, at most, in their standard errors there.
 

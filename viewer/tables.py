@@ -313,8 +313,9 @@ DETAILS: dict[str, tuple[Text, Callable[[xr.Dataset, str], pd.DataFrame], Text |
         Text("Segments of constant settings", "超参数不变的区间"),
         segments,
         Text(
-            "The z scores compare the two halves of a segment; beyond 3 in either direction they are taken to differ.",
-            "z 值比较一段的前后两半；绝对值超过 3 即认为两半不同。",
+            "The z scores compare the two halves of a segment; beyond 3 in either direction they are taken to differ. "
+            "A segment that begins with another loss or ‖θ‖² than its second half has is not stationary either.",
+            "z 值比较一段的前后两半；绝对值超过 3 即认为两半不同。开头的损失或 ‖θ‖² 与后一半不一致的区间也不平稳。",
         ),
         None,
     ),

@@ -1,6 +1,7 @@
 """The certificate: a clean recording passes whatever the optimizer, and every kind of damage is named by its place."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -166,7 +167,7 @@ def run(clean: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(clean, tmp_path / "run"))
 
 
-def change(folder: Path, name: str, edit: Callable[[np.ndarray], None]) -> None:
+def change(folder: Path, name: str, edit: Callable[[np.ndarray], object]) -> None:
     """Write values as a clumsy program would: with valid checksums."""
     array = zarr.open_array(folder / "run.zarr" / name, mode="r+")
     values = np.asarray(array[...])
@@ -332,6 +333,14 @@ def test_the_command_checks_all_and_names_the_defects_at_the_end(
     assert f"{run}: replay: step 100: the motion of 0 misses the recursion by" in err
     assert "no such folder" in err
     assert check(tmp_path / "none")[0] == 2
+    # All are counted, of which some are named.
+    change(run, "gradient_sketch", lambda values: np.multiply(values, 1.01, out=values))
+    _, out, err = check(run)
+    more = re.search(r"replay: … and (\d+) more", err)
+    count = re.search(r"no certificate: ([\d,]+) defects", out)
+    assert more
+    assert count
+    assert int(count[1].replace(",", "")) > int(more[1]) > 100
 
 
 def test_a_recording_of_nothing_has_no_certificate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
