@@ -10,6 +10,7 @@ from typing import Any
 
 import xarray as xr
 
+from thermodl.record.format import MIN_STEPS
 from thermodl.record.store import read_attributes, run_folder
 from thermodl.record.words import counted
 
@@ -17,7 +18,7 @@ from . import physics, versions
 from .execution import ClusterError, as_seen_by_workers, naming_losses, on_cluster, within_memory
 from .recording import open_whole_run
 from .results import FORMAT_VERSION, ResultsError, open_result, read_result_attributes, write_results
-from .settings import MIN_STEPS, AnalysisError, AnalysisSettings, NotDefinedError, make_settings
+from .settings import AnalysisError, AnalysisSettings, NotDefinedError, make_settings
 from .verdicts import verdict
 
 _COORDINATES = {

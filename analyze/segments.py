@@ -7,12 +7,12 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from thermodl.record.format import measured_stretches
+from thermodl.record.format import MIN_STEPS, measured_stretches
 from thermodl.record.words import counted
 
 from . import series
 from .quantities import correlated_steps, require, sgd_clock
-from .settings import MIN_STEPS, AnalysisError
+from .settings import AnalysisError
 
 _WINDOW_STEPS = 16
 """least steps of a window"""
@@ -83,7 +83,7 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
     if longest < MIN_STEPS:
         raise AnalysisError(
             f"inner products were taken at {longest} consecutive steps at most (products_every is "
-            f"{run.attrs['recorder']['products_every']!r}), at least {MIN_STEPS} are needed; record with a "
+            f"{_cadence(run)!r}), at least {MIN_STEPS} are needed; record with a "
             "products_every of 1, or such as burst:500/5000"
         )
     names = ("loss", "displacement_squared", "parameter_squared", "learning_rate", "momentum", "dampening")
@@ -104,7 +104,7 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
                 first, last = max(parts, key=lambda part: part[1] - part[0])
             raise AnalysisError(
                 f"segment {request} holds steps without inner products (products_every is "
-                f"{run.attrs['recorder']['products_every']!r}); expected consecutive ones that have them, such as "
+                f"{_cadence(run)!r}); expected consecutive ones that have them, such as "
                 f"{first}:{last}"
             )
         _refuse_divergence(run, start, stop)
@@ -126,6 +126,11 @@ def choose_segment(run: xr.Dataset, request: str) -> Segment:
             if segment.stationary:
                 return segment
     return judge_segment(run, max(start, stop - max((stop - start) // 2, MIN_STEPS)), stop)
+
+
+def _cadence(run: xr.Dataset) -> Any:
+    """When inner products were taken, in the words of the recorder's settings."""
+    return run.attrs.get("recorder", {}).get("products_every", 1)
 
 
 def _refuse_divergence(run: xr.Dataset, start: int, stop: int) -> None:

@@ -6,9 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thermodl.record.errors import UserError
 
-MIN_STEPS = 64
-"""fewest steps that are analyzed"""
-
 
 class AnalysisError(UserError):
     """An analysis that cannot be made of this run, with the reason."""

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .budget import PLURALS
 from .errors import LostError, RunError, UserError
-from .format import SETTINGS_OF_SGD
+from .format import MIN_STEPS, SETTINGS_OF_SGD
 from .schedule import count_due
 from .settings import RunSettings, SettingsError, assign, check_name, make_settings, name_differences, read_toml
 from .store import read_attributes, run_state
@@ -202,6 +202,7 @@ def _describe(settings: RunSettings) -> str:
         f"{settings.model} on {settings.data}, {counted(settings.steps, 'step')} of {settings.batch_size} "
         f"({settings.sampling}), {settings.optimizer} ({options}, schedule {settings.schedule}), "
         f"{counted(probes, 'probe')}{few if 0 < probes < _ENOUGH_PROBES else ''}"
+        f"{f'; an analysis takes at least {MIN_STEPS} steps' if settings.steps < MIN_STEPS else ''}"
     )
 
 

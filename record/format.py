@@ -26,6 +26,8 @@ FORMAT_VERSION = 1
 CHECKPOINT = "checkpoint.pt"
 """beside `run.zarr`; what `thermodl record --resume` goes on from"""
 GROWING = ("step", "probe", "curvature", "per_sample", "window", "snapshot", "evaluation")
+MIN_STEPS = 64
+"""fewest steps that are analyzed"""
 ALL_GROUPS = "all"
 """what analyses call all layers together; no group of layers has this name"""
 OTHER_GROUPS = "other"

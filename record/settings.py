@@ -80,7 +80,9 @@ class RecorderSettings(BaseModel):
         "--dry-run",
     )
     sketch_size: CountOrOff = Field(
-        default=256, description="numbers kept of each group's displacement, gradient and update"
+        default=256,
+        description="numbers kept of each group's displacement, gradient and update; 0 is none, and with them go all "
+        "analyses but temperature, dissipation, noise and events",
     )
     sketch_seed: CountOrOff = Field(default=0, description="seed of the sketch's random signs")
     moments_window: CountOrOff = Field(

@@ -34,6 +34,7 @@ import numpy as np
 import xarray as xr
 
 from thermodl.record.check import unit_roundoff
+from thermodl.record.format import MIN_STEPS
 
 from .. import errorbar
 from ..blocks import each, labelled, over_groups
@@ -49,7 +50,6 @@ from ..quantities import (
     require,
 )
 from ..segments import (
-    MIN_STEPS,
     Segment,
     choose_segment,
     constant_stretches,

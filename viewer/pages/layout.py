@@ -11,8 +11,8 @@ import streamlit as st
 import xarray as xr
 
 from thermodl.analyze.results import STATUSES
-from thermodl.analyze.settings import MIN_STEPS
 from thermodl.record.errors import UserError
+from thermodl.record.format import MIN_STEPS
 from thermodl.record.words import command_line
 from thermodl.viewer import catalog, clocks, comparison, recorded, tables
 from thermodl.viewer.catalog import Run
