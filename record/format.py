@@ -43,6 +43,15 @@ _DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"}
 _DEVICES |= {f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"}
 
 
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested attributes as one table: `{"seed": 0, "recorder.probe_every": 50}`."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
 def is_run_name(text: str) -> bool:
     """Whether it names a run folder: a file name on any system, in any language, that is neither hidden nor a path."""
     named = _RUN_NAME.fullmatch(text) and text.isprintable() and len(text.encode()) < 256

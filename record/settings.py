@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import UserError
-from .format import RUN_NAMES, is_run_name
+from .format import RUN_NAMES, flatten, is_run_name
 from .schedule import Schedule, compile_schedule
 
 
@@ -200,16 +200,11 @@ class RunSettings(BaseModel):
 def name_differences(attributes: Mapping[str, Any], settings: RunSettings) -> str:
     """In words, which settings of a recording are others: `learning_rate is 0.05 there, and 0.2 here`."""
     stored = {**attributes.get("settings", {}), "recorder": attributes.get("recorder")}
-    there, here = (_flat(table) for table in (stored, settings.model_dump(mode="json")))
+    there, here = (flatten(table) for table in (stored, settings.model_dump(mode="json")))
     names = [name for name in here if there.get(name) != here[name]]
     return (
         ", ".join(f"{name} is {there.get(name)} there, and {here[name]} here" for name in names) or "an early recording"
     )
-
-
-def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
-    rows = {key: value for key, value in table.items() if key != "recorder"}
-    return rows | {f"recorder.{key}": value for key, value in (table.get("recorder") or {}).items()}
 
 
 def default_learning_rate(optimizer: str) -> float:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from thermodl.analyze.results import list_settings_names, open_result, read_result_attributes
 from thermodl.record.errors import UserError
-from thermodl.record.format import SETTINGS_OF_SGD
+from thermodl.record.format import SETTINGS_OF_SGD, flatten
 from thermodl.record.store import list_runs, read_attributes, run_state
 
 # What the format itself keeps in the attributes of a run, and what has its own place on a page.
@@ -176,19 +176,11 @@ def settings_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(settings, Mapping) and settings.get("optimizer", "SGD") != "SGD":
         settings = {key: value for key, value in settings.items() if key not in SETTINGS_OF_SGD}
     rest = {key: value for key, value in attributes.items() if key not in _NOT_SETTINGS}
-    return {**(_flatten(settings) if isinstance(settings, Mapping) else {}), **_flatten(rest)}
+    return {**(flatten(settings) if isinstance(settings, Mapping) else {}), **flatten(rest)}
 
 
 def provenance_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Flat table of where a run comes from: versions, command, computer, and what recording took of it."""
     parts = {"": attributes.get("provenance"), "recorder_seconds.": attributes.get("recorder_seconds")}
-    tables = [_flatten(part, prefix) for prefix, part in parts.items() if isinstance(part, Mapping)]
+    tables = [flatten(part, prefix) for prefix, part in parts.items() if isinstance(part, Mapping)]
     return {key: value for table in tables for key, value in table.items()}
-
-
-def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        name = f"{prefix}{key}"
-        flat |= _flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat

@@ -196,7 +196,7 @@ def points(
     across = np.concatenate([within, frame["x"].to_numpy(float)])
     scale = _scale(log_x, nice=False, domain=list(_range(across[across > 0] if log_x else across)))
     x = alt.X("x:Q", title=x_title, scale=scale, axis=_across(across, log_x))
-    y, low = (_y(f"{field}:Q", y_title, frame, False) for field in ("y", _lower_end(frame)))
+    y, low = (_y(f"{field}:Q", y_title, frame, False) for field in ("y", "low"))
     order = list(order)
     colour = alt.Color("series:N", title=None, scale=_colours(order, places=places), legend=_legend(order), sort=order)
     shape = alt.Shape("series:N", title=None, scale=_shapes(order, styles or places), legend=_legend(order), sort=order)

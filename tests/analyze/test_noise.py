@@ -368,3 +368,15 @@ def test_what_the_batch_size_at_which_noise_equals_signal_lacks_is_named(
     found = noise._batch_size(xr.Dataset(attrs={"batch_size": 8, **attributes}))
     assert [one["code"] for one in found] == (["sampler-unknown"] if lacking else [])
     assert all(f" {lacking} " in one["en"] and f" {lacking}" in one["zh"] for one in found)
+
+
+def test_tails_of_a_coarse_precision_are_those_of_a_fine_one() -> None:
+    """Sums of coarse numbers cancel exactly at times, which is no value that is not finite."""
+    fine = np.random.default_rng(21).standard_normal((16, 1200))
+    coarse = np.round(fine * 8) / 8
+    # A coordinate that is ever 0 itself is left out.
+    coarse[coarse == 0] = 1 / 8
+    blocks = coarse[:, : 1200 // 8 * 8].reshape(16, -1, 8)
+    assert (blocks.sum(2) == 0).sum() > 10
+    (expected, error), (found, _) = (tails.tail_statistics(tails.tail_sums(values)) for values in (fine, coarse))
+    assert (abs(found - expected) < 3 * error).all()
