@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 ANALYSES = {
-    "ageing": 3,
-    "correlation": 8,
+    "ageing": 4,
+    "correlation": 9,
     "diffusion": 11,
     "dissipation": 5,
-    "entropy_production": 6,
+    "entropy_production": 7,
     "events": 4,
     "flatness": 6,
     "noise": 5,

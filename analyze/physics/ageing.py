@@ -4,7 +4,12 @@
 
 of single origins, seen through the sketch (physics.md 1.8). One displacement is one sample of a sum of squares: with d
 effective dimensions, those of displacements at its lag, ln Δ has the variance ψ′(d/2), and no average over parameters
-makes it less. Below the memory of the velocity, 5/(1−μ) steps, nothing is compared.
+makes it less. They are the fewer of what (tr C)²/tr C² of displacements gives and of what their sizes scatter by, which
+rare hops make larger than normal motion of the same C. Below the memory of the velocity, 5/(1−μ) steps, nothing is
+compared.
+
+The noise of shuffled epochs adds up to nothing over each epoch, so that Δ depends on the places of both ends in theirs:
+waiting times, lags and doubled ages are whole epochs there, and lags of fewer than two are left out.
 
 A training may age for no other reason than its schedule. Three clocks are tried,
 
@@ -39,6 +44,7 @@ from dask.base import compute
 from scipy import special, stats
 
 from .. import series
+from ..blocks import over_groups
 from ..quantities import (
     dimensions_at,
     group_hyperparameters,
@@ -47,6 +53,7 @@ from ..quantities import (
     hyperparameters,
     is_sgd,
     require,
+    shuffled_epoch,
     velocity_memory,
 )
 from ..segments import choose_segment, stretches, within
@@ -100,6 +107,10 @@ _LEAST_PROBES = 8
 _OCTAVES = 12
 _LAGS = 200
 """at which the dimension of displacements is worked out, and between which it is taken on straight lines"""
+_LEAST_PAIRS = 16
+"""pairs of displacements, apart by their lag, from which the scatter of their sizes is taken"""
+_ORIGINS = 2048
+"""of which they are taken at most"""
 _PLACES = 1000
 """steps at which noise time is kept, evenly chosen"""
 
@@ -169,8 +180,14 @@ class _Motion:
         self.shortest = max(4, int(np.ceil(5 * memory)) if np.isfinite(memory) else 50)
         first, last = max(np.split(known, np.flatnonzero(np.diff(known) > 1) + 1), key=len)[[0, -1]]
         stretch = self.positions.isel(step=slice(first, last + 1))
+        self.epoch = shuffled_epoch(run)
+        eta, mu, nu = group_hyperparameters(part)
+        rate = (eta * (1 - nu) / (1 - mu)).values[:, first : last + 1]
         self.lags = np.unique(np.geomspace(1, part.sizes["step"], _LAGS).astype(int))
         self.dimensions_at = dimensions_at(run, stretch, self.lags)["of_sketch"].values
+        self.dimensions_at = np.maximum(
+            np.minimum(self.dimensions_at, _dimensions_of_sizes(stretch, self.lags, self.epoch or 1, rate)), 1.0
+        )
 
     def dimensions(self, group: int, lag: np.ndarray) -> np.ndarray:
         """Effective dimension of displacements at some lags, in steps."""
@@ -208,6 +225,43 @@ class _Motion:
         index = np.clip(np.searchsorted(self.known, end), 0, len(self.known) - 1)
         late, early = self.known[index], self.known[np.maximum(index - 1, 0)]
         return begin, np.where(late > end, early, late), late
+
+
+def _dimensions_of_sizes(positions: xr.DataArray, lags: np.ndarray, unit: int, rate: np.ndarray) -> np.ndarray:
+    """Of how many normal coordinates of equal size squared displacements S at some lags scatter as much, (group, lag).
+
+    Of two that are independent ((S₁ − S₂)/(S₁ + S₂))² is 1/(d+1) on average, since their share S₁/(S₁ + S₂) then is
+    Beta(d/2, d/2); this takes them one lag apart, so that no trend of the motion counts as scatter. Lags that leave too
+    few pairs have the d of the longest that does not; ∞ where there is none. Steps are counted in units of so many, and
+    pairs across which the rate (group, step) changes are left out.
+    """
+    steps, groups = positions.sizes["step"], positions.sizes["group"]
+    longest = steps / (3 * _LEAST_PAIRS * unit)
+    if longest < 1:
+        return np.full((1 + groups, len(lags)), np.inf)
+    ladder = unit * 2 ** np.arange(int(np.log2(longest)) + 1)
+    origins = [np.arange(0, steps - 3 * lag, unit * -(-steps // (unit * _ORIGINS))) for lag in ladder]
+    origins = [
+        first[np.isclose(rate[:, first], rate[:, first + 3 * lag], rtol=0.1).all(0)]
+        for lag, first in zip(ladder, origins, strict=True)
+    ]
+
+    def add(_: int, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(
+            np.stack(
+                [np.sum((x[:, at + lag] - x[:, at]).astype(float) ** 2, axis=0) for at in (first, first + 2 * lag)]
+            )
+            for lag, first in zip(ladder, origins, strict=True)
+        )
+
+    def finish(_: int, *squares: np.ndarray) -> dict[str, np.ndarray]:
+        spread = [np.square((one - two) / np.where(one + two > 0, one + two, 1.0)) for one, two in squares]
+        # Where nothing moves, or no pair is left, there is no scatter.
+        known = [share[np.isfinite(share)] for share in spread]
+        return {"dimensions": np.array([1 / max(share.mean(), 1e-9) - 1 if len(share) else 1e9 for share in known])}
+
+    found = over_groups(add, finish, [positions])["dimensions"]
+    return np.stack([np.interp(np.log(lags), np.log(ladder), row) for row in found])
 
 
 def _grid(motion: _Motion, waiting: np.ndarray, lags: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -267,8 +321,13 @@ def _equal_lags(motion: _Motion, clock: np.ndarray, waiting: np.ndarray) -> _Equ
     taken = end - waiting[:, None]
     index = np.clip(np.searchsorted(motion.known, end), 1, len(motion.known) - 1)
     gap = motion.known[index] - motion.known[index - 1]
-    i, j = np.nonzero((target <= lapse) & (taken >= motion.shortest) & (end <= motion.known[-1]) & (gap <= taken / 4))
-    return _EqualLags(lags, waiting[i], end[i, j], i, j)
+    begin, shortest, inside = np.broadcast_to(waiting[:, None], end.shape), motion.shortest, target <= lapse
+    if motion.epoch:
+        begin = begin // motion.epoch * motion.epoch
+        end = begin + np.rint(taken / motion.epoch) * motion.epoch
+        shortest, inside = max(shortest, 2 * motion.epoch), inside & np.isin(begin, motion.known)
+    i, j = np.nonzero(inside & (taken >= shortest) & (end <= motion.known[-1]) & (gap <= taken / 4))
+    return _EqualLags(lags, begin[i, j], end[i, j], i, j)
 
 
 def _collapse(
@@ -324,10 +383,10 @@ def _collapse(
 
 
 def _without_overlap(begin: np.ndarray, end: np.ndarray, lag: np.ndarray) -> np.ndarray:
-    """Of every lag as many intervals as there are that do not overlap: always the one that ends first."""
+    """Of every lag as many intervals as there are that do not touch: always the one that ends first."""
     chosen, last = np.zeros(len(begin), bool), {}
     for cell in np.argsort(end, kind="stable"):
-        if begin[cell] >= last.get(lag[cell], -1):
+        if begin[cell] > last.get(lag[cell], -1):
             chosen[cell], last[lag[cell]] = True, end[cell]
     return chosen
 
@@ -349,7 +408,7 @@ class _Cells:
         self.age = np.log(begin.clip(1))
         cosine = (moved @ moved.T) ** 2 / np.outer(squares, squares)
         by_chance = 1 / np.maximum(np.sqrt(np.outer(freedom, freedom)), 1.001)
-        overlap = np.minimum.outer(end, end) > np.maximum.outer(begin, begin)
+        overlap = np.minimum.outer(end, end) >= np.maximum.outer(begin, begin)
         shared = np.where(overlap, np.clip((cosine - by_chance) / (1 - by_chance), 0, 1), 0.0)
         np.fill_diagonal(shared, 1.0)
         self.shared = shared
@@ -391,6 +450,9 @@ def _ages(motion: _Motion) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     last = int(motion.known[-1])
     count = max(1, min(_OCTAVES, int(np.log2(max(1, last / (2 * motion.shortest)))) + 1))
     age = last // 2 // 2 ** np.arange(count - 1, -1, -1)
+    if motion.epoch:
+        age = np.unique(age // motion.epoch * motion.epoch)
+        age = age[age > 0]
     there = age[np.isin(age, motion.known) & np.isin(2 * age, motion.known)]
     if motion.known[0] != 0:
         there = there[:0]

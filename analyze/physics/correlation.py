@@ -6,10 +6,12 @@ For parameters and gradients x is the sketch of a group, so that ρ is that of t
 sketch keeps it without bias. Centring by the sample mean lowers every autocovariance by 2τ_int Γ(0)/N, which is added
 back. Lags go up to a tenth of the segment. The integrated time is τ_int = ½ + Σ ρ(t), summed up to Wolff's window;
 some tools return twice this; its error falls with the independent coordinates that the sketch holds. N/(2τ_int) samples
-are effectively independent, and below fifty integrated times the estimate is marked.
+are effectively independent, and below fifty integrated times the estimate is marked. The window follows the memory
+that the sum has seen, and misses what is small but much longer: means over long blocks, whose variance is 2τ_int Γ(0)/w
+over w steps at most, are held against it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,8 @@ METHOD_ZH = (
 REFERENCE = "Wolff 2004, hep-lat/0306017; Sokal 1997."
 _BLOCKS = 32
 """least blocks whose squares tell how many slow coordinates there are"""
+_FAR = 3
+"""joint standard errors by which the time of blocks must exceed that of the sum"""
 _NAMES = {
     "loss": ("loss", "损失"),
     "parameter": ("parameter", "参数"),
@@ -75,25 +79,27 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     lags = series.log_lags(max(1, part.sizes["step"] // 10), settings.lags_per_decade)
     results: dict[str, xr.DataArray] = {}
     memory = correlated_steps(run)
-    still = []
+    still, slow = [], {}
     for name in ("parameter", "gradient"):
         found = _measure(part[f"{name}_sketch"], lags, memory)
         still += [] if found["moving"][0] else [name]
+        slow[name] = tuple(found["time_of_blocks"][0])
         results |= _named(name, found, run)
     if (losses := finite_loss(part)) is not None:
         loss = _measure(losses.expand_dims(["group", "sketch"]).chunk(), lags, memory)
+        slow["loss"] = tuple(loss["time_of_blocks"][0])
         alone = run.isel(group=slice(1))
         results |= {key: value.isel(group=0, drop=True) for key, value in _named("loss", loss, alone).items()}
     clock = {"lag": lags, "lag_sgd_time": ("lag", lags * sgd_time_per_step(part))}
     dataset = xr.Dataset(results, coords=clock).compute()
-    verdicts = [segment_verdict(segment), *_verdicts(dataset, part.sizes["step"], still)]
+    verdicts = [segment_verdict(segment), *_verdicts(dataset, part.sizes["step"], still, slow)]
     return dataset.assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
     )
 
 
 def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str, np.ndarray]:
-    """ρ at some lags and the integrated time, each with its error, of all groups and of each."""
+    """ρ at some lags, the integrated time and its least by block means, with errors, of all groups and of each."""
     with_zero = np.concatenate([[0], lags])
     steps = positions.sizes["step"]
     widths = [2**power for power in range(2, int(np.log2(max(steps // _BLOCKS, 1))) + 1)]
@@ -108,7 +114,13 @@ def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str
     def finish(_: int, products: np.ndarray, covariance: np.ndarray, moving: np.ndarray, *slow: Any) -> dict[str, Any]:
         if not moving:
             nothing = np.full((2, len(lags)), np.nan)
-            return {"autocorrelation": tuple(nothing), "integrated_time": (np.nan, np.nan), "moving": moving}
+            none = (np.nan, np.nan)
+            return {
+                "autocorrelation": tuple(nothing),
+                "integrated_time": none,
+                "time_of_blocks": none,
+                "moving": moving,
+            }
         dimensions = dimensions_of_squares(products[0], int(moving))
         tau = series.integrated_time(covariance, oscillating=True, dimensions=dimensions)[0]
         # The slow coordinates, of which there may be fewer, make the time.
@@ -119,6 +131,9 @@ def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str
         return {
             "autocorrelation": series.autocorrelation(products, lags, variance_of_mean, memory=memory),
             "integrated_time": series.integrated_time(covariance, oscillating=True, dimensions=dimensions),
+            "time_of_blocks": _time_of_blocks(slow[-1], widths[-1], covariance[0], int(moving))
+            if slow
+            else (np.nan,) * 2,
             "moving": moving,
         }
 
@@ -129,6 +144,14 @@ def _squares_of_blocks(x: np.ndarray, width: int) -> np.ndarray:
     """Σ_c of the squared means of x (coordinate, N) over blocks of so many steps, (block,)."""
     blocks = x.shape[-1] // width
     return np.sum(x[:, : blocks * width].reshape(len(x), blocks, width).mean(-1) ** 2, axis=0)
+
+
+def _time_of_blocks(squares: np.ndarray, width: int, variance: float, most: int) -> tuple[float, float]:
+    """What τ_int is at least, w⟨‖block mean‖²⟩/2Γ(0), with its error; squares as of `_squares_of_blocks`."""
+    count = len(squares)
+    # Block means scatter about the mean of them all.
+    time = width * squares.mean() / (2 * variance) * count / (count - 1)
+    return float(time), float(time * np.sqrt(2 / (count * dimensions_of_squares(squares, most))))
 
 
 def _named(name: str, found: dict[str, np.ndarray], run: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -144,8 +167,10 @@ def _named(name: str, found: dict[str, np.ndarray], run: xr.Dataset) -> dict[str
     return results
 
 
-def _verdicts(results: xr.Dataset, steps: int, still: Sequence[str] = ()) -> list[dict[str, str]]:
-    """How far each integrated time can be trusted; of what stands `still` there is none."""
+def _verdicts(
+    results: xr.Dataset, steps: int, still: Sequence[str] = (), slow: Mapping[str, tuple[float, float]] | None = None
+) -> list[dict[str, str]]:
+    """How far each integrated time can be trusted; of what stands `still` there is none, and `slow` is of blocks."""
     found = []
     for name, (en, zh) in _NAMES.items():
         if f"{name}_integrated_time" not in results:
@@ -155,6 +180,7 @@ def _verdicts(results: xr.Dataset, steps: int, still: Sequence[str] = ()) -> lis
             for values in (results[f"{name}_integrated_time"], results[f"{name}_integrated_time_stderr"])
         )
         held = steps / max(time, 0.5)
+        least, of_least = (slow or {}).get(name, (np.nan, np.nan))
         if name in still:
             status, code = "untrusted", "not-defined"
             en_text = f"Not defined: the {en} does not change in the segment."
@@ -174,6 +200,16 @@ def _verdicts(results: xr.Dataset, steps: int, still: Sequence[str] = ()) -> lis
             zh_text = (
                 f"{zh}反相关（τ_int 小于 ½）：其涨落相互抵消，测得的不是记忆时间。"
                 "若在求和窗口之外仍相互抵消，τ_int 更小（可低至 0），误差棒不含此项。"
+            )
+        elif name != "gradient" and least - time > _FAR * np.hypot(error, of_least):
+            status, code = "untrusted", "slow-part"
+            en_text = (
+                f"A slow part: by means over long blocks the integrated time is at least {least:.3g} ± {of_least:.2g} "
+                f"steps, where the sum over the first memory of the {en} gives {time:.3g} ± {error:.2g}."
+            )
+            zh_text = (
+                f"存在慢成分：由长区块均值得到的积分自相关时间至少为 {least:.3g} ± {of_least:.2g} 步，"
+                f"而对{zh}最初记忆求和只得到 {time:.3g} ± {error:.2g} 步。"
             )
         elif held >= 50 and name == "gradient":
             status, code = "caution", "within-window"

@@ -12,9 +12,11 @@ where no group or direction does there is no sign of a current between them.
 Irreversibility of the path of θ, in principal directions of the motion seen through the sketch, is the σ of
 `autoregression`, in nats per step. It is a lower bound for the whole: directions that are left out hide currents, and
 those of large σ may run in directions of small variance. Directions are chosen by variance, which is even under
-reversal, and so do not favour a sense of turning. Irreversibility is called seen where equilibrium gives as much once
-in a thousand cases at most and the interval of σ leaves out 0; and not where there is momentum, which makes a motion of
-second order, and fewer steps than a fit of that order takes.
+reversal, and so do not favour a sense of turning. They are chosen in the first half of the steps, and their heat is
+measured in the second: under momentum a direction that happens to vary much also moves fast, and would seem hot.
+Irreversibility is called seen where equilibrium gives as much once in a thousand cases at most and the interval of σ
+leaves out 0; and not where there is momentum, which makes a motion of second order, and fewer steps than a fit of that
+order takes.
 
 Not defined for other optimizers than SGD; the heat not for Nesterov's momentum either. Under shuffled epochs the noise
 is coloured: q is not the heat then, and σ still that of the path.
@@ -275,19 +277,26 @@ def _irreversibility(part: xr.Dataset, count: int) -> xr.Dataset:
     others = []
     if with_heat:
         others = [at_probes(part["gradient_sketch"], part) - part["probe_sketch"]]
-    motions = principal_motions(part["parameter_sketch"], count, others)
+    half = part.sizes["step"] // 2
+    motions = principal_motions(part["parameter_sketch"], count, others, slice(half))
+    late = part.isel(step=slice(half, None))
+    if with_heat:
+        probed_late = part["probe_step"].values >= int(part["step"].values[half])
+        late = late.isel(probe=probed_late)
     rows = []
     shared = [values.values for values in (eta, mu, nu)]
     # All groups together come last.
     for group, (positions, along, variance) in zip([*range(1, len(names)), 0], motions, strict=True):
         # Hyper-parameters of all groups together where they are the same.
         own_rates = [
-            np.where(np.ptp(values, axis=0) == 0, values[0], np.nan) if group == 0 else values[group - 1]
+            (np.where(np.ptp(values, axis=0) == 0, values[0], np.nan) if group == 0 else values[group - 1])[half:]
             for values in shared
         ]
-        heat = mode_heat(positions, along[0], part, *own_rates) if along else np.full((2, len(positions)), np.nan)
+        heat = np.full((2, len(positions)), np.nan)
+        if with_heat and probed_late.any():
+            heat = np.array(mode_heat(positions[:, half:], along[0][:, probed_late], late, *own_rates))
         rng = np.random.default_rng([0, group])
-        row = turning(positions, rng) | {"mode_variance_fraction": positions.var(-1) / max(variance, 1e-300)}
+        row = turning(positions, rng) | {"mode_variance_fraction": positions[:, :half].var(-1) / max(variance, 1e-300)}
         rows.append(row | {"mode_heat": heat[0], "mode_heat_stderr": heat[1]})
     return _as_dataset([rows[-1], *rows[:-1]], names, count)
 

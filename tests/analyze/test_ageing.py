@@ -129,6 +129,26 @@ def test_a_collapse_is_significant_as_often_as_it_says(motion: str) -> None:
     assert 0.9 <= float((abs(slope) < 1.96).mean()) <= 0.99
 
 
+def test_whole_epochs_are_compared() -> None:
+    """The noise of shuffled epochs adds up to nothing over each; a free walk in it goes nowhere, and does not age."""
+    epoch = 50
+    noise = np.random.default_rng(10).standard_normal((10, COORDINATES, 8000 // epoch, epoch))
+    noise -= noise.mean(-1, keepdims=True)
+    run = make_run(np.cumsum(noise.reshape(10, COORDINATES, 8000), axis=-1))
+    assert code(age(run)) != "not-ageing"
+    run.attrs |= {"sampling": "shuffle", "train_size": epoch, "batch_size": 1}
+    assert code(age(run)) == "not-ageing"
+
+
+def test_rare_hops_are_no_ageing() -> None:
+    """A stationary motion of few and large jumps scatters more than a normal one of the same covariance."""
+    rng = np.random.default_rng(11)
+    hops = rng.standard_normal((40, COORDINATES, STEPS)) * (rng.random((40, COORDINATES, STEPS)) < 0.002)
+    walks = np.cumsum(hops + 0.01 * rng.standard_normal(hops.shape), axis=-1)
+    of_each = age(driven_run(walks, noise=None)).isel(group=slice(1, None))
+    assert float((of_each["collapse_steps_p"] < 0.05).mean()) <= 0.15
+
+
 @pytest.mark.parametrize(("exponent", "seed"), [(0.4, 4), (1.5, 5)])
 def test_15_scaled_brownian_motion_is_told_from_fractional(exponent: float, seed: int) -> None:
     """Must-pass 15: Δ(t, 2t)/t^α = 2^α − 1, and the time average shows another exponent than the ensemble."""
