@@ -243,6 +243,17 @@ def test_scattered_fits_are_those_of_motions() -> None:
         np.testing.assert_allclose(values.std(0), near.std(0), rtol=0.25, atol=1e-12)
 
 
+def test_the_leading_direction_is_not_hot_by_choice() -> None:
+    """In equilibrium no direction takes up heat, and least of all the one that by chance varies most."""
+    process = truth.LinearDescent(0.1, 0.9, 0.1 * np.eye(64), np.eye(64))
+    settings = AnalysisSettings(segment="0:2000")
+    found = [
+        entropy_production.estimate(recorded(process, seed, 2000), settings).sel(group="all") for seed in range(12)
+    ]
+    heat, error = (np.array([one[name][0] for one in found]) for name in ("mode_heat", "mode_heat_stderr"))
+    assert abs(heat.mean()) < 3 * error.mean() / np.sqrt(len(heat))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("momentum", "dampening"), [(0.0, 0.0), (0.9, 0.3)])
 def test_heat_covers(momentum: float, dampening: float) -> None:

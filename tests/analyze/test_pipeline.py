@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from made_up import make_run
 
 from thermodl import cli
 from thermodl.analyze import AnalysisSettings, analyze, diffusion, open_results, open_run, physics, versions
@@ -231,6 +232,21 @@ def test_integrated_times_are_judged(name: str, time: float, error: float, expec
     values = {f"{name}_integrated_time{end}": ("group", [number]) for end, number in (("", time), ("_stderr", error))}
     (found,) = correlation._verdicts(xr.Dataset(values, coords={"group": ["all"]}), 200)
     assert (found["status"], found["code"]) == expected
+
+
+@pytest.mark.parametrize(("slow", "expected"), [(0.0, "long-enough"), (0.1, "slow-part")])
+def test_a_slow_part_is_not_missed(slow: float, expected: str) -> None:
+    """White noise, and white noise above a tenth that remembers itself for a hundred steps, of which τ_int is 10.5."""
+    rng = np.random.default_rng(12)
+    moved = np.sqrt(1 - slow) * rng.standard_normal((8, 8000)) + np.sqrt(slow) * truth.ornstein_uhlenbeck(
+        rng, (8, 8000), 100.0
+    )
+    run = make_run(moved[None])
+    results = correlation.estimate(
+        run.assign(gradient_sketch=run["parameter_sketch"]), AnalysisSettings(segment="0:8000")
+    )
+    codes = {item["quantity"]: item["code"] for item in results.attrs["verdicts"]}
+    assert codes["parameter_integrated_time"] == expected
 
 
 def test_without_probes(tmp_path: Path) -> None:
