@@ -19,6 +19,18 @@ def dimensions_of_squares(squares: Floats, most: int) -> float:
     return float(np.clip(np.nan_to_num(found, nan=1.0), 1.0, most))
 
 
+def dimensions_of_pairs(first: Floats, second: Floats) -> float:
+    """Of how many independent normal coordinates of equal size two sums of squares (N,) could be, sample by sample.
+
+    Of two that are independent and alike ((S₁ − S₂)/(S₁ + S₂))² is 1/(d+1) on average, as S₁/(S₁ + S₂) then is
+    Beta(d/2, d/2). Unlike `dimensions_of_squares` it takes no trend over the samples for scatter. ∞ where nothing
+    differs; pairs of which both are 0, or one is not finite, tell nothing.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = ((first - second) / (first + second)) ** 2
+        return float(1 / np.mean(share[np.isfinite(share)]) - 1) if np.isfinite(share).any() else np.inf
+
+
 def effective_dimension(increments: Floats, widths: list[int], exact: list[bool], *, centred: bool = True) -> float:
     """d_eff = (tr C)²/tr C² of successive increments seen through the sketches of one or more groups.
 

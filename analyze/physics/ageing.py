@@ -45,6 +45,7 @@ from scipy import special, stats
 
 from .. import series
 from ..blocks import over_groups
+from ..dimensions import dimensions_of_pairs
 from ..quantities import (
     dimensions_at,
     group_hyperparameters,
@@ -80,13 +81,15 @@ EXPLANATION_ZH = (
     "而且一次训练对每一对时刻只给出一个位移。"
 )
 METHOD = (
-    "Single origins through the sketch, errors from the effective dimension of displacements at each lag. Spread of "
-    "ln Δ at equal lag over waiting times whose intervals do not overlap, against what equal curves give with the "
-    "measured correlation between lags."
+    "Single origins through the sketch, errors from the effective dimension of displacements at each lag, the smaller "
+    "of those by their covariance and by the scatter of their sizes. Spread of ln Δ at equal lag over waiting times "
+    "whose intervals do not overlap, against what equal curves give with the measured correlation between lags. Under "
+    "shuffled epochs both are whole epochs."
 )
 METHOD_ZH = (
-    "由随机投影得到单个起点的位移，误差来自该时间差下位移的有效维数。"
+    "由随机投影得到单个起点的位移，误差来自该时间差下位移的有效维数（由协方差与位移大小的涨落估计，取较小者）。"
     "在相等时间差下、区间互不重叠的等待时间之间 ln Δ 的离散，与曲线相同时的预期（含实测的时间差间相关）相比。"
+    "按轮次打乱采样时，等待时间与时间差均取整轮。"
 )
 REFERENCE = (
     "Baity-Jesi et al. 2018, PMLR 80:314; Jeon, Chechkin & Metzler 2014 (scaled Brownian motion), Phys. Chem. Chem. "
@@ -108,9 +111,10 @@ _OCTAVES = 12
 _LAGS = 200
 """at which the dimension of displacements is worked out, and between which it is taken on straight lines"""
 _LEAST_PAIRS = 16
-"""pairs of displacements, apart by their lag, from which the scatter of their sizes is taken"""
+"""pairs of displacements that do not overlap, which fit into the steps from which the scatter of sizes is taken; half
+of them may lie across a change of the schedule"""
 _ORIGINS = 2048
-"""of which they are taken at most"""
+"""steps at which such pairs begin at most"""
 _PLACES = 1000
 """steps at which noise time is kept, evenly chosen"""
 
@@ -181,13 +185,11 @@ class _Motion:
         first, last = max(np.split(known, np.flatnonzero(np.diff(known) > 1) + 1), key=len)[[0, -1]]
         stretch = self.positions.isel(step=slice(first, last + 1))
         self.epoch = shuffled_epoch(run)
-        eta, mu, nu = group_hyperparameters(part)
-        rate = (eta * (1 - nu) / (1 - mu)).values[:, first : last + 1]
+        rates = np.concatenate([part[name].values for name in ("learning_rate", "momentum")])
         self.lags = np.unique(np.geomspace(1, part.sizes["step"], _LAGS).astype(int))
-        self.dimensions_at = dimensions_at(run, stretch, self.lags)["of_sketch"].values
-        self.dimensions_at = np.maximum(
-            np.minimum(self.dimensions_at, _dimensions_of_sizes(stretch, self.lags, self.epoch or 1, rate)), 1.0
-        )
+        of_covariance = dimensions_at(run, stretch, self.lags)["of_sketch"].values
+        of_sizes = _dimensions_of_sizes(stretch, self.lags, self.epoch or 1, rates[:, first : last + 1])
+        self.dimensions_at = np.clip(of_sizes, 1.0, of_covariance)
 
     def dimensions(self, group: int, lag: np.ndarray) -> np.ndarray:
         """Effective dimension of displacements at some lags, in steps."""
@@ -227,41 +229,41 @@ class _Motion:
         return begin, np.where(late > end, early, late), late
 
 
-def _dimensions_of_sizes(positions: xr.DataArray, lags: np.ndarray, unit: int, rate: np.ndarray) -> np.ndarray:
-    """Of how many normal coordinates of equal size squared displacements S at some lags scatter as much, (group, lag).
+def _dimensions_of_sizes(positions: xr.DataArray, lags: np.ndarray, unit: int, rates: np.ndarray) -> np.ndarray:
+    """d by which squared displacements scatter, (group, lag), from pairs of them that lie one lag apart.
 
-    Of two that are independent ((S₁ − S₂)/(S₁ + S₂))² is 1/(d+1) on average, since their share S₁/(S₁ + S₂) then is
-    Beta(d/2, d/2); this takes them one lag apart, so that no trend of the motion counts as scatter. Lags that leave too
-    few pairs have the d of the longest that does not; ∞ where there is none. Steps are counted in units of so many, and
-    pairs across which the rate (group, step) changes are left out.
+    At lags that leave too few pairs it is that of the longest that does not, and ∞ if there is none.
+
+    Args:
+        positions: (group, sketch, step). lags: (lag,) in steps.
+        unit: all intervals are multiples of so many steps. rates: (…, step); pairs over which one changes by more than
+            a tenth are left out, as a schedule is no scatter.
     """
     steps, groups = positions.sizes["step"], positions.sizes["group"]
-    longest = steps / (3 * _LEAST_PAIRS * unit)
-    if longest < 1:
+    stride, longest = unit * -(-steps // (unit * _ORIGINS)), steps / (3 * _LEAST_PAIRS * unit)
+    begins = {}
+    for lag in unit * 2 ** np.arange(int(np.log2(longest)) + 1 if longest >= 1 else 0):
+        begin = np.arange(0, steps - 3 * lag, stride)
+        begin = begin[np.isclose(rates[:, begin], rates[:, begin + 3 * lag], rtol=0.1, equal_nan=True).all(0)]
+        if 2 * len(begin) * stride >= 3 * lag * _LEAST_PAIRS:
+            begins[int(lag)] = begin
+    if not begins:
         return np.full((1 + groups, len(lags)), np.inf)
-    ladder = unit * 2 ** np.arange(int(np.log2(longest)) + 1)
-    origins = [np.arange(0, steps - 3 * lag, unit * -(-steps // (unit * _ORIGINS))) for lag in ladder]
-    origins = [
-        first[np.isclose(rate[:, first], rate[:, first + 3 * lag], rtol=0.1).all(0)]
-        for lag, first in zip(ladder, origins, strict=True)
-    ]
 
     def add(_: int, x: np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(
-            np.stack(
-                [np.sum((x[:, at + lag] - x[:, at]).astype(float) ** 2, axis=0) for at in (first, first + 2 * lag)]
-            )
-            for lag, first in zip(ladder, origins, strict=True)
+            np.stack([np.sum((x[:, at + lag] - x[:, at]) ** 2, axis=0, dtype=float) for at in (begin, begin + 2 * lag)])
+            for lag, begin in begins.items()
         )
 
     def finish(_: int, *squares: np.ndarray) -> dict[str, np.ndarray]:
-        spread = [np.square((one - two) / np.where(one + two > 0, one + two, 1.0)) for one, two in squares]
-        # Where nothing moves, or no pair is left, there is no scatter.
-        known = [share[np.isfinite(share)] for share in spread]
-        return {"dimensions": np.array([1 / max(share.mean(), 1e-9) - 1 if len(share) else 1e9 for share in known])}
+        return {"dimensions": np.array([dimensions_of_pairs(*pairs) for pairs in squares])}
 
     found = over_groups(add, finish, [positions])["dimensions"]
-    return np.stack([np.interp(np.log(lags), np.log(ladder), row) for row in found])
+    # Infinite ones have no line to the next; fewer than one direction is none.
+    inverse = [np.interp(np.log(lags), np.log([*begins]), 1 / np.maximum(row, 1.0)) for row in found]
+    with np.errstate(divide="ignore"):
+        return 1 / np.stack(inverse)
 
 
 def _grid(motion: _Motion, waiting: np.ndarray, lags: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -322,6 +324,7 @@ def _equal_lags(motion: _Motion, clock: np.ndarray, waiting: np.ndarray) -> _Equ
     index = np.clip(np.searchsorted(motion.known, end), 1, len(motion.known) - 1)
     gap = motion.known[index] - motion.known[index - 1]
     begin, shortest, inside = np.broadcast_to(waiting[:, None], end.shape), motion.shortest, target <= lapse
+    # The waiting time keeps its name, from which it is less than an epoch away.
     if motion.epoch:
         begin = begin // motion.epoch * motion.epoch
         end = begin + np.rint(taken / motion.epoch) * motion.epoch

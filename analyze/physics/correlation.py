@@ -44,17 +44,19 @@ EXPLANATION_ZH = (
 )
 METHOD = (
     "Averages over all origins with the error of the joint fluctuation of numerator and denominator (Γ-method); "
-    "integrated time with Wolff's automatic window, its error for as many independent coordinates as ‖δx‖² tells of."
+    "integrated time with Wolff's automatic window, its error for as many independent coordinates as ‖δx‖² tells of, "
+    "held against the variance of means over long blocks."
 )
 METHOD_ZH = (
     "对所有起点平均，误差取分子与分母的联合涨落（Γ 方法）；积分时间用 Wolff 自动窗口，"
-    "其误差按由 ‖δx‖² 估计的独立坐标数计算。"
+    "其误差按由 ‖δx‖² 估计的独立坐标数计算，并与长区块均值的方差相比较。"
 )
 REFERENCE = "Wolff 2004, hep-lat/0306017; Sokal 1997."
 _BLOCKS = 32
 """least blocks whose squares tell how many slow coordinates there are"""
 _FAR = 3
-"""joint standard errors by which the time of blocks must exceed that of the sum"""
+"""joint standard errors by which the time of blocks must exceed that of the sum: of 200 motions with one memory it did
+in none in 14 of 15 settings, and in 8 of a heavy ball of eight coordinates in 2,000 steps"""
 _NAMES = {
     "loss": ("loss", "损失"),
     "parameter": ("parameter", "参数"),
@@ -79,20 +81,20 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     lags = series.log_lags(max(1, part.sizes["step"] // 10), settings.lags_per_decade)
     results: dict[str, xr.DataArray] = {}
     memory = correlated_steps(run)
-    still, slow = [], {}
+    still, of_blocks = [], {}
     for name in ("parameter", "gradient"):
         found = _measure(part[f"{name}_sketch"], lags, memory)
         still += [] if found["moving"][0] else [name]
-        slow[name] = tuple(found["time_of_blocks"][0])
+        of_blocks[name] = tuple(found["time_of_blocks"][0])
         results |= _named(name, found, run)
     if (losses := finite_loss(part)) is not None:
         loss = _measure(losses.expand_dims(["group", "sketch"]).chunk(), lags, memory)
-        slow["loss"] = tuple(loss["time_of_blocks"][0])
+        of_blocks["loss"] = tuple(loss["time_of_blocks"][0])
         alone = run.isel(group=slice(1))
         results |= {key: value.isel(group=0, drop=True) for key, value in _named("loss", loss, alone).items()}
     clock = {"lag": lags, "lag_sgd_time": ("lag", lags * sgd_time_per_step(part))}
     dataset = xr.Dataset(results, coords=clock).compute()
-    verdicts = [segment_verdict(segment), *_verdicts(dataset, part.sizes["step"], still, slow)]
+    verdicts = [segment_verdict(segment), *_verdicts(dataset, part.sizes["step"], still, of_blocks)]
     return dataset.assign_attrs(
         segment=[segment.start, segment.stop], segment_stationary=segment.stationary, verdicts=verdicts
     )
@@ -112,15 +114,10 @@ def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str
         return products, covariance, moving, *(_squares_of_blocks(centred, width) for width in widths)
 
     def finish(_: int, products: np.ndarray, covariance: np.ndarray, moving: np.ndarray, *slow: Any) -> dict[str, Any]:
+        none = (np.nan, np.nan)
         if not moving:
-            nothing = np.full((2, len(lags)), np.nan)
-            none = (np.nan, np.nan)
-            return {
-                "autocorrelation": tuple(nothing),
-                "integrated_time": none,
-                "time_of_blocks": none,
-                "moving": moving,
-            }
+            nothing = tuple(np.full((2, len(lags)), np.nan))
+            return {"autocorrelation": nothing, "integrated_time": none, "time_of_blocks": none, "moving": moving}
         dimensions = dimensions_of_squares(products[0], int(moving))
         tau = series.integrated_time(covariance, oscillating=True, dimensions=dimensions)[0]
         # The slow coordinates, of which there may be fewer, make the time.
@@ -131,9 +128,7 @@ def _measure(positions: xr.DataArray, lags: np.ndarray, memory: int) -> dict[str
         return {
             "autocorrelation": series.autocorrelation(products, lags, variance_of_mean, memory=memory),
             "integrated_time": series.integrated_time(covariance, oscillating=True, dimensions=dimensions),
-            "time_of_blocks": _time_of_blocks(slow[-1], widths[-1], covariance[0], int(moving))
-            if slow
-            else (np.nan,) * 2,
+            "time_of_blocks": _time_of_blocks(slow[-1], widths[-1], covariance[0], int(moving)) if widths else none,
             "moving": moving,
         }
 
@@ -168,9 +163,16 @@ def _named(name: str, found: dict[str, np.ndarray], run: xr.Dataset) -> dict[str
 
 
 def _verdicts(
-    results: xr.Dataset, steps: int, still: Sequence[str] = (), slow: Mapping[str, tuple[float, float]] | None = None
+    results: xr.Dataset,
+    steps: int,
+    still: Sequence[str] = (),
+    of_blocks: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[dict[str, str]]:
-    """How far each integrated time can be trusted; of what stands `still` there is none, and `slow` is of blocks."""
+    """How far each integrated time can be trusted; of what stands `still` there is none.
+
+    Args:
+        of_blocks: what block means say that each is at least, with its error, in steps.
+    """
     found = []
     for name, (en, zh) in _NAMES.items():
         if f"{name}_integrated_time" not in results:
@@ -180,7 +182,7 @@ def _verdicts(
             for values in (results[f"{name}_integrated_time"], results[f"{name}_integrated_time_stderr"])
         )
         held = steps / max(time, 0.5)
-        least, of_least = (slow or {}).get(name, (np.nan, np.nan))
+        least, of_least = (of_blocks or {}).get(name, (np.nan, np.nan))
         if name in still:
             status, code = "untrusted", "not-defined"
             en_text = f"Not defined: the {en} does not change in the segment."

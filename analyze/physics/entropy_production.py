@@ -71,12 +71,13 @@ EXPLANATION_ZH = (
     "概率流可能藏在未包含的方向中；按轮次打乱采样或区间不平稳时，两者都不可靠。"
 )
 METHOD = (
-    "Heat: means over the segment with Γ-method errors. σ: vector autoregression in the principal directions, its "
-    "order by held-out likelihood; errors, bias and null distribution from how fits to as many steps scatter."
+    "Heat: means over the segment with Γ-method errors; of a principal direction over the second half, where the "
+    "first chose the directions. σ: vector autoregression in the principal directions, its order by held-out "
+    "likelihood; errors, bias and null distribution from how fits to as many steps scatter."
 )
 METHOD_ZH = (
-    "热量：区间平均，误差用 Γ 方法。σ：在主方向上拟合向量自回归，阶数由留出似然确定；"
-    "误差、偏差与零分布由同样步数下拟合结果的散布得到。"
+    "热量：区间平均，误差用 Γ 方法；各主方向由前一半选定，其热量取后一半的平均。"
+    "σ：在主方向上拟合向量自回归，阶数由留出似然确定；误差、偏差与零分布由同样步数下拟合结果的散布得到。"
 )
 REFERENCE = (
     "Harada & Sasa 2005, PRL 95:130602; Sekimoto 1998, Prog. Theor. Phys. Suppl. 130; "
@@ -120,7 +121,8 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
         much in equilibrium) and `autoregression_order`. In radians per step `cycling_frequency` (group,), the fastest,
         and `cycling_frequency_null`, what equilibrium stays below in 95 % of cases; of more than two directions the
         error bar of the first holds where it is at least twice the second. `circulation` (group, mode,
-        other_mode), Q over the standard deviations; `mode_variance_fraction` and `mode_heat` (group, mode), q/T_noise.
+        other_mode), Q over the standard deviations; `mode_variance_fraction` (group, mode), in the half of the steps
+        from which directions are chosen, and `mode_heat` (group, mode), q/T_noise in the other.
 
     Raises:
         NotDefinedError: if the optimizer is not SGD, or the run was recorded without sketches.
@@ -138,6 +140,10 @@ def estimate(run: xr.Dataset, settings: AnalysisSettings) -> xr.Dataset:
     results, coordinates, verdicts = _heat(run, part, segment, settings.windows)
     irreversible = _irreversibility(part, settings.modes)
     dataset = xr.Dataset(results, coords=coordinates).merge(irreversible).compute()
+    if "heat" in dataset:
+        # Of a direction that is not there nothing is to be said.
+        known = dataset["mode_heat_n_eff"].where(dataset["mode_variance_fraction"].notnull(), np.inf)
+        verdicts += few_probes_verdicts(xr.Dataset({"mode_heat_n_eff": known}), "mode_heat")
     verdicts = [segment_verdict(segment), *_sampling_verdicts(run), *verdicts, *_balance(dataset)]
     return dataset.assign_attrs(
         segment=[segment.start, segment.stop],
@@ -292,19 +298,19 @@ def _irreversibility(part: xr.Dataset, count: int) -> xr.Dataset:
             (np.where(np.ptp(values, axis=0) == 0, values[0], np.nan) if group == 0 else values[group - 1])[half:]
             for values in shared
         ]
-        heat = np.full((2, len(positions)), np.nan)
+        heat = np.full((3, len(positions)), np.nan)
         if with_heat and probed_late.any():
             heat = np.array(mode_heat(positions[:, half:], along[0][:, probed_late], late, *own_rates))
         rng = np.random.default_rng([0, group])
         row = turning(positions, rng) | {"mode_variance_fraction": positions[:, :half].var(-1) / max(variance, 1e-300)}
-        rows.append(row | {"mode_heat": heat[0], "mode_heat_stderr": heat[1]})
+        rows.append(row | dict(zip(("mode_heat", "mode_heat_stderr", "mode_heat_n_eff"), heat, strict=True)))
     return _as_dataset([rows[-1], *rows[:-1]], names, count)
 
 
 def mode_heat(
     positions: Floats, noise: Floats, part: xr.Dataset, eta: Floats, mu: Floats, nu: Floats
-) -> tuple[Floats, Floats]:
-    """q/T_noise = (1−μ)(T_kin/T_noise − 1) of each direction and its error, (d,).
+) -> tuple[Floats, Floats, Floats]:
+    """q/T_noise = (1−μ)(T_kin/T_noise − 1) of each direction, its error and effective probes, (d,) each.
 
     Args:
         positions: (d, N). noise: g − g′ at the probes, (d, probe). eta, mu, nu: (N,), NaN if not those of all layers.
@@ -313,7 +319,7 @@ def mode_heat(
     with np.errstate(divide="ignore", invalid="ignore"):
         kinetic = (positions[:, 2:] - positions[:, :-2]) ** 2 / (4 * eta * (1 - nu))[1:-1]
         drawn = (eta * (1 - nu) / (2 * (1 - mu)))[probes] * noise**2 / 2
-        (top, top_error, _), (bottom, bottom_error, _) = (
+        (top, top_error, _), (bottom, bottom_error, probes_eff) = (
             series.mean_and_error(kinetic, memory=correlated_steps(part), per_step=velocity_samples(part)),
             series.mean_and_error(drawn),
         )
@@ -322,7 +328,7 @@ def mode_heat(
         error = ratio * np.hypot(top_error / top, bottom_error / bottom)
     # Where they differ from step to step there is no one temperature.
     kept = 1 - mu[0] if np.all(mu == mu[0]) else np.nan
-    return kept * (ratio - 1), kept * error
+    return kept * (ratio - 1), kept * error, probes_eff
 
 
 def _as_dataset(rows: list[dict[str, Floats]], names: list[str], count: int) -> xr.Dataset:

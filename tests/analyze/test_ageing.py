@@ -138,6 +138,10 @@ def test_whole_epochs_are_compared() -> None:
     assert code(age(run)) != "not-ageing"
     run.attrs |= {"sampling": "shuffle", "train_size": epoch, "batch_size": 1}
     assert code(age(run)) == "not-ageing"
+    # Motion that slows is found in whole epochs too.
+    slowing = driven_run(free_motion(10, TIME**-0.3, 12))
+    slowing.attrs |= run.attrs
+    assert code(age(slowing)) == "genuine-ageing"
 
 
 def test_rare_hops_are_no_ageing() -> None:
@@ -146,6 +150,7 @@ def test_rare_hops_are_no_ageing() -> None:
     hops = rng.standard_normal((40, COORDINATES, STEPS)) * (rng.random((40, COORDINATES, STEPS)) < 0.002)
     walks = np.cumsum(hops + 0.01 * rng.standard_normal(hops.shape), axis=-1)
     of_each = age(driven_run(walks, noise=None)).isel(group=slice(1, None))
+    # Three spreads of a fraction of 40 that is 0.05.
     assert float((of_each["collapse_steps_p"] < 0.05).mean()) <= 0.15
 
 

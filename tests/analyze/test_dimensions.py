@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from thermodl.analyze.dimensions import dimensions_of_squares, effective_dimension
+from thermodl.analyze.dimensions import dimensions_of_pairs, dimensions_of_squares, effective_dimension
 
 
 def test_dimensions_of_squares() -> None:
@@ -15,6 +15,16 @@ def test_dimensions_of_squares() -> None:
     assert dimensions_of_squares(np.zeros(50), 16) == 1
     assert dimensions_of_squares(np.full(50, 2.0), 16) == 16
     assert dimensions_of_squares(rng.standard_cauchy(500) ** 2, 16) == 1
+
+
+def test_dimensions_of_pairs() -> None:
+    """χ² of d whatever its size, which a trend of three decades changes; what does not differ or is not there: ∞."""
+    rng = np.random.default_rng(20)
+    for d in (1, 4, 50):
+        first, second = np.geomspace(1, 1e3, 20_000) * np.sum(rng.standard_normal((2, d, 20_000)) ** 2, axis=1)
+        assert dimensions_of_pairs(first, second) == pytest.approx(d, rel=0.1)
+    for nothing in (np.zeros(5), np.ones(5), np.full(5, np.nan), np.empty(0)):
+        assert dimensions_of_pairs(nothing, nothing) == np.inf
 
 
 @pytest.mark.parametrize("true_dimension", [3, 40])
